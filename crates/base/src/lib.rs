@@ -1,0 +1,7 @@
+//! What every other crate may lean on and what knows nothing of Kubernetes' objects: constants, ids,
+//! time, back-off. It holds no logic of the platform, so nothing here may grow a dependency on it.
+
+pub mod backoff;
+pub mod constants;
+pub mod id;
+pub mod time;
