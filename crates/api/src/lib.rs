@@ -1,1 +1,15 @@
-//! placeholder
+//! The Kubernetes API as data and pure functions: the kinds table, schemas, the four patches, field
+//! ownership, protobuf, selectors, quantities, printer columns. It does no IO and knows no runtime.
+
+pub mod apply;
+pub mod columns;
+pub mod kinds;
+pub mod meta;
+pub mod openapi;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod yaml;
