@@ -1,0 +1,175 @@
+//! YAML in and out, as kubectl and `sigs.k8s.io/yaml` read and write it. The only place that touches
+//! the YAML crate, so that it can be replaced and so that every reader of manifests agrees: one set of
+//! limits (alias bombs, depth, documents), octal modes such as `0644`, and only `true`/`false` as booleans.
+
+mod emit;
+
+use serde_json::{Map, Number, Value};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options, Spanned};
+
+pub use emit::to_string;
+
+/// One document of a stream and the line (from 1) its content starts at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    pub value: Value,
+    pub line: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("yaml: line {line}: {message}")]
+pub struct YamlError {
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+}
+
+/// Reads every non-empty document. Of a key given twice the last one counts, as in `kubectl`.
+pub fn parse_documents(text: &str) -> Result<Vec<Document>, YamlError> {
+    parse(text, DuplicateKeyPolicy::LastWins)
+}
+
+/// As [`parse_documents`], but a key given twice is an error that names its line.
+pub fn parse_documents_strict(text: &str) -> Result<Vec<Document>, YamlError> {
+    parse(text, DuplicateKeyPolicy::Error)
+}
+
+/// Reads exactly one document; `null` where there is none.
+pub fn parse_one(text: &str) -> Result<Value, YamlError> {
+    let mut documents = parse_documents(text)?;
+    match documents.len() {
+        0 => Ok(Value::Null),
+        1 => Ok(documents.remove(0).value),
+        _ => Err(YamlError { line: documents[1].line, column: 1, message: "expected a single document".into() }),
+    }
+}
+
+fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>, YamlError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parsed: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(text, options(duplicate_keys))
+        .map_err(|error| {
+            let location = error.location();
+            let line = location.map_or(0, |l| l.line()) as usize;
+            let column = location.map_or(0, |l| l.column()) as usize;
+            YamlError { line, column, message: message_of(&error) }
+        })?;
+    Ok(parsed
+        .into_iter()
+        .map(|document| Document {
+            line: document.referenced.line() as usize,
+            value: whole_numbers(document.value),
+        })
+        .filter(|document| !document.value.is_null())
+        .collect())
+}
+
+fn message_of(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("key \"{key}\" already set in map")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: 128,
+            max_documents: 50_000,
+            max_events: 8_000_000,
+            max_nodes: 4_000_000,
+        },
+        duplicate_keys: duplicate_keys,
+        legacy_octal_numbers: true,
+        strict_booleans: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        with_snippet: false,
+        emit_comments: false,
+    }
+}
+
+/// JSON made from YAML by the original has no `3.0`: a whole float is written as an integer.
+fn whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => Value::Number(whole_number(number)),
+        Value::Array(items) => Value::Array(items.into_iter().map(whole_numbers).collect()),
+        Value::Object(map) => {
+            Value::Object(map.into_iter().map(|(k, v)| (k, whole_numbers(v))).collect::<Map<_, _>>())
+        }
+        other => other,
+    }
+}
+
+fn whole_number(number: Number) -> Number {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT => (float as i64).into(),
+        _ => number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(text: &str) -> Value {
+        parse_one(text).unwrap()
+    }
+
+    #[test]
+    fn documents_and_lines() {
+        let documents = parse_documents("# head\n---\na: 1\n---\n# nothing\n---\n\nb: x\n...\n---\n").unwrap();
+        assert_eq!(
+            documents,
+            vec![
+                Document { value: json!({"a": 1}), line: 3 },
+                Document { value: json!({"b": "x"}), line: 8 }
+            ]
+        );
+    }
+
+    #[test]
+    fn scalars_as_kubectl_reads_them() {
+        assert_eq!(
+            one("a: 0644\nb: yes\nc: True\nd: 1.0\ne: 1.5\nf: ~\ng: '1'\nh: 2001-01-01\ni: 1:30\nj: 12e3\n"),
+            json!({"a": 420, "b": "yes", "c": true, "d": 1, "e": 1.5, "f": null, "g": "1",
+                   "h": "2001-01-01", "i": "1:30", "j": 12000})
+        );
+        assert_eq!(one("1: a\ntrue: b\n"), json!({"1": "a", "true": "b"}));
+        assert_eq!(one("{\"a\": [1, \"x\"]}"), json!({"a": [1, "x"]}));
+        assert_eq!(one("big: 18446744073709551615\n"), json!({"big": 18446744073709551615u64}));
+    }
+
+    #[test]
+    fn anchors_and_merge_keys() {
+        assert_eq!(
+            one("base: &b {x: 1, y: 2}\nother:\n  <<: *b\n  y: 3\nsame: *b\n"),
+            json!({"base": {"x": 1, "y": 2}, "other": {"x": 1, "y": 3}, "same": {"x": 1, "y": 2}})
+        );
+    }
+
+    #[test]
+    fn alias_bombs_are_refused() {
+        let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..10 {
+            let before = format!("*a{}", level - 1);
+            text += &format!("a{level}: &a{level} [{}]\n", vec![before; 10].join(","));
+        }
+        assert!(parse_documents(&text).is_err());
+    }
+
+    #[test]
+    fn duplicates() {
+        assert_eq!(one("a: 1\nb: 2\na: 3\n"), json!({"a": 3, "b": 2}));
+        let error = parse_documents_strict("a: 1\nb: 2\na: 3\n").unwrap_err();
+        assert_eq!((error.line, error.message.as_str()), (3, "key \"a\" already set in map"));
+    }
+
+    #[test]
+    fn errors_carry_a_line() {
+        assert_eq!(parse_documents("a: 1\nb: [1\nc: d\n").unwrap_err().line >= 2, true);
+    }
+}
