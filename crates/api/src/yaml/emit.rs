@@ -134,7 +134,8 @@ fn can_be_plain(text: &str) -> bool {
     let mut rest = text.chars().skip(1);
     let indicator = match first {
         '-' | '?' | ':' => rest.next().is_none_or(|c| c == ' '),
-        ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`' | ' ' => true,
+        ',' | '[' | ']' | '{' | '}' | '#' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%' | '@' | '`'
+        | ' ' => true,
         _ => false,
     };
     !indicator
@@ -148,8 +149,7 @@ fn can_be_plain(text: &str) -> bool {
 
 /// Whether some YAML 1.1 or 1.2 reader takes the plain text for a boolean, null, number or time.
 fn reads_as_other_type(text: &str) -> bool {
-    const WORDS: [&str; 12] =
-        ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", "="];
+    const WORDS: [&str; 12] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", "="];
     if text.is_empty() || WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) {
         return true;
     }
@@ -178,7 +178,9 @@ fn reads_as_sexagesimal(text: &str) -> bool {
 /// `2001-01-01`, with or without a time behind it.
 fn reads_as_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
-    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
     let day: String = rest.chars().take_while(char::is_ascii_digit).collect();
     let after = rest[day.len()..].chars().next();
     year.len() == 4
@@ -268,11 +270,77 @@ spec:
     #[test]
     fn every_string_survives() {
         for text in [
-            "", " ", "a ", " a", "yes", "No", "~", "null", "1", "-1", "+1", "0x1F", "0644", "1_000", "1e3", ".5", ".inf",
-            "1:30", "2001-01-01", "- a", "-", "?", ": a", "a: b", "a #b", "#a", "&a", "*a", "!a", "|", ">", "'", "\"", "%a",
-            "@a", "`a", "[a", "{a", "a\nb", "\na", "  a\nb\n", "a\n\n\n", "\n", "\t", "a\tb", "\u{7f}", "\u{1}", "é", "😀",
-            "a\r\nb", "---", "...", "---a", "<<", "=", "a:", "NaN", "-.INF", "{}", "[]", "a\n  \nb", "a \nb", "1.2.3", "1e",
-            "\u{feff}x", "\u{2028}", "0o17", "0b11", "12e03", "\\", "a\\n",
+            "",
+            " ",
+            "a ",
+            " a",
+            "yes",
+            "No",
+            "~",
+            "null",
+            "1",
+            "-1",
+            "+1",
+            "0x1F",
+            "0644",
+            "1_000",
+            "1e3",
+            ".5",
+            ".inf",
+            "1:30",
+            "2001-01-01",
+            "- a",
+            "-",
+            "?",
+            ": a",
+            "a: b",
+            "a #b",
+            "#a",
+            "&a",
+            "*a",
+            "!a",
+            "|",
+            ">",
+            "'",
+            "\"",
+            "%a",
+            "@a",
+            "`a",
+            "[a",
+            "{a",
+            "a\nb",
+            "\na",
+            "  a\nb\n",
+            "a\n\n\n",
+            "\n",
+            "\t",
+            "a\tb",
+            "\u{7f}",
+            "\u{1}",
+            "é",
+            "😀",
+            "a\r\nb",
+            "---",
+            "...",
+            "---a",
+            "<<",
+            "=",
+            "a:",
+            "NaN",
+            "-.INF",
+            "{}",
+            "[]",
+            "a\n  \nb",
+            "a \nb",
+            "1.2.3",
+            "1e",
+            "\u{feff}x",
+            "\u{2028}",
+            "0o17",
+            "0b11",
+            "12e03",
+            "\\",
+            "a\\n",
         ] {
             let value = json!({"k": text, text: [text, {"x": text}]});
             let printed = to_string(&value);

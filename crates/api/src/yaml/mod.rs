@@ -40,7 +40,11 @@ pub fn parse_one(text: &str) -> Result<Value, YamlError> {
     match documents.len() {
         0 => Ok(Value::Null),
         1 => Ok(documents.remove(0).value),
-        _ => Err(YamlError { line: documents[1].line, column: 1, message: "expected a single document".into() }),
+        _ => Err(YamlError {
+            line: documents[1].line,
+            column: 1,
+            message: "expected a single document".into(),
+        }),
     }
 }
 
@@ -104,7 +108,9 @@ fn whole_numbers(value: Value) -> Value {
 fn whole_number(number: Number) -> Number {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match number.as_f64() {
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT => (float as i64).into(),
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT => {
+            (float as i64).into()
+        }
         _ => number,
     }
 }
@@ -121,7 +127,8 @@ mod tests {
 
     #[test]
     fn documents_and_lines() {
-        let documents = parse_documents("# head\n---\na: 1\n---\n# nothing\n---\n\nb: x\n...\n---\n").unwrap();
+        let documents =
+            parse_documents("# head\n---\na: 1\n---\n# nothing\n---\n\nb: x\n...\n---\n").unwrap();
         assert_eq!(
             documents,
             vec![
