@@ -1,1 +1,285 @@
-//! (being written)
+//! What a kind's fields are. One form for built-in types (decoded once from an embedded table that
+//! `cargo xtask generate` writes) and for custom resources (compiled from their `openAPIV3Schema`), so that
+//! strict decoding, pruning, defaulting, the patches, field ownership, protobuf and OpenAPI are each written once.
+
+mod canonical;
+mod check;
+mod crd;
+pub mod decode;
+mod prune;
+mod rules;
+mod table;
+mod validate;
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+
+pub(crate) use canonical::print_time;
+pub(crate) use check::decode_base64;
+pub use check::{FieldProblem, check};
+pub use crd::from_crd;
+pub use rules::Rules;
+pub use table::Table;
+pub use validate::{Invalid, Reason, validate};
+
+/// Every type of Kubernetes v1.36.
+pub fn builtin() -> &'static Arc<Table> {
+    static BUILTIN: LazyLock<Arc<Table>> = LazyLock::new(|| Arc::new(table::decode_embedded()));
+    &BUILTIN
+}
+
+/// The schema of a built-in kind; `group` is empty for the core group.
+pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<Schema> {
+    let index = builtin().kind(group, version, kind)?;
+    Some(Schema { table: builtin().clone(), root: Type::of(Shape::Message(index)) })
+}
+
+/// The schema of a built-in type by its OpenAPI name, such as `io.k8s.api.core.v1.PodSpec`.
+pub fn of_model(name: &str) -> Option<Schema> {
+    let index = builtin().model(name)?;
+    Some(Schema { table: builtin().clone(), root: Type::of(Shape::Message(index)) })
+}
+
+/// The schema of a built-in object by its own `apiVersion` and `kind`.
+pub fn of_object(object: &Value) -> Option<Schema> {
+    let (group, version) = split_api_version(object.get("apiVersion")?.as_str()?);
+    of_kind(group, version, object.get("kind")?.as_str()?)
+}
+
+/// `apps/v1` is group `apps`, version `v1`; `v1` is the core group.
+pub fn split_api_version(api_version: &str) -> (&str, &str) {
+    api_version.split_once('/').unwrap_or(("", api_version))
+}
+
+/// A type together with the table its references point into. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    pub(crate) table: Arc<Table>,
+    pub(crate) root: Type,
+}
+
+#[derive(Debug, Clone)]
+pub struct Type {
+    pub shape: Shape,
+    /// Overrides the message's or map's own granularity for field ownership.
+    pub atomic: Option<bool>,
+    /// The name type errors give a simple named type, such as `v1.Protocol`.
+    pub go_name: Option<Box<str>>,
+    /// Only in custom resources.
+    pub rules: Option<Box<Rules>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Shape {
+    String,
+    Int32,
+    Int64,
+    Double,
+    Bool,
+    Bytes,
+    Quantity,
+    IntOrString,
+    Time,
+    MicroTime,
+    Duration,
+    FieldsV1,
+    /// A whole object of any kind (`RawExtension`).
+    Raw,
+    /// Any JSON (`apiextensions.JSON`), or a custom resource's field of no fixed type.
+    Any,
+    Message(u32),
+    List(Box<List>),
+    Map(Box<Type>),
+    /// `JSONSchemaPropsOrArray`, `…OrBool`, `…OrStringArray`: the index is that of `JSONSchemaProps`.
+    PropsOrArray(u32),
+    PropsOrBool(u32),
+    PropsOrStrings(u32),
+}
+
+#[derive(Debug, Clone)]
+pub struct List {
+    pub item: Type,
+    pub kind: ListKind,
+    /// In protobuf the list is a message of its own with one repeated field.
+    pub wrapped: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListKind {
+    Atomic,
+    Set,
+    /// Elements are known by these fields.
+    Map(Vec<Box<str>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PatchStrategy {
+    pub merge: bool,
+    pub replace: bool,
+    pub retain_keys: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Field {
+    pub name: Box<str>,
+    /// Protobuf field number; zero where the field is not (directly) in the message.
+    pub tag: u32,
+    pub ty: Type,
+    /// Whether absent and zero differ.
+    pub pointer: bool,
+    pub omit_empty: bool,
+    pub omit_zero: bool,
+    pub required: bool,
+    pub strategy: PatchStrategy,
+    pub merge_key: Option<Box<str>>,
+    pub default: Option<Value>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// OpenAPI name; empty in custom resources.
+    pub name: Box<str>,
+    /// Sorted by name; inlined messages' fields stand here too, with tag zero.
+    pub fields: Vec<Field>,
+    /// Protobuf field number and index of inlined messages.
+    pub inlines: Vec<(u32, u32)>,
+    pub atomic: bool,
+    /// Unknown fields are kept (`x-kubernetes-preserve-unknown-fields`).
+    pub open: bool,
+    pub kind: Option<Gvk>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gvk {
+    pub group: Box<str>,
+    pub version: Box<str>,
+    pub kind: Box<str>,
+}
+
+impl Type {
+    pub(crate) fn of(shape: Shape) -> Self {
+        Self { shape, atomic: None, go_name: None, rules: None }
+    }
+}
+
+impl Message {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let at = self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok()?;
+        self.fields.get(at)
+    }
+
+    /// `PodSpec` of `io.k8s.api.core.v1.PodSpec`.
+    pub fn short_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or_default()
+    }
+}
+
+impl Schema {
+    pub fn node(&self) -> Node<'_> {
+        Node { table: &self.table, ty: &self.root }
+    }
+
+    /// Whether this is one of the types compiled in, rather than a custom resource.
+    pub fn is_builtin(&self) -> bool {
+        Arc::ptr_eq(&self.table, builtin())
+    }
+
+    pub fn check(&self, value: &Value) -> Vec<FieldProblem> {
+        check(self, value)
+    }
+
+    /// Drops every field the schema does not name.
+    pub fn prune(&self, value: &mut Value) {
+        prune::prune(self.node(), value);
+    }
+
+    /// Fills in the schema's own defaults. The conditional defaults of built-in kinds are in the kinds' files.
+    pub fn apply_defaults(&self, value: &mut Value) {
+        prune::apply_defaults(self.node(), value);
+    }
+
+    /// What reading and writing the object in the original's types makes of it: see [`canonical`].
+    pub fn canonicalize(&self, value: &mut Value) {
+        if self.is_builtin() {
+            canonical::canonicalize(self.node(), value);
+        }
+    }
+
+    /// What a custom resource's schema says against the value; empty for built-in types.
+    pub fn validate(&self, value: &Value) -> Vec<Invalid> {
+        validate(self, value)
+    }
+
+    /// Every CEL rule (`x-kubernetes-validations` entry) with the path and the part of the value it is about.
+    pub fn cel_rules<'a>(&'a self, value: &'a Value) -> Vec<(String, &'a Value, &'a Value)> {
+        validate::cel_rules(self, value)
+    }
+}
+
+/// A place in a schema. All walks over schema and value together are written with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    pub table: &'a Table,
+    pub ty: &'a Type,
+}
+
+impl<'a> Node<'a> {
+    pub fn at(self, ty: &'a Type) -> Self {
+        Self { table: self.table, ty }
+    }
+
+    /// As [`Node::at`], for a type that lives shorter than the table.
+    pub(crate) fn at_local<'b>(self, ty: &'b Type) -> Node<'b>
+    where
+        'a: 'b,
+    {
+        Node { table: self.table, ty }
+    }
+
+    pub fn message(self) -> Option<&'a Message> {
+        match self.ty.shape {
+            Shape::Message(index) => Some(self.table.message(index)),
+            _ => None,
+        }
+    }
+
+    pub fn field(self, name: &str) -> Option<&'a Field> {
+        self.message()?.field(name)
+    }
+
+    pub fn list(self) -> Option<&'a List> {
+        match &self.ty.shape {
+            Shape::List(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    /// The type of an object's member: a message's field or a map's value.
+    pub fn member(self, name: &str) -> Option<Self> {
+        match &self.ty.shape {
+            Shape::Map(value) => Some(self.at(value)),
+            _ => Some(self.at(&self.field(name)?.ty)),
+        }
+    }
+
+    pub fn item(self) -> Option<Self> {
+        Some(self.at(&self.list()?.item))
+    }
+
+    /// Whether field ownership treats the value as one.
+    pub fn is_atomic(self) -> bool {
+        let own = match &self.ty.shape {
+            Shape::Message(index) => self.table.message(*index).atomic,
+            Shape::List(list) => list.kind == ListKind::Atomic,
+            Shape::Raw | Shape::Any => false,
+            Shape::Map(_) => false,
+            _ => true,
+        };
+        self.ty.atomic.unwrap_or(own)
+    }
+
+    pub fn rules(self) -> Option<&'a Rules> {
+        self.ty.rules.as_deref()
+    }
+}

@@ -1,0 +1,160 @@
+//! Kubernetes' protobuf bodies (`application/vnd.kubernetes.protobuf`) to JSON values and back, driven by the facts
+//! table: no generated code. A body is the magic `k8s\0` and an `Unknown` message that carries `apiVersion`, `kind`
+//! and the object's bytes. Decoded objects are in canonical form, since a zero scalar on the wire means "unset"
+//! unless the original's field is a pointer.
+
+mod read;
+mod wire;
+mod write;
+
+use serde_json::Value;
+
+use crate::schema::{self, Schema};
+
+const MAGIC: &[u8] = b"k8s\0";
+/// Objects are limited far below this by the request's size; nesting is bounded for the stack's sake.
+const MAX_DEPTH: usize = 100;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtoError {
+    #[error("provided data does not appear to be a protobuf message, expected prefix 107 56 115 0")]
+    Magic,
+    #[error("no kind \"{kind}\" is registered for version \"{api_version}\"")]
+    UnknownKind { api_version: String, kind: String },
+    #[error("protobuf of {message}: {problem}")]
+    Malformed { message: String, problem: &'static str },
+    #[error("{path} cannot be written as protobuf: {problem}")]
+    Value { path: String, problem: &'static str },
+}
+
+/// `apiVersion` and `kind` of a body, without decoding the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    pub api_version: String,
+    pub kind: String,
+    pub raw: &'a [u8],
+}
+
+/// Splits the envelope off.
+pub fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
+    let body = bytes.strip_prefix(MAGIC).ok_or(ProtoError::Magic)?;
+    let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
+    for entry in wire::Reader::new(body) {
+        match entry.map_err(|problem| malformed("Unknown", problem))? {
+            (1, wire::Entry::Bytes(meta)) => {
+                for entry in wire::Reader::new(meta) {
+                    match entry.map_err(|problem| malformed("TypeMeta", problem))? {
+                        (1, wire::Entry::Bytes(text)) => {
+                            envelope.api_version = String::from_utf8_lossy(text).into()
+                        }
+                        (2, wire::Entry::Bytes(text)) => envelope.kind = String::from_utf8_lossy(text).into(),
+                        _ => {}
+                    }
+                }
+            }
+            (2, wire::Entry::Bytes(raw)) => envelope.raw = raw,
+            _ => {}
+        }
+    }
+    Ok(envelope)
+}
+
+/// Decodes a body into the value its JSON form would have.
+pub fn decode(bytes: &[u8]) -> Result<Value, ProtoError> {
+    let Envelope { api_version, kind, raw } = envelope(bytes)?;
+    let schema = schema_of(&api_version, &kind)?;
+    let mut value = read::message(schema.node(), raw, MAX_DEPTH)?;
+    schema.canonicalize(&mut value);
+    if let Value::Object(map) = &mut value {
+        map.insert("apiVersion".to_owned(), api_version.into());
+        map.insert("kind".to_owned(), kind.into());
+    }
+    Ok(value)
+}
+
+/// Encodes an object, which must carry its `apiVersion` and `kind`, with the envelope.
+pub fn encode(value: &Value) -> Result<Vec<u8>, ProtoError> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let schema = schema_of(api_version, kind)?;
+    let raw = write::message(schema.node(), value)?;
+    let mut meta = wire::Writer::default();
+    meta.bytes(1, api_version.as_bytes());
+    meta.bytes(2, kind.as_bytes());
+    let mut unknown = wire::Writer::default();
+    unknown.bytes(1, &meta.finish());
+    unknown.bytes(2, &raw);
+    unknown.bytes(3, b"");
+    unknown.bytes(4, b"");
+    let mut out = MAGIC.to_vec();
+    out.extend(unknown.finish());
+    Ok(out)
+}
+
+fn schema_of(api_version: &str, kind: &str) -> Result<Schema, ProtoError> {
+    let (group, version) = schema::split_api_version(api_version);
+    schema::of_kind(group, version, kind)
+        .ok_or_else(|| ProtoError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })
+}
+
+fn malformed(message: &str, problem: &'static str) -> ProtoError {
+    ProtoError::Malformed { message: message.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Written by hand from the published message definitions.
+    #[test]
+    fn a_small_config_map() {
+        let bytes = b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x1d\n\x13\n\x01x\x12\x00\x1a\x02ns\"\x00*\x002\x008\x00B\x00\x12\x06\n\x01a\x12\x01b\x1a\0\"\0";
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "ns"},
+                           "data": {"a": "b"}});
+        assert_eq!(decode(bytes).unwrap(), value);
+        assert_eq!(encode(&value).unwrap(), bytes);
+    }
+
+    #[test]
+    fn zero_is_kept_where_the_original_has_a_pointer() {
+        let value = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"},
+            "spec": {"replicas": 0, "selector": {"matchLabels": {"b": "1", "a": "2"}}, "strategy": {},
+                     "template": {"metadata": {}, "spec": {"containers": [{
+                        "name": "c", "resources": {"limits": {"cpu": "100m"}},
+                        "livenessProbe": {"httpGet": {"port": "web", "path": "/"}, "timeoutSeconds": 1},
+                        "readinessProbe": {"tcpSocket": {"port": 8080}},
+                     }], "volumes": [{"name": "v", "emptyDir": {}}]}}},
+            "status": {},
+        });
+        assert_eq!(decode(&encode(&value).unwrap()).unwrap(), value);
+    }
+
+    #[test]
+    fn requests_of_kubectl() {
+        let value = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "metadata": {},
+            "spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}, "status": {"allowed": false}});
+        assert_eq!(decode(&encode(&value).unwrap()).unwrap(), value);
+        let value = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
+            "propagationPolicy": "Background"});
+        assert_eq!(decode(&encode(&value).unwrap()).unwrap(), value);
+    }
+
+    #[test]
+    fn damaged_bodies_are_errors() {
+        assert_eq!(decode(b"{}"), Err(ProtoError::Magic));
+        let value =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": []}});
+        let bytes = encode(&value).unwrap();
+        for cut in 4..bytes.len() {
+            // Whatever is cut off: an error or an object, never a panic.
+            assert!(
+                decode(&bytes[..cut]).is_ok_and(|value| value.is_object()) || decode(&bytes[..cut]).is_err()
+            );
+        }
+        let unknown = b"k8s\0\n\x0b\n\x02v1\x12\x05Other";
+        assert!(matches!(decode(unknown), Err(ProtoError::UnknownKind { .. })));
+    }
+}

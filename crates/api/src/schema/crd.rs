@@ -1,0 +1,310 @@
+//! Compiles a custom resource's structural `openAPIV3Schema` into the form the built-in types have.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Field, List, ListKind, Message, PatchStrategy, Rules, Schema, Shape, Table, Type, builtin};
+
+/// A schema deeper than this is refused; the walks over values are as deep as the schema.
+const MAX_DEPTH: usize = 64;
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// Compiles a version's `openAPIV3Schema`. The errors name paths below it, as in
+/// `properties[spec].type: Required value: must not be empty for specified object fields`.
+pub fn from_crd(schema: &Value) -> Result<Schema, Vec<String>> {
+    let mut compiler = Compiler { table: Table::default(), errors: Vec::new(), metadata: None };
+    let root = compiler.object(schema, "", 0, true);
+    match compiler.errors.is_empty() {
+        true => Ok(Schema { table: Arc::new(compiler.table), root }),
+        false => Err(compiler.errors),
+    }
+}
+
+struct Compiler {
+    table: Table,
+    errors: Vec<String>,
+    metadata: Option<u32>,
+}
+
+fn text<'a>(schema: &'a Value, key: &str) -> &'a str {
+    schema.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn flag(schema: &Value, key: &str) -> bool {
+    schema.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+impl Compiler {
+    fn error(&mut self, path: &str, field: &str, problem: &str) {
+        self.errors.push(format!("{}: {problem}", join(path, field)));
+    }
+
+    fn compile(&mut self, schema: &Value, path: &str, depth: usize) -> Type {
+        if depth > MAX_DEPTH {
+            self.error(path, "type", "Forbidden: the schema is nested too deeply");
+            return Type::of(Shape::Any);
+        }
+        let preserve = flag(schema, "x-kubernetes-preserve-unknown-fields");
+        if flag(schema, "x-kubernetes-int-or-string") {
+            return self.with_rules(Shape::IntOrString, schema, path);
+        }
+        let shape = match text(schema, "type") {
+            "object" => return self.object(schema, path, depth, false),
+            "" if preserve && schema.get("properties").is_some() => {
+                return self.object(schema, path, depth, false);
+            }
+            "" if preserve => Shape::Any,
+            "array" => self.list(schema, path, depth),
+            "string" => Shape::String,
+            "boolean" => Shape::Bool,
+            "number" => Shape::Double,
+            "integer" if text(schema, "format") == "int32" => Shape::Int32,
+            "integer" => Shape::Int64,
+            "" => {
+                self.error(path, "type", "Required value: must not be empty for specified object fields");
+                Shape::Any
+            }
+            other => {
+                let problem = format!(
+                    "Unsupported value: \"{other}\": supported values: \"array\", \"boolean\", \
+                                       \"integer\", \"number\", \"object\", \"string\""
+                );
+                self.error(path, "type", &problem);
+                Shape::Any
+            }
+        };
+        self.with_rules(shape, schema, path)
+    }
+
+    fn with_rules(&mut self, shape: Shape, schema: &Value, path: &str) -> Type {
+        let rules = Rules::read(schema, path, &mut self.errors);
+        let atomic = match text(schema, "x-kubernetes-map-type") {
+            "atomic" => Some(true),
+            "granular" => Some(false),
+            _ => None,
+        };
+        Type { shape, atomic, go_name: None, rules: Some(Box::new(rules)) }
+    }
+
+    fn list(&mut self, schema: &Value, path: &str, depth: usize) -> Shape {
+        let item = match schema.get("items") {
+            Some(items) if items.is_object() => self.compile(items, &join(path, "items"), depth + 1),
+            _ => {
+                self.error(path, "items", "Required value: must be specified");
+                Type::of(Shape::Any)
+            }
+        };
+        let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+        let keys: Vec<Box<str>> =
+            keys.into_iter().flatten().filter_map(Value::as_str).map(Into::into).collect();
+        let kind = match text(schema, "x-kubernetes-list-type") {
+            "set" => ListKind::Set,
+            "map" if keys.is_empty() => {
+                let problem = "Required value: must not be empty if x-kubernetes-list-type is map";
+                self.error(path, "x-kubernetes-list-map-keys", problem);
+                ListKind::Atomic
+            }
+            "map" => ListKind::Map(keys),
+            _ => ListKind::Atomic,
+        };
+        Shape::List(Box::new(List { item, kind, wrapped: false }))
+    }
+
+    fn object(&mut self, schema: &Value, path: &str, depth: usize, root: bool) -> Type {
+        let open = flag(schema, "x-kubernetes-preserve-unknown-fields");
+        let properties = schema.get("properties").and_then(Value::as_object);
+        match schema.get("additionalProperties") {
+            Some(Value::Object(_)) | Some(Value::Bool(true)) if properties.is_some_and(|p| !p.is_empty()) => {
+                self.error(
+                    path,
+                    "additionalProperties",
+                    "Forbidden: additionalProperties and properties are mutual exclusive",
+                );
+            }
+            Some(additional @ Value::Object(_)) if !root => {
+                let value = self.compile(additional, &join(path, "additionalProperties"), depth + 1);
+                return self.with_rules(Shape::Map(Box::new(value)), schema, path);
+            }
+            Some(Value::Bool(true)) if !root => {
+                return self.with_rules(Shape::Map(Box::new(Type::of(Shape::Any))), schema, path);
+            }
+            _ => {}
+        }
+        if root && !matches!(text(schema, "type"), "" | "object") {
+            self.error(path, "type", "Invalid value: must be object at the root");
+        }
+        let mut message = Message { open, ..Message::default() };
+        for (name, property) in properties.into_iter().flatten() {
+            let ty = self.compile(property, &join(path, &format!("properties[{name}]")), depth + 1);
+            message.fields.push(Field { default: property.get("default").cloned(), ..field(name, ty) });
+        }
+        if root || flag(schema, "x-kubernetes-embedded-resource") {
+            self.object_fields(&mut message);
+        }
+        message.fields.sort_by(|a, b| a.name.cmp(&b.name));
+        let index = self.table.push(message);
+        self.with_rules(Shape::Message(index), schema, path)
+    }
+
+    /// Every object has these, whatever its schema says of them.
+    fn object_fields(&mut self, message: &mut Message) {
+        message.fields.retain(|field| !["apiVersion", "kind", "metadata"].contains(&&*field.name));
+        let metadata = match self.metadata {
+            Some(index) => Some(index),
+            None => builtin()
+                .model(OBJECT_META)
+                .map(|meta| self.table.import(builtin(), meta, &mut HashMap::new())),
+        };
+        self.metadata = metadata;
+        message.fields.push(field("apiVersion", Type::of(Shape::String)));
+        message.fields.push(field("kind", Type::of(Shape::String)));
+        message.fields.extend(metadata.map(|index| field("metadata", Type::of(Shape::Message(index)))));
+    }
+}
+
+fn field(name: &str, ty: Type) -> Field {
+    Field {
+        name: name.into(),
+        tag: 0,
+        ty,
+        pointer: true,
+        omit_empty: true,
+        omit_zero: false,
+        required: false,
+        strategy: PatchStrategy::default(),
+        merge_key: None,
+        default: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Schema {
+        from_crd(&json!({
+            "type": "object",
+            "properties": {
+                "spec": {
+                    "type": "object",
+                    "required": ["size"],
+                    "properties": {
+                        "size": {"type": "integer", "minimum": 1, "maximum": 5},
+                        "mode": {"type": "string", "enum": ["a", "b"], "default": "a"},
+                        "name": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 5, "nullable": true},
+                        "port": {"x-kubernetes-int-or-string": true},
+                        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                                 "properties": {"known": {"type": "object", "properties": {"x": {"type": "string"}}}}},
+                        "any": {"x-kubernetes-preserve-unknown-fields": true},
+                        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                        "set": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set", "minItems": 1},
+                        "items": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                                  "items": {"type": "object", "required": ["k"], "properties": {
+                                      "k": {"type": "string"}, "v": {"type": "integer", "default": 7}}}},
+                        "template": {"type": "object", "x-kubernetes-embedded-resource": true,
+                                     "x-kubernetes-preserve-unknown-fields": true},
+                        "one": {"type": "object", "properties": {"x": {"type": "string"}, "y": {"type": "string"}},
+                                "oneOf": [{"required": ["x"]}, {"required": ["y"]}]},
+                    },
+                },
+                "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn unknown_fields_are_named_and_pruned() {
+        let schema = schema();
+        let mut value = json!({
+            "apiVersion": "x/v1", "kind": "X", "metadata": {"name": "x", "typo": 1}, "bad": 1,
+            "spec": {"size": 1, "typo": 2, "free": {"a": 1, "known": {"x": "1", "y": 2}}, "any": {"a": [1]},
+                     "items": [{"k": "a", "w": 1}], "template": {"apiVersion": "v1", "kind": "K", "spec": {"z": 1}}, "labels": {"a": "b"}},
+        });
+        let found: Vec<_> = schema.check(&value).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "unknown field \"bad\"",
+                "unknown field \"metadata.typo\"",
+                "unknown field \"spec.free.known.y\"",
+                "unknown field \"spec.items[0].w\"",
+                "unknown field \"spec.typo\""
+            ]
+        );
+        schema.prune(&mut value);
+        schema.apply_defaults(&mut value);
+        assert_eq!(
+            value,
+            json!({
+                "apiVersion": "x/v1", "kind": "X", "metadata": {"name": "x"},
+                "spec": {"size": 1, "mode": "a", "free": {"a": 1, "known": {"x": "1"}}, "any": {"a": [1]},
+                         "items": [{"k": "a", "v": 7}], "template": {"apiVersion": "v1", "kind": "K", "spec": {"z": 1}}, "labels": {"a": "b"}},
+            })
+        );
+        assert!(schema.validate(&value).is_empty(), "{:?}", schema.validate(&value));
+    }
+
+    #[test]
+    fn values_are_validated() {
+        let value = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {}, "spec": {
+            "mode": "c", "name": "ABCDEFG", "port": true, "labels": {"a": 1}, "set": ["a", "b", "a"],
+            "items": [{"k": "a"}, {"k": "a"}, {}], "one": {"x": "", "y": ""}, "template": {"kind": "K"},
+        }, "status": {"ready": "yes"}});
+        let found: Vec<_> = schema().validate(&value).iter().map(ToString::to_string).collect();
+        let expected = [
+            "spec.items[1]: Duplicate value: {\"k\":\"a\"}",
+            "spec.items[2].k: Required value",
+            "spec.labels.a: Invalid value: \"integer\": spec.labels.a in body must be of type string: \"integer\"",
+            "spec.mode: Unsupported value: \"c\": supported values: \"a\", \"b\"",
+            "spec.name: Invalid value: \"ABCDEFG\": spec.name in body should match '^[a-z]+$'",
+            "spec.name: Too long: may not be more than 5 bytes",
+            "spec.one: Invalid value: \"spec.one\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+            "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"",
+            "spec.set[2]: Duplicate value: \"a\"",
+            "spec.size: Required value",
+            "spec.template.apiVersion: Required value: must not be empty",
+            "status.ready: Invalid value: \"string\": status.ready in body must be of type boolean: \"string\"",
+        ];
+        assert_eq!(found, expected);
+        let number = |size: serde_json::Value| {
+            let value = json!({"spec": {"size": size}});
+            schema().validate(&value).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            number(json!(0)),
+            ["spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"]
+        );
+        assert_eq!(
+            number(json!(6)),
+            ["spec.size: Invalid value: 6: spec.size in body should be less than or equal to 5"]
+        );
+        assert_eq!(
+            number(json!(1.5)),
+            ["spec.size: Invalid value: \"number\": spec.size in body must be of type integer: \"number\""]
+        );
+        assert_eq!(number(json!(null)).len(), 1);
+    }
+
+    #[test]
+    fn schemas_that_are_not_structural_are_refused() {
+        let errors = from_crd(&json!({"type": "object", "properties": {
+            "a": {"properties": {}}, "b": {"type": "array"}, "c": {"type": "string", "pattern": "("},
+            "d": {"type": "what"}, "e": {"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "map"},
+        }}))
+        .unwrap_err();
+        assert_eq!(errors.len(), 5, "{errors:?}");
+        assert_eq!(
+            errors[0],
+            "properties[a].type: Required value: must not be empty for specified object fields"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! Request bodies to values: JSON, YAML and protobuf, with every key that was given twice. Of such a key the last
+//! one counts, as in the original; whether it is an error, a warning or nothing is the request's `fieldValidation`.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::FieldProblem;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub value: Value,
+    pub duplicates: Vec<FieldProblem>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error(
+        "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
+    )]
+    UnsupportedMediaType(String),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    #[error("{0}")]
+    Yaml(#[from] crate::yaml::YamlError),
+    #[error("the body is not UTF-8")]
+    Utf8(#[from] std::str::Utf8Error),
+    #[error(transparent)]
+    Protobuf(#[from] crate::proto::ProtoError),
+}
+
+/// Reads a body; the media type's parameters are ignored, an empty one means JSON.
+pub fn parse(bytes: &[u8], content_type: &str) -> Result<Decoded, DecodeError> {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media_type.as_str() {
+        "" | "*/*" | "application/json" => parse_json(bytes),
+        _ if media_type.ends_with("+json") => parse_json(bytes),
+        "application/yaml" | "application/apply-patch+yaml" | "application/x-yaml" | "text/yaml" => {
+            parse_yaml(bytes)
+        }
+        "application/vnd.kubernetes.protobuf" => {
+            Ok(Decoded { value: crate::proto::decode(bytes)?, duplicates: Vec::new() })
+        }
+        _ => Err(DecodeError::UnsupportedMediaType(media_type)),
+    }
+}
+
+pub fn parse_json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let state = RefCell::new(State::default());
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = Seed { state: &state }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(Decoded { value, duplicates: state.into_inner().duplicates })
+}
+
+/// YAML is a superset of JSON, but the JSON reader names paths and is faster.
+pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        if let Ok(decoded) = parse_json(bytes) {
+            return Ok(decoded);
+        }
+    }
+    let text = std::str::from_utf8(bytes)?;
+    let value = crate::yaml::parse_one(text)?;
+    let duplicates = match crate::yaml::parse_documents_strict(text) {
+        Ok(_) => Vec::new(),
+        Err(error) => vec![FieldProblem::Type {
+            message: format!("yaml: unmarshal errors:\n  line {}: {}", error.line, error.message),
+        }],
+    };
+    Ok(Decoded { value, duplicates })
+}
+
+#[derive(Default)]
+struct State {
+    path: super::check::Path,
+    duplicates: Vec<FieldProblem>,
+}
+
+#[derive(Clone, Copy)]
+struct Seed<'s> {
+    state: &'s RefCell<State>,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let before = self.state.borrow_mut().path.index(items.len());
+            let item = access.next_element_seed(self);
+            self.state.borrow_mut().path.cut(before);
+            match item? {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let before = self.state.borrow_mut().path.field(&key);
+            if map.contains_key(&key) {
+                let mut state = self.state.borrow_mut();
+                let path = state.path.text().to_owned();
+                state.duplicates.push(FieldProblem::Duplicate { path });
+            }
+            let value = access.next_value_seed(self);
+            self.state.borrow_mut().path.cut(before);
+            map.insert(key, value?);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn duplicates_are_named() {
+        let decoded =
+            parse(br#"{"a":{"b":[{"c":1,"c":2}]},"d":1,"d":null}"#, "application/json; charset=utf-8")
+                .unwrap();
+        assert_eq!(decoded.value, json!({"a": {"b": [{"c": 2}]}, "d": null}));
+        let texts: Vec<_> = decoded.duplicates.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["duplicate field \"a.b[0].c\"", "duplicate field \"d\""]);
+    }
+
+    #[test]
+    fn media_types() {
+        assert_eq!(parse(b"a: 1\n", "application/yaml").unwrap().value, json!({"a": 1}));
+        assert_eq!(parse(b"[1]", "application/json-patch+json").unwrap().value, json!([1]));
+        assert!(matches!(parse(b"", "text/html"), Err(DecodeError::UnsupportedMediaType(_))));
+        assert!(parse(b"{} x", "application/json").is_err());
+        assert!(parse("[".repeat(200).as_bytes(), "application/json").is_err());
+        let decoded = parse(b"a: 1\na: 2\n", "application/yaml").unwrap();
+        assert_eq!(decoded.value, json!({"a": 2}));
+        assert_eq!(
+            decoded.duplicates[0].to_string(),
+            "yaml: unmarshal errors:\n  line 2: key \"a\" already set in map"
+        );
+    }
+}
