@@ -225,7 +225,7 @@ async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> 
         let reply = shared.finish(query, answer, &packet, usize::from(u16::MAX), true).await;
         let Some(reply) = reply else { return Ok(()) };
         let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
-        stream.write_all(&length.to_be_bytes()).await?;
-        stream.write_all(&reply).await?;
+        // One write: a length by itself would wait for the asker's delayed acknowledgement.
+        stream.write_all(&[&length.to_be_bytes()[..], &reply].concat()).await?;
     }
 }

@@ -102,8 +102,7 @@ impl Upstream {
         let failed = |source| UpstreamError::Io { server, source };
         let mut stream = self.namespace.connect_tcp(server).await?;
         let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
-        stream.write_all(&length.to_be_bytes()).await.map_err(failed)?;
-        stream.write_all(packet).await.map_err(failed)?;
+        stream.write_all(&[&length.to_be_bytes()[..], packet].concat()).await.map_err(failed)?;
         let length = stream.read_u16().await.map_err(failed)?;
         let mut answer = vec![0; usize::from(length)];
         stream.read_exact(&mut answer).await.map_err(failed)?;
