@@ -1,1 +1,114 @@
-//! (being written)
+//! Patches: JSON patch (RFC 6902), JSON merge patch (RFC 7386) and Kubernetes' strategic merge patch. Server-side
+//! apply, the fourth, is in [`crate::apply`]. All are pure: an original and a patch give a new object.
+
+mod order;
+pub mod strategic;
+
+use serde_json::Value;
+
+/// As in the original, against patches that take unbounded work.
+pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PatchError {
+    /// Answered with 413.
+    #[error("The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {0}")]
+    TooManyOperations(usize),
+    /// The patch itself cannot be read: 400.
+    #[error("error decoding patch: {0}")]
+    Malformed(#[source] serde_json::Error),
+    /// The patch does not fit the object: 422.
+    #[error("the server rejected our request due to an error in our request: {0}")]
+    JsonPatch(#[source] json_patch::PatchError),
+    #[error("{0}")]
+    Strategic(String),
+    #[error("the patch or the object is not an object")]
+    NotAnObject,
+}
+
+/// Applies an RFC 6902 patch. Nothing of it is applied when one operation fails.
+pub fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
+    let count = patch.as_array().map_or(0, Vec::len);
+    if count > MAX_JSON_PATCH_OPERATIONS {
+        return Err(PatchError::TooManyOperations(count));
+    }
+    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(PatchError::Malformed)?;
+    let mut value = original.clone();
+    json_patch::patch(&mut value, &patch).map_err(PatchError::JsonPatch)?;
+    Ok(value)
+}
+
+/// Applies an RFC 7386 patch.
+pub fn merge(original: &Value, patch: &Value) -> Value {
+    let mut value = original.clone();
+    merge_into(&mut value, patch);
+    value
+}
+
+fn merge_into(value: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(map) = value else { return };
+    for (name, inner) in patch {
+        match inner {
+            Value::Null => {
+                map.remove(name);
+            }
+            _ => merge_into(map.entry(name.clone()).or_insert(Value::Null), inner),
+        }
+    }
+}
+
+pub(crate) use order::interleave;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_patches() {
+        let original = json!({"a": {"b": [1, 2]}, "c~/d": 1});
+        let patch = json!([
+            {"op": "test", "path": "/a/b/0", "value": 1},
+            {"op": "add", "path": "/a/b/-", "value": 3},
+            {"op": "remove", "path": "/c~0~1d"},
+            {"op": "replace", "path": "/a/b/0", "value": 0},
+            {"op": "copy", "from": "/a/b", "path": "/x"},
+            {"op": "move", "from": "/a/b", "path": "/y"},
+        ]);
+        assert_eq!(json(&original, &patch).unwrap(), json!({"a": {}, "x": [0, 2, 3], "y": [0, 2, 3]}));
+        let failing = json!([{"op": "test", "path": "/a", "value": 1}]);
+        assert!(matches!(json(&original, &failing), Err(PatchError::JsonPatch(_))));
+        assert!(matches!(json(&original, &json!({"a": 1})), Err(PatchError::Malformed(_))));
+        let many = Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); 10_001]);
+        assert!(matches!(json(&original, &many), Err(PatchError::TooManyOperations(10_001))));
+    }
+
+    /// The examples of RFC 7386's appendix.
+    #[test]
+    fn merge_patches() {
+        for (original, patch, expected) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"a": "foo"}), json!(null), json!(null)),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            assert_eq!(merge(&original, &patch), expected, "{original} with {patch}");
+        }
+    }
+}

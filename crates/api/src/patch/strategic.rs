@@ -1,0 +1,325 @@
+//! Strategic merge patch: objects merge, lists merge by key where the type says so, and directives in the patch
+//! delete (`$patch: delete`), replace (`$patch: replace`), keep only some keys (`$retainKeys`), remove primitives
+//! (`$deleteFromPrimitiveList/…`) and set the order (`$setElementOrder/…`).
+
+use serde_json::{Map, Value};
+
+use super::{PatchError, interleave};
+use crate::schema::{Field, Node, Schema};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
+const SET_ORDER: &str = "$setElementOrder/";
+
+type Result<T> = std::result::Result<T, PatchError>;
+type Object = Map<String, Value>;
+
+/// Applies the patch. Fields the schema does not know merge as objects and replace as lists.
+pub fn apply(original: &Value, patch: &Value, schema: &Schema) -> Result<Value> {
+    let (Value::Object(original), Value::Object(patch)) = (original, patch) else {
+        return Err(PatchError::NotAnObject);
+    };
+    Ok(Value::Object(merge_object(original.clone(), patch, Some(schema.node()))?))
+}
+
+fn fail<T>(text: String) -> Result<T> {
+    Err(PatchError::Strategic(text))
+}
+
+fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) -> Result<Object> {
+    match patch.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
+        Some("replace") => {
+            let mut replaced = patch.clone();
+            replaced.remove(DIRECTIVE);
+            return Ok(replaced);
+        }
+        Some("delete") => return Ok(Object::new()),
+        Some("merge") | None => {}
+        Some(other) => return fail(format!("unknown patch type: {other}")),
+    }
+    retain_keys(&mut original, patch)?;
+    for (key, value) in patch {
+        if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
+            delete_primitives(&mut original, name, value)?;
+        }
+    }
+    let before = original.clone();
+    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
+        merge_member(&mut original, key, value, node)?;
+    }
+    for (key, value) in patch {
+        if let Some(name) = key.strip_prefix(SET_ORDER) {
+            set_order(&mut original, &before, patch, name, value, node)?;
+        }
+    }
+    Ok(original)
+}
+
+fn is_directive(key: &str) -> bool {
+    key == DIRECTIVE || key == RETAIN_KEYS || key.starts_with(DELETE_PRIMITIVES) || key.starts_with(SET_ORDER)
+}
+
+fn merge_member(original: &mut Object, key: &str, patch: &Value, node: Option<Node<'_>>) -> Result<()> {
+    let field = node.and_then(|node| node.field(key));
+    let member = node.and_then(|node| node.member(key));
+    let merges = |field: Option<&Field>| field.is_some_and(|field| field.strategy.merge);
+    let replaces = field.is_some_and(|field| field.strategy.replace);
+    let merged = match (original.remove(key), patch) {
+        (_, Value::Null) => return Ok(()),
+        (_, Value::Object(patch)) if replaces => Value::Object(merge_object(Object::new(), patch, member)?),
+        (Some(Value::Object(own)), Value::Object(patch)) => Value::Object(merge_object(own, patch, member)?),
+        (_, Value::Object(patch)) => Value::Object(merge_object(Object::new(), patch, member)?),
+        (own, Value::Array(patch)) if merges(field) => {
+            let own = match own {
+                Some(Value::Array(own)) => own,
+                _ => Vec::new(),
+            };
+            let key = field.and_then(|field| field.merge_key.as_deref());
+            Value::Array(merge_list(own, patch, key, member.and_then(Node::item))?)
+        }
+        (_, scalar) => scalar.clone(),
+    };
+    original.insert(key.to_owned(), merged);
+    Ok(())
+}
+
+fn retain_keys(original: &mut Object, patch: &Object) -> Result<()> {
+    let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
+    let Some(keys) = keys.as_array() else { return fail("invalid patch format of $retainKeys list".into()) };
+    let listed = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
+    if let Some((missing, _)) =
+        patch.iter().find(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key))
+    {
+        return fail(format!("found {missing} in the patch, which is not in its $retainKeys list"));
+    }
+    original.retain(|name, _| listed(name));
+    Ok(())
+}
+
+fn delete_primitives(original: &mut Object, name: &str, values: &Value) -> Result<()> {
+    let Some(values) = values.as_array() else {
+        return fail(format!("invalid patch format of {DELETE_PRIMITIVES}{name}"));
+    };
+    if let Some(Value::Array(items)) = original.get_mut(name) {
+        items.retain(|item| !values.contains(item));
+    }
+    Ok(())
+}
+
+/// The value that identifies an element: its merge key's, or the element itself.
+fn key_of(item: &Value, key: Option<&str>) -> Result<Value> {
+    match (item, key) {
+        (Value::Object(map), Some(key)) => match map.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => fail(format!("map: {item} does not contain declared merge key: {key}")),
+        },
+        _ => Ok(item.clone()),
+    }
+}
+
+fn keys_of(items: &[Value], key: Option<&str>) -> Result<Vec<Value>> {
+    items.iter().map(|item| key_of(item, key)).collect()
+}
+
+fn merge_list(
+    original: Vec<Value>,
+    patch: &[Value],
+    key: Option<&str>,
+    item: Option<Node<'_>>,
+) -> Result<Vec<Value>> {
+    let directive = |value: &Value| value.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
+    let plain = |value: &Value| {
+        let mut value = value.clone();
+        if let Value::Object(map) = &mut value {
+            map.remove(DIRECTIVE);
+        }
+        value
+    };
+    if patch.iter().any(|value| directive(value).as_deref() == Some("replace")) {
+        let kept = patch.iter().filter(|value| directive(value).as_deref() != Some("replace"));
+        return Ok(kept.map(plain).collect());
+    }
+    let before = keys_of(&original, key).unwrap_or_default();
+    let mut items = original;
+    let mut wanted = Vec::new();
+    for value in patch {
+        match directive(value).as_deref() {
+            Some("delete") => {
+                let deleted = key_of(value, key)?;
+                items.retain(|item| key_of(item, key).map_or(true, |key| key != deleted));
+                continue;
+            }
+            Some("merge") | None => {}
+            Some(other) => return fail(format!("unknown patch type: {other}")),
+        }
+        let own_key = key_of(value, key)?;
+        let found = items.iter_mut().find(|item| key_of(item, key).is_ok_and(|key| key == own_key));
+        match (found, plain(value)) {
+            (Some(Value::Object(found)), Value::Object(patch)) => {
+                *found = merge_object(std::mem::take(found), &patch, item)?;
+            }
+            (Some(_), _) => {}
+            (None, Value::Object(patch)) => {
+                items.push(Value::Object(merge_object(Object::new(), &patch, item)?))
+            }
+            (None, scalar) => items.push(scalar),
+        }
+        wanted.push(own_key);
+    }
+    let keyed = keys_of(&items, key)?.into_iter().zip(items).collect();
+    Ok(interleave(keyed, &wanted, &before))
+}
+
+fn set_order(
+    merged: &mut Object,
+    before: &Object,
+    patch: &Object,
+    name: &str,
+    order: &Value,
+    node: Option<Node<'_>>,
+) -> Result<()> {
+    let Some(order) = order.as_array() else {
+        return fail(format!("invalid patch format of {SET_ORDER}{name}"));
+    };
+    let field = node.and_then(|node| node.field(name));
+    let key = field.and_then(|field| field.merge_key.as_deref());
+    let wanted = keys_of(order, key)?;
+    let empty = Vec::new();
+    let in_patch = patch.get(name).and_then(Value::as_array).unwrap_or(&empty);
+    for item in in_patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
+        if !wanted.contains(&key_of(item, key)?) {
+            return fail(format!(
+                "The order in patch list:\n{}\n doesn't match {SET_ORDER}{name} list:\n{}\n",
+                Value::Array(in_patch.clone()),
+                Value::Array(order.clone())
+            ));
+        }
+    }
+    let Some(Value::Array(items)) = merged.get_mut(name) else { return Ok(()) };
+    let before = before.get(name).and_then(Value::as_array).unwrap_or(&empty);
+    let before = keys_of(before, key)?;
+    let keyed = keys_of(items, key)?.into_iter().zip(std::mem::take(items)).collect();
+    *items = interleave(keyed, &wanted, &before);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema;
+
+    fn deployment(pod: Value, patch: Value) -> Value {
+        let schema = schema::of_kind("apps", "v1", "Deployment").unwrap();
+        let original = json!({"spec": {"template": {"spec": pod}}});
+        let patch = json!({"spec": {"template": {"spec": patch}}});
+        apply(&original, &patch, &schema).unwrap()["spec"]["template"]["spec"].clone()
+    }
+
+    /// The walk through of "Update API Objects in Place Using kubectl patch".
+    #[test]
+    fn containers_merge_by_name_and_tolerations_are_replaced() {
+        let original = json!({
+            "containers": [{"name": "patch-demo-ctr", "image": "nginx"}],
+            "tolerations": [{"key": "dedicated", "value": "test-team", "effect": "NoSchedule"}],
+        });
+        let patch = json!({
+            "containers": [{"name": "patch-demo-ctr-2", "image": "redis"}],
+            "tolerations": [{"key": "disktype", "value": "ssd", "effect": "NoSchedule"}],
+        });
+        assert_eq!(
+            deployment(original, patch),
+            json!({
+                "containers": [{"name": "patch-demo-ctr-2", "image": "redis"}, {"name": "patch-demo-ctr", "image": "nginx"}],
+                "tolerations": [{"key": "disktype", "value": "ssd", "effect": "NoSchedule"}],
+            })
+        );
+    }
+
+    #[test]
+    fn retain_keys_of_the_deployment_strategy() {
+        let schema = schema::of_kind("apps", "v1", "Deployment").unwrap();
+        let original =
+            json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "30%"}}}});
+        let patch = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
+        assert_eq!(
+            apply(&original, &patch, &schema).unwrap(),
+            json!({"spec": {"strategy": {"type": "Recreate"}}})
+        );
+        let wrong = json!({"spec": {"strategy": {"$retainKeys": ["x"], "type": "Recreate"}}});
+        assert!(apply(&original, &wrong, &schema).is_err());
+    }
+
+    #[test]
+    fn directives_on_elements_and_lists() {
+        let original = json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "x", "value": "1"}]},
+                                             {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]});
+        assert_eq!(
+            deployment(
+                original.clone(),
+                json!({"containers": [{"name": "b", "$patch": "delete"},
+                {"name": "a", "env": [{"name": "x", "value": null}, {"name": "y", "value": "2"}]}]})
+            ),
+            json!({"containers": [{"name": "a", "image": "1", "env": [{"name": "x"}, {"name": "y", "value": "2"}]},
+                                  {"name": "c", "image": "3"}]})
+        );
+        assert_eq!(
+            deployment(original.clone(), json!({"containers": [{"$patch": "replace"}, {"name": "z"}]})),
+            json!({"containers": [{"name": "z"}]})
+        );
+        assert_eq!(
+            deployment(
+                original.clone(),
+                json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}]})
+            ),
+            // `b`, which the order does not name, stood before `c` and stays before it.
+            json!({"containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"},
+                {"name": "a", "image": "1", "env": [{"name": "x", "value": "1"}]}]})
+        );
+        assert_eq!(
+            deployment(original, json!({"$setElementOrder/containers": [{"name": "a"}, {"name": "n"}, {"name": "b"}, {"name": "c"}],
+                                        "containers": [{"name": "n"}]}))["containers"]
+                .as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(),
+            ["a", "n", "b", "c"]
+        );
+    }
+
+    #[test]
+    fn primitive_lists() {
+        let schema = schema::of_kind("", "v1", "Pod").unwrap();
+        let original = json!({"metadata": {"finalizers": ["a", "b", "c"]}});
+        let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"], "finalizers": ["d", "a"],
+                                        "$setElementOrder/finalizers": ["d", "a", "c"]}});
+        assert_eq!(
+            apply(&original, &patch, &schema).unwrap(),
+            json!({"metadata": {"finalizers": ["d", "a", "c"]}})
+        );
+    }
+
+    #[test]
+    fn objects() {
+        let original = json!({"nodeSelector": {"a": "1", "b": "2"}, "securityContext": {"runAsUser": 1, "runAsGroup": 2},
+                              "dnsConfig": {"nameservers": ["x"]}});
+        assert_eq!(
+            deployment(
+                original,
+                json!({"nodeSelector": {"a": null, "c": "3"}, "affinity": {"podAffinity": null},
+                "securityContext": {"$patch": "replace", "runAsUser": 5}, "dnsConfig": {"$patch": "delete"},
+                "hostname": null})
+            ),
+            json!({"nodeSelector": {"b": "2", "c": "3"}, "securityContext": {"runAsUser": 5}, "dnsConfig": {}, "affinity": {}})
+        );
+        let schema = schema::of_kind("", "v1", "Service").unwrap();
+        let ports = json!({"spec": {"ports": [{"port": 80, "targetPort": 1}, {"port": 81}]}});
+        let patch = json!({"spec": {"ports": [{"port": 80, "targetPort": 2}]}});
+        assert_eq!(
+            apply(&ports, &patch, &schema).unwrap(),
+            json!({"spec": {"ports": [{"port": 80, "targetPort": 2}, {"port": 81}]}})
+        );
+        let keyless = json!({"spec": {"ports": [{"targetPort": 2}]}});
+        let error = apply(&ports, &keyless, &schema).unwrap_err().to_string();
+        assert_eq!(error, "map: {\"targetPort\":2} does not contain declared merge key: port");
+    }
+}
