@@ -1,0 +1,95 @@
+//! How a list's elements are named in paths, and where in a schema a value's members are.
+
+use serde_json::{Map, Value};
+
+use super::PathElement;
+use crate::schema::{List, ListKind, Node, Shape};
+
+/// How ownership sees a value.
+#[derive(Clone, Copy)]
+pub(super) enum Kind<'a> {
+    /// Owned as one: scalars, atomic lists and maps.
+    Leaf,
+    Object,
+    List(Node<'a>, &'a List),
+}
+
+/// Without a schema objects are granular and lists atomic.
+pub(super) fn kind<'a>(node: Option<Node<'a>>, value: &Value) -> Kind<'a> {
+    match (value, node) {
+        (Value::Object(_), Some(node)) if node.is_atomic() => Kind::Leaf,
+        (Value::Object(_), _) => Kind::Object,
+        (Value::Array(_), Some(node)) => match node.list() {
+            Some(list) if !node.is_atomic() => Kind::List(node, list),
+            _ => Kind::Leaf,
+        },
+        _ => Kind::Leaf,
+    }
+}
+
+/// The type of an object's member, and whether the schema names it as a field rather than as a map's entry.
+pub(super) fn member<'a>(node: Option<Node<'a>>, name: &str) -> (Option<Node<'a>>, bool) {
+    let declared = node.is_some_and(|node| node.field(name).is_some());
+    (node.and_then(|node| node.member(name)), declared)
+}
+
+/// The path element of a list's element; an error names the key it lacks.
+pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathElement, String> {
+    let ListKind::Map(keys) = &list.kind else {
+        return match item {
+            Value::Object(_) | Value::Array(_) => {
+                Err("associative list without keys has an element that's not a scalar".into())
+            }
+            scalar => Ok(PathElement::Value(scalar.to_string())),
+        };
+    };
+    let Value::Object(map) = item else {
+        return Err("associative list with keys may not have non-object elements".into());
+    };
+    let item_node = node.at(&list.item);
+    let mut key = Map::new();
+    for name in keys {
+        let default = || item_node.field(name).and_then(|field| field.default.as_ref());
+        match map.get(&**name).filter(|value| !value.is_null()).or_else(default) {
+            Some(value) => {
+                key.insert(name.to_string(), value.clone());
+            }
+            // A key of several may be absent; together they still tell elements apart.
+            None if keys.len() > 1 => {}
+            None => {
+                let text = "associative list with keys has an element that omits key field";
+                return Err(format!("{text} {name:?} (and doesn't have default value)"));
+            }
+        }
+    }
+    Ok(PathElement::Key(Value::Object(key).to_string()))
+}
+
+/// Every element with its name. Elements that cannot be named go by index, a repeated name keeps the first.
+pub(super) fn items<'v>(node: Node<'_>, list: &List, values: &'v [Value]) -> Vec<(PathElement, &'v Value)> {
+    let mut out: Vec<(PathElement, &Value)> = Vec::with_capacity(values.len());
+    for (index, value) in values.iter().enumerate() {
+        let element = of_item(node, list, value).unwrap_or(PathElement::Index(index as i64));
+        if !out.iter().any(|(other, _)| *other == element) {
+            out.push((element, value));
+        }
+    }
+    out
+}
+
+/// Whether two leaves mean the same: quantities are compared as numbers.
+pub(super) fn same(node: Option<Node<'_>>, left: &Value, right: &Value) -> bool {
+    if left == right {
+        return true;
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let is_quantity = node.is_some_and(|node| matches!(node.ty.shape, Shape::Quantity));
+    is_quantity
+        && match (
+            crate::quantity::Quantity::parse(&text(left)),
+            crate::quantity::Quantity::parse(&text(right)),
+        ) {
+            (Ok(left), Ok(right)) => left == right,
+            _ => false,
+        }
+}

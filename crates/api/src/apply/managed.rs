@@ -1,0 +1,380 @@
+//! `metadata.managedFields`: reading, writing, and what every write does to it.
+
+use serde_json::{Map, Value, json};
+
+use super::merge::{merge, remove_unowned};
+use super::{ApplyError, Conflict, Conflicts, FieldSet, Writer, compare, field_set_of};
+
+/// Beyond this many managers that update, the oldest are put together.
+const MAX_UPDATE_MANAGERS: usize = 10;
+const ANCIENT: &str = "ancient-changes";
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+const MAX_MANAGER_LENGTH: usize = 128;
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// One entry of `managedFields`.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    manager: String,
+    apply: bool,
+    api_version: String,
+    subresource: String,
+    time: Option<String>,
+    fields: FieldSet,
+}
+
+impl Entry {
+    fn new(writer: &Writer<'_>, apply: bool, fields: FieldSet) -> Self {
+        Self {
+            manager: writer.manager.to_owned(),
+            apply,
+            api_version: writer.api_version.to_owned(),
+            subresource: writer.subresource.to_owned(),
+            time: Some(writer.time.to_owned()),
+            fields,
+        }
+    }
+
+    fn is_by(&self, writer: &Writer<'_>, apply: bool) -> bool {
+        self.apply == apply
+            && self.manager == writer.manager
+            && self.subresource == writer.subresource
+            // An apply replaces what its manager applied before, in whatever version.
+            && (apply || self.api_version == writer.api_version)
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text += &format!(" with subresource {:?}", self.subresource);
+        }
+        if !self.apply {
+            text += &format!(" using {}", self.api_version);
+        }
+        text
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+        let apply = match text("operation") {
+            "Apply" => true,
+            "Update" => false,
+            _ => return None,
+        };
+        let empty = Value::Object(Map::new());
+        Some(Self {
+            manager: text("manager").to_owned(),
+            apply,
+            api_version: text("apiVersion").to_owned(),
+            subresource: text("subresource").to_owned(),
+            time: value.get("time").and_then(Value::as_str).map(str::to_owned),
+            fields: FieldSet::from_fields_v1(value.get("fieldsV1").unwrap_or(&empty)).ok()?,
+        })
+    }
+
+    fn write(&self) -> Value {
+        let mut map = Map::new();
+        let mut put = |key: &str, value: &str| {
+            if !value.is_empty() {
+                map.insert(key.to_owned(), value.into());
+            }
+        };
+        put("manager", &self.manager);
+        put("operation", if self.apply { "Apply" } else { "Update" });
+        put("apiVersion", &self.api_version);
+        put("time", self.time.as_deref().unwrap_or_default());
+        put("fieldsType", "FieldsV1");
+        put("subresource", &self.subresource);
+        map.insert("fieldsV1".to_owned(), self.fields.to_fields_v1());
+        Value::Object(map)
+    }
+}
+
+/// Reads the entries; `None` where one cannot be read.
+fn read_entries(object: &Value) -> Option<Vec<Entry>> {
+    match object.pointer("/metadata/managedFields") {
+        Some(Value::Array(items)) => items.iter().map(Entry::read).collect(),
+        _ => Some(Vec::new()),
+    }
+}
+
+fn write_entries(object: &mut Value, mut entries: Vec<Entry>) {
+    entries.retain(|entry| !entry.fields.is_empty());
+    // Applied first, then by age.
+    entries.sort_by(|a, b| {
+        let key = |e: &Entry| {
+            (!e.apply, e.time.clone(), e.manager.clone(), e.api_version.clone(), e.subresource.clone())
+        };
+        key(a).cmp(&key(b))
+    });
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    match entries.is_empty() {
+        true => metadata.remove("managedFields"),
+        false => {
+            let written = entries.iter().map(Entry::write).collect();
+            metadata.insert("managedFields".to_owned(), Value::Array(written))
+        }
+    };
+}
+
+/// Fields that identify the object or are the server's own: nobody owns them.
+fn never_owned() -> FieldSet {
+    FieldSet::of(&[
+        "apiVersion",
+        "kind",
+        "metadata",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.creationTimestamp",
+        "metadata.selfLink",
+        "metadata.uid",
+        "metadata.resourceVersion",
+        "metadata.generation",
+        "metadata.managedFields",
+    ])
+}
+
+/// What of a set this write may own.
+fn ownable(set: &FieldSet, writer: &Writer<'_>) -> FieldSet {
+    // The exact paths only: taking `metadata` away must leave the labels.
+    let set = set.difference(&never_owned());
+    let set = without_child(&set, &["metadata", "managedFields"]);
+    match writer.reset {
+        Some(reset) => set.without_trees(reset),
+        None => set,
+    }
+}
+
+fn without_child(set: &FieldSet, path: &[&str]) -> FieldSet {
+    set.without_trees(&FieldSet::of(&[path.join(".").as_str()]))
+}
+
+/// The object as the comparison sees it: canonical, without its ownership.
+fn canonical(object: Option<&Value>, writer: &Writer<'_>) -> Value {
+    let mut value = object.cloned().unwrap_or_else(|| json!({}));
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    if let Some(schema) = writer.schema {
+        schema.canonicalize(&mut value);
+    }
+    value
+}
+
+/// `managedFields: [{}]` asks to forget all ownership.
+fn is_reset(object: &Value) -> bool {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    entries.is_some_and(|entries| entries.len() == 1 && entries[0].as_object().is_some_and(Map::is_empty))
+}
+
+/// Sets `managedFields` of an object that is created (`old` is `None`) or replaced. `new` is the object as it will
+/// be stored.
+pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+    if is_reset(new) {
+        return write_entries(new, Vec::new());
+    }
+    let own = read_entries(new).filter(|entries| !entries.is_empty());
+    let mut entries = own.unwrap_or_else(|| old.and_then(read_entries).unwrap_or_default());
+    if old.is_some() && entries.is_empty() {
+        // Never tracked, or told to forget: stays so until the first apply.
+        return write_entries(new, Vec::new());
+    }
+    let comparison = compare(&canonical(old, writer), &canonical(Some(new), writer), writer.schema);
+    let changed = ownable(&comparison.added.union(&comparison.modified), writer);
+    let removed = ownable(&comparison.removed, writer);
+    let mut found = false;
+    for entry in &mut entries {
+        let before = entry.fields.clone();
+        entry.fields = entry.fields.difference(&removed);
+        if entry.is_by(writer, false) {
+            found = true;
+            entry.fields = entry.fields.union(&changed);
+            if entry.fields != before {
+                entry.time = Some(writer.time.to_owned());
+            }
+        } else {
+            entry.fields = entry.fields.difference(&changed);
+        }
+    }
+    if !found && !changed.is_empty() {
+        entries.push(Entry::new(writer, false, changed));
+    }
+    cap_update_managers(&mut entries);
+    write_entries(new, entries);
+}
+
+/// Puts the oldest updates of each version together, so that the list stays short.
+fn cap_update_managers(entries: &mut Vec<Entry>) {
+    entries.retain(|entry| !entry.fields.is_empty());
+    let updates = entries.iter().filter(|entry| !entry.apply).count();
+    if updates <= MAX_UPDATE_MANAGERS {
+        return;
+    }
+    let (mut kept, mut others): (Vec<_>, Vec<_>) =
+        std::mem::take(entries).into_iter().partition(|entry| entry.apply);
+    others.sort_by(|a, b| a.time.cmp(&b.time));
+    let newest = others.split_off(updates - MAX_UPDATE_MANAGERS + 1);
+    for old in others {
+        let bucket = |entry: &&mut Entry| {
+            !entry.apply
+                && entry.manager == ANCIENT
+                && entry.api_version == old.api_version
+                && entry.subresource == old.subresource
+        };
+        match kept.iter_mut().find(bucket) {
+            Some(bucket) => {
+                bucket.fields = bucket.fields.union(&old.fields);
+                bucket.time = old.time;
+            }
+            None => kept.push(Entry { manager: ANCIENT.to_owned(), ..old }),
+        }
+    }
+    kept.extend(newest);
+    *entries = kept;
+}
+
+/// Applies a configuration: the object to store, with its `managedFields`. Without a live object it is a create.
+/// A result equal to the live object means that there is nothing to store.
+pub fn apply(
+    live: Option<&Value>,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    if config.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
+        return Err(ApplyError::ManagedFields);
+    }
+    match apply_once(live, config, writer, force) {
+        Err(ApplyError::Conflicts(conflicts)) if only_last_applied(live, writer, &conflicts) => {
+            apply_once(live, config, writer, true)
+        }
+        other => other,
+    }
+}
+
+fn apply_once(
+    live: Option<&Value>,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    let node = writer.schema.map(crate::schema::Schema::node);
+    let mut entries = live.and_then(read_entries).unwrap_or_default();
+    if let (Some(live), true) = (live, entries.is_empty()) {
+        entries.extend(before_first_apply(live, writer));
+    }
+    let set = ownable(&field_set_of(config, writer.schema).map_err(ApplyError::Invalid)?, writer);
+    let own = entries.iter().position(|entry| entry.is_by(writer, true));
+    let own = own.map(|at| entries.remove(at));
+    let others = entries.iter().fold(FieldSet::new(), |all, entry| all.union(&entry.fields));
+
+    let mut config = config.clone();
+    if let Some(reset) = writer.reset {
+        take_out(&mut config, reset);
+    }
+    let mut merged = merge(live, &config, node);
+    if let Some(last) = &own {
+        let owned = set.union(&others).union(&never_owned());
+        remove_unowned(&mut merged, &last.fields, Some(&owned), node);
+    }
+    keep_last_applied(live, &mut merged, &config, writer);
+    let Some(live) = live else {
+        write_entries(&mut merged, vec![Entry::new(writer, true, set)]);
+        return Ok(merged);
+    };
+
+    let comparison =
+        compare(&canonical(Some(live), writer), &canonical(Some(&merged), writer), writer.schema);
+    let changed = comparison.added.union(&comparison.modified);
+    let mut conflicts = Vec::new();
+    for entry in &mut entries {
+        let conflict = entry.fields.intersection(&changed).intersection(&set);
+        let manager = entry.describe();
+        conflicts
+            .extend(conflict.paths().into_iter().map(|field| Conflict { manager: manager.clone(), field }));
+        entry.fields = entry.fields.difference(&conflict).difference(&comparison.removed);
+    }
+    if !force && !conflicts.is_empty() {
+        conflicts.sort_by(|a, b| (&a.manager, &a.field).cmp(&(&b.manager, &b.field)));
+        return Err(ApplyError::Conflicts(Conflicts(conflicts)));
+    }
+    let unchanged =
+        own.as_ref().is_some_and(|own| own.fields == set && own.api_version == writer.api_version);
+    let mut entry = Entry::new(writer, true, set);
+    if let (Some(own), true) = (own, unchanged) {
+        entry.time = own.time;
+    }
+    entries.push(entry);
+    write_entries(&mut merged, entries);
+    Ok(merged)
+}
+
+/// What an object held before anything was tracked belongs to a manager of this name.
+fn before_first_apply(live: &Value, writer: &Writer<'_>) -> Option<Entry> {
+    let fields = ownable(&field_set_of(live, writer.schema).ok()?, &Writer { reset: None, ..*writer });
+    let api_version = live.get("apiVersion").and_then(Value::as_str).unwrap_or(writer.api_version).to_owned();
+    let manager = BEFORE_FIRST_APPLY.to_owned();
+    Some(Entry { manager, api_version, subresource: String::new(), ..Entry::new(writer, false, fields) })
+}
+
+/// Takes plain field paths out of a value.
+fn take_out(value: &mut Value, set: &FieldSet) {
+    let Value::Object(map) = value else { return };
+    for element in set.elements() {
+        let super::PathElement::Field(name) = element else { continue };
+        match set.child(element) {
+            _ if set.contains(std::slice::from_ref(element)) => {
+                map.remove(name);
+            }
+            Some(child) => map.get_mut(name).map_or((), |inner| take_out(inner, child)),
+            None => {}
+        }
+    }
+}
+
+fn last_applied(live: &Value) -> Option<&str> {
+    live.pointer("/metadata/annotations")?.get(LAST_APPLIED)?.as_str()
+}
+
+/// `kubectl apply --server-side` on what `kubectl apply` wrote: fields that it set may change hands unforced.
+fn only_last_applied(live: Option<&Value>, writer: &Writer<'_>, conflicts: &Conflicts) -> bool {
+    if writer.manager != "kubectl" {
+        return false;
+    }
+    let Some(text) = live.and_then(last_applied) else { return false };
+    let Ok(last) = serde_json::from_str::<Value>(text) else { return false };
+    let Ok(set) = field_set_of(&last, writer.schema) else { return false };
+    let paths = set.paths();
+    conflicts.0.iter().all(|conflict| paths.contains(&conflict.field))
+}
+
+/// While both ways of applying are in use, the annotation of the older one follows the newer one.
+fn keep_last_applied(live: Option<&Value>, merged: &mut Value, config: &Value, writer: &Writer<'_>) {
+    if writer.manager != "kubectl" || live.and_then(last_applied).is_none() {
+        return;
+    }
+    if let Some(annotations) = merged.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(LAST_APPLIED.to_owned(), format!("{config}\n").into());
+    }
+}
+
+/// The manager of a write that names none: the user agent up to the first slash.
+pub fn default_manager(user_agent: &str) -> String {
+    let name = user_agent.split('/').next().unwrap_or_default();
+    name.chars().filter(|c| !c.is_control()).take(MAX_MANAGER_LENGTH).collect()
+}
+
+/// What is wrong with a manager's name; `apply` needs one.
+pub fn manager_problem(manager: &str, apply: bool) -> Option<String> {
+    if manager.is_empty() && apply {
+        return Some("fieldManager: Required value: is required for apply patch".to_owned());
+    }
+    if manager.len() > MAX_MANAGER_LENGTH {
+        return Some(format!("fieldManager: Too long: may not be more than {MAX_MANAGER_LENGTH} bytes"));
+    }
+    let position = manager.chars().position(char::is_control)?;
+    Some(format!(
+        "fieldManager: Invalid value: {manager:?}: invalid character U+{:04X} (at position {position})",
+        manager.chars().nth(position).map_or(0, |c| c as u32)
+    ))
+}

@@ -1,0 +1,127 @@
+//! Applying a configuration to an object, taking fields out again, and the fields a configuration sets.
+
+use serde_json::{Map, Value};
+
+use super::element::{self, Kind};
+use super::{FieldSet, PathElement};
+use crate::patch::interleave;
+use crate::schema::{Node, Schema};
+
+/// The fields an applied configuration sets. An error names the list element that cannot be told from others.
+pub fn field_set_of(value: &Value, schema: Option<&Schema>) -> Result<FieldSet, String> {
+    set_of(schema.map(Schema::node), value, "")
+}
+
+fn set_of(node: Option<Node<'_>>, value: &Value, path: &str) -> Result<FieldSet, String> {
+    let mut set = FieldSet::new();
+    match (element::kind(node, value), value) {
+        (Kind::Object, Value::Object(map)) => {
+            for (name, inner) in map {
+                let (member, declared) = element::member(node, name);
+                let element = PathElement::Field(name.clone());
+                let child = set_of(member, inner, &format!("{path}.{name}"))?;
+                let empty_object = inner.as_object().is_some_and(Map::is_empty);
+                let leaf = matches!(element::kind(member, inner), Kind::Leaf);
+                if leaf || empty_object || !declared {
+                    set.member(element.clone());
+                }
+                set.put_child(element, child);
+            }
+        }
+        (Kind::List(node, list), Value::Array(items)) => {
+            for item in items {
+                let element =
+                    element::of_item(node, list, item).map_err(|error| format!("{path}: {error}"))?;
+                if set.touches(&element) {
+                    let mut only = FieldSet::new();
+                    only.member(element);
+                    let name = only.paths().join("");
+                    return Err(format!("{path}: duplicate entries for key {name}"));
+                }
+                let child = set_of(Some(node.at(&list.item)), item, path)?;
+                set.member(element.clone());
+                set.put_child(element, child);
+            }
+        }
+        _ => {}
+    }
+    Ok(set)
+}
+
+/// The live object with the configuration's fields set.
+pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>) -> Value {
+    let Some(live) = live else { return config.clone() };
+    match (element::kind(node, config), live, config) {
+        (Kind::Object, Value::Object(live), Value::Object(config)) => {
+            let mut out = live.clone();
+            for (name, inner) in config {
+                let (member, _) = element::member(node, name);
+                let merged = merge(live.get(name), inner, member);
+                out.insert(name.clone(), merged);
+            }
+            Value::Object(out)
+        }
+        (Kind::List(node, list), Value::Array(live), Value::Array(config)) => {
+            let own = element::items(node, list, live);
+            let wanted = element::items(node, list, config);
+            let find = |items: &[(PathElement, &Value)], element: &PathElement| {
+                items.iter().find(|(other, _)| other == element).map(|(_, value)| (*value).clone())
+            };
+            let item_node = Some(node.at(&list.item));
+            let mut items: Vec<(PathElement, Value)> = Vec::new();
+            for (element, value) in &wanted {
+                let merged = merge(find(&own, element).as_ref(), value, item_node);
+                items.push((element.clone(), merged));
+            }
+            let others = own.iter().filter(|(element, _)| find(&wanted, element).is_none());
+            items.extend(others.map(|(element, value)| (element.clone(), (*value).clone())));
+            let order =
+                |items: &[(PathElement, &Value)]| items.iter().map(|(e, _)| e.clone()).collect::<Vec<_>>();
+            Value::Array(interleave(items, &order(&wanted), &order(&own)))
+        }
+        _ => config.clone(),
+    }
+}
+
+/// Takes out every path of `last` that `owned` neither holds nor passes through, with all that is below it.
+pub(super) fn remove_unowned(
+    value: &mut Value,
+    last: &FieldSet,
+    owned: Option<&FieldSet>,
+    node: Option<Node<'_>>,
+) {
+    let kept = |element: &PathElement| owned.is_some_and(|owned| owned.touches(element));
+    let kind = element::kind(node, value);
+    match (kind, value) {
+        (Kind::Object, Value::Object(map)) => {
+            for element in last.elements() {
+                let PathElement::Field(name) = element else { continue };
+                if !kept(element) {
+                    map.remove(name);
+                } else if let (Some(inner), Some(last)) = (map.get_mut(name), last.child(element)) {
+                    let (member, _) = element::member(node, name);
+                    remove_unowned(inner, last, owned.and_then(|owned| owned.child(element)), member);
+                }
+            }
+        }
+        (Kind::List(node, list), Value::Array(items)) => {
+            let mut index = 0;
+            items.retain_mut(|item| {
+                let element = element::of_item(node, list, item).unwrap_or(PathElement::Index(index));
+                index += 1;
+                if !last.touches(&element) {
+                    return true;
+                }
+                if !kept(&element) {
+                    return false;
+                }
+                if let Some(last) = last.child(&element) {
+                    let owned = owned.and_then(|owned| owned.child(&element));
+                    remove_unowned(item, last, owned, Some(node.at(&list.item)));
+                }
+                true
+            });
+        }
+        _ => {}
+    }
+}
