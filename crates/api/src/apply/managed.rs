@@ -283,8 +283,8 @@ fn apply_once(
         return Ok(merged);
     };
 
-    let comparison =
-        compare(&canonical(Some(live), writer), &canonical(Some(&merged), writer), writer.schema);
+    // As they are: `false` in a configuration is a change of `true`, though the canonical form leaves it out.
+    let comparison = compare(live, &merged, writer.schema);
     let changed = comparison.added.union(&comparison.modified);
     let mut conflicts = Vec::new();
     for entry in &mut entries {
