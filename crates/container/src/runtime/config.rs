@@ -29,7 +29,7 @@ pub struct SandboxConfig {
     pub host_ipc: bool,
     pub host_pid: bool,
     pub sysctls: BTreeMap<String, String>,
-    /// The cgroup below which each container gets one named after its id; relative to the cgroup root.
+    /// The cgroup below which each container gets one named after its id; relative to the cluster's own root cgroup.
     pub cgroup_parent: String,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,

@@ -1,0 +1,74 @@
+//! What is kept on disk: enough for a new agent to know every container, and the end of each that nobody was there
+//! to hear of.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::rootfs;
+use crate::runtime::{ContainerConfig, ContainerStatus, Rootfs};
+
+const STATUS_FILE: &str = "status.json";
+const CONFIG_FILE: &str = "container.json";
+
+/// Written before anything is made for the container, so that all of it can be found and undone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    pub cgroup_path: String,
+    pub config: ContainerConfig,
+}
+
+pub fn container_dir(sandbox_dir: &Path, id: &str) -> PathBuf {
+    sandbox_dir.join("containers").join(id)
+}
+
+pub fn write_config(directory: &Path, cgroup_path: &str, config: &ContainerConfig) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let record = ContainerRecord { cgroup_path: cgroup_path.to_owned(), config: config.clone() };
+    write_json(&directory.join(CONFIG_FILE), &record)
+}
+
+pub fn read_config(directory: &Path) -> io::Result<ContainerRecord> {
+    read_json(&directory.join(CONFIG_FILE))
+}
+
+pub fn write_status(directory: &Path, status: &ContainerStatus) -> io::Result<()> {
+    write_json(&directory.join(STATUS_FILE), status)
+}
+
+pub fn read_status(directory: &Path) -> io::Result<ContainerStatus> {
+    read_json(&directory.join(STATUS_FILE))
+}
+
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Whole or not at all, and on the disk when it returns.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Undoes everything that was made for a container, whatever of it exists.
+pub fn tear_down(directory: &Path, rootfs: &Rootfs, cgroup_path: &str) -> io::Result<()> {
+    let cgroup = Cgroup::detect(cgroup_path).map_err(io::Error::other)?;
+    cgroup.kill_all(Duration::from_secs(10)).map_err(io::Error::other)?;
+    if !rootfs.merged.as_os_str().is_empty() {
+        rootfs::unmount_all(&rootfs.merged).map_err(io::Error::other)?;
+    }
+    cgroup.remove(Duration::from_secs(5)).map_err(io::Error::other)?;
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,177 @@
+//! Agents come and go, shims die, and nothing is lost, left or left unsaid.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use container::own::purge;
+use container::runtime::{ContainerEventKind, ContainerState, Runtime, RuntimeError, SandboxState, reason};
+use support::{Cluster, is_alive, mounts_below, wait_for};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_agent_finds_everything() {
+    let mut cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    let gate = cluster.directory.path().join("gate");
+    fs::create_dir_all(&gate).expect("gate");
+    let mut waits = cluster
+        .shell("waits", "echo ready; while [ ! -e /gate/open ]; do sleep 0.02; done; echo through; exit 42");
+    waits.mounts = vec![container::runtime::Mount {
+        host_path: gate.clone(),
+        container_path: "/gate".into(),
+        ..Default::default()
+    }];
+    cluster.start(&sandbox, waits).await;
+    cluster.start(&sandbox, cluster.config("stays", &["sleep", "1000"])).await;
+    cluster.logged("waits", "ready").await;
+    let before = cluster.runtime().container_status("stays").await.expect("status");
+
+    cluster.runtime = None;
+    fs::write(gate.join("open"), "").expect("open the gate");
+    let log = cluster.log_file("waits");
+    wait_for("the end while away", || fs::read_to_string(&log).is_ok_and(|text| text.contains("through")))
+        .await;
+    cluster.connect().await;
+
+    let status = cluster.exited("waits").await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (42, reason::ERROR));
+    assert_eq!(cluster.runtime().container_status("stays").await.expect("status"), before);
+    assert_eq!(cluster.exec("stays", "echo alive").await.1, "alive\n");
+    assert_eq!(
+        cluster.runtime().pod_sandbox_status(&sandbox).await.expect("status").state,
+        SandboxState::Ready
+    );
+}
+
+fn shim_pid(cluster: &Cluster, container_pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{container_pid}/stat")).expect("stat");
+    let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).expect("ppid");
+    let pid = parent.parse().expect("a pid");
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("cmdline");
+    assert!(command.contains(&*cluster.directory.path().to_string_lossy()), "{command:?} is our shim");
+    pid
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shim_keeps_no_descriptors() {
+    let cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    cluster.start(&sandbox, cluster.config("stays", &["sleep", "1000"])).await;
+    let shim = shim_pid(&cluster, cluster.runtime().container_status("stays").await.expect("status").pid);
+    let open = || -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{shim}/fd")).expect("fds").flatten();
+        entries.filter_map(|e| Some(fs::read_link(e.path()).ok()?.to_string_lossy().into_owned())).collect()
+    };
+    let before = open();
+    for round in 0..3 {
+        let id = format!("c{round}");
+        cluster.run(&sandbox, cluster.shell(&id, "true")).await;
+        cluster.exec("stays", "true").await;
+        cluster.runtime().remove_container(&id).await.expect("remove");
+    }
+    wait_for(&format!("as few descriptors as before, {before:?}"), || {
+        let after = open();
+        if after.len() > before.len() {
+            eprintln!("{after:?}");
+        }
+        after.len() <= before.len()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_shim_ends_its_containers() {
+    let mut cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    cluster.start(&sandbox, cluster.config("c", &["sleep", "1000"])).await;
+    let pid = cluster.runtime().container_status("c").await.expect("status").pid;
+    let shim = rustix::process::Pid::from_raw(shim_pid(&cluster, pid)).expect("a pid");
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).expect("kill");
+    let status = cluster.exited("c").await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, reason::UNKNOWN));
+    assert!(!is_alive(pid));
+    assert_eq!(
+        cluster.runtime().pod_sandbox_status(&sandbox).await.expect("status").state,
+        SandboxState::NotReady
+    );
+    let error =
+        cluster.runtime().create_container(&sandbox, cluster.config("d", &["true"])).await.expect_err("dead");
+    assert!(matches!(error, RuntimeError::Unreachable { .. }), "{error}");
+    cluster.connect().await;
+    assert_eq!(cluster.exited("c").await.reason, reason::UNKNOWN, "it stays known");
+    cluster.runtime().remove_pod_sandbox(&sandbox).await.expect("remove");
+    assert_eq!(mounts_below(cluster.directory.path()), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shim_killed_while_no_agent_watches() {
+    let mut cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    cluster.start(&sandbox, cluster.config("c", &["sleep", "1000"])).await;
+    let pid = cluster.runtime().container_status("c").await.expect("status").pid;
+    let shim = shim_pid(&cluster, pid);
+    cluster.runtime = None;
+    let target = rustix::process::Pid::from_raw(shim).expect("a pid");
+    rustix::process::kill_process(target, rustix::process::Signal::KILL).expect("kill");
+    wait_for("the end of the shim", || !is_alive(shim)).await;
+    assert!(is_alive(pid), "the container itself goes on until somebody looks");
+    cluster.connect().await;
+    let status = cluster.runtime().container_status("c").await.expect("status");
+    assert_eq!((status.state, status.exit_code), (ContainerState::Exited, 137));
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_a_sandbox_ends_all_and_keeps_the_records() {
+    let cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    let mut events = cluster.runtime().events();
+    cluster.start(&sandbox, cluster.config("c", &["sleep", "1000"])).await;
+    cluster.runtime().create_container(&sandbox, cluster.config("d", &["true"])).await.expect("create");
+    cluster.runtime().stop_pod_sandbox(&sandbox).await.expect("stop");
+    cluster.runtime().stop_pod_sandbox(&sandbox).await.expect("stop twice");
+    let states: Vec<_> = cluster.runtime().list_containers(Some(&sandbox)).await.expect("list");
+    assert!(
+        states.iter().all(|status| status.state == ContainerState::Exited && status.exit_code == 137),
+        "{states:?}"
+    );
+    cluster.runtime().remove_pod_sandbox(&sandbox).await.expect("remove");
+    let mut kinds = Vec::new();
+    while let Ok(Ok(event)) = tokio::time::timeout(Duration::from_millis(500), events.recv()).await {
+        if event.container_id == "c" {
+            kinds.push(event.kind);
+        }
+        if kinds.last() == Some(&ContainerEventKind::Removed) {
+            break;
+        }
+    }
+    let exited = ContainerEventKind::Exited { exit_code: 137, reason: reason::ERROR.into() };
+    use ContainerEventKind::{Created, Removed, Started};
+    assert_eq!(kinds, [Created, Started, exited, Removed]);
+    assert!(fs::read_dir(cluster.directory.path().join("state/sandboxes")).expect("dir").next().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn purging_needs_no_state_and_leaves_nothing() {
+    let mut cluster = Cluster::new().await;
+    let (one, two) = (cluster.sandbox("one").await, cluster.sandbox("two").await);
+    cluster.start(&one, cluster.config("c", &["sleep", "1000"])).await;
+    cluster.start(&two, cluster.shell("d", "sleep 1000 & sleep 1000")).await;
+    let pids = [
+        cluster.runtime().container_status("c").await.expect("c").pid,
+        cluster.runtime().container_status("d").await.expect("d").pid,
+    ];
+    let shims = pids.map(|pid| shim_pid(&cluster, pid));
+    cluster.runtime = None;
+    let (prefix, directory) = (cluster.prefix.clone(), cluster.directory.path().to_owned());
+    assert!(!mounts_below(&directory).is_empty());
+    fs::remove_file(directory.join("state/sandboxes/one/sandbox.json")).expect("lose the state");
+    let done = tokio::task::spawn_blocking(move || purge(&prefix, &[&directory])).await.expect("joined");
+    done.expect("purged");
+    for pid in pids.into_iter().chain(shims) {
+        wait_for("the end of every process", || !is_alive(pid)).await;
+    }
+    assert_eq!(mounts_below(cluster.directory.path()), [""; 0]);
+    assert!(!container::cgroup::Cgroup::detect(&cluster.prefix).expect("cgroup").exists());
+}
