@@ -118,7 +118,7 @@ impl std::ops::Add for Quantity {
 impl std::ops::Sub for Quantity {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
-        self + other.negate()
+        std::ops::Add::add(self, other.negate())
     }
 }
 

@@ -429,9 +429,8 @@ mod tests {
 
     #[test]
     fn label_selectors_print_as_written() {
-        for text in ["a=b,c!=d,e in (f,g),h,!i,j>1,k notin (l,m)"] {
-            assert_eq!(Selector::parse(text).unwrap().to_string(), text);
-        }
+        let text = "a=b,c!=d,e in (f,g),h,!i,j>1,k notin (l,m)";
+        assert_eq!(Selector::parse(text).unwrap().to_string(), text);
     }
 
     #[test]

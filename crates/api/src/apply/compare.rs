@@ -1,10 +1,12 @@
 //! Which fields differ between two objects: added, modified, removed.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
 
 use super::element::{self, Kind};
 use super::{FieldSet, PathElement};
-use crate::schema::{Node, Schema};
+use crate::schema::{List, Node, Schema};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
@@ -36,6 +38,13 @@ fn is_empty(value: Option<&Value>) -> bool {
         Some(Value::Object(map)) => map.is_empty(),
         Some(Value::Array(items)) => items.is_empty(),
         Some(_) => false,
+    }
+}
+
+fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<PathElement, &'v Value> {
+    match value {
+        Some(Value::Array(items)) => BTreeMap::from_iter(element::items(node, list, items)),
+        _ => BTreeMap::new(),
     }
 }
 
@@ -80,29 +89,21 @@ impl Walk {
         match element::kind(node, shape) {
             Kind::Leaf => self.leaf(node, old, new),
             Kind::Object => {
-                let object =
-                    |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned().unwrap_or_default();
-                let (old, new) = (object(old), object(new));
-                let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-                for name in names {
+                let empty = Map::new();
+                let old = old.and_then(Value::as_object).unwrap_or(&empty);
+                let new = new.and_then(Value::as_object).unwrap_or(&empty);
+                let added = new.keys().filter(|name| !old.contains_key(*name));
+                for name in old.keys().chain(added) {
                     let (member, _) = element::member(node, name);
                     self.step(PathElement::Field(name.clone()), member, old.get(name), new.get(name));
                 }
             }
             Kind::List(node, list) => {
-                let items =
-                    |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-                let (old, new) = (items(old), items(new));
-                let (old, new) = (element::items(node, list, &old), element::items(node, list, &new));
-                let find = |items: &[(PathElement, &Value)], element: &PathElement| {
-                    items.iter().find(|(other, _)| other == element).map(|(_, value)| (*value).clone())
-                };
-                let added = new.iter().filter(|(element, _)| !old.iter().any(|(other, _)| other == element));
-                let all: Vec<PathElement> =
-                    old.iter().chain(added).map(|(element, _)| element.clone()).collect();
-                for element in all {
-                    let (before, after) = (find(&old, &element), find(&new, &element));
-                    self.step(element, Some(node.at(&list.item)), before.as_ref(), after.as_ref());
+                let (old, new) = (items(node, list, old), items(node, list, new));
+                let added = new.keys().filter(|element| !old.contains_key(*element));
+                for element in old.keys().chain(added) {
+                    let (before, after) = (old.get(element).copied(), new.get(element).copied());
+                    self.step(element.clone(), Some(node.at(&list.item)), before, after);
                 }
             }
         }

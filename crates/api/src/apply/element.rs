@@ -1,5 +1,7 @@
 //! How a list's elements are named in paths, and where in a schema a value's members are.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PathElement;
@@ -68,9 +70,10 @@ pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathE
 /// Every element with its name. Elements that cannot be named go by index, a repeated name keeps the first.
 pub(super) fn items<'v>(node: Node<'_>, list: &List, values: &'v [Value]) -> Vec<(PathElement, &'v Value)> {
     let mut out: Vec<(PathElement, &Value)> = Vec::with_capacity(values.len());
+    let mut seen = HashSet::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {
         let element = of_item(node, list, value).unwrap_or(PathElement::Index(index as i64));
-        if !out.iter().any(|(other, _)| *other == element) {
+        if seen.insert(element.clone()) {
             out.push((element, value));
         }
     }

@@ -211,10 +211,8 @@ impl FieldSet {
         }
         for (element, child) in &self.children {
             let mut inner = child.to_fields_v1();
-            if self.members.contains(element) {
-                if let Value::Object(inner) = &mut inner {
-                    inner.insert(".".to_owned(), Value::Object(Map::new()));
-                }
+            if let (Value::Object(inner), true) = (&mut inner, self.members.contains(element)) {
+                inner.insert(".".to_owned(), Value::Object(Map::new()));
             }
             map.insert(element.encode(), inner);
         }

@@ -1,5 +1,7 @@
 //! Applying a configuration to an object, taking fields out again, and the fields a configuration sets.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::element::{self, Kind};
@@ -53,7 +55,9 @@ pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>
     let Some(live) = live else { return config.clone() };
     match (element::kind(node, config), live, config) {
         (Kind::Object, Value::Object(live), Value::Object(config)) => {
-            let mut out = live.clone();
+            let kept = live.iter().filter(|(name, _)| !config.contains_key(*name));
+            let mut out: Map<String, Value> =
+                kept.map(|(name, inner)| (name.clone(), inner.clone())).collect();
             for (name, inner) in config {
                 let (member, _) = element::member(node, name);
                 let merged = merge(live.get(name), inner, member);
@@ -64,16 +68,15 @@ pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>
         (Kind::List(node, list), Value::Array(live), Value::Array(config)) => {
             let own = element::items(node, list, live);
             let wanted = element::items(node, list, config);
-            let find = |items: &[(PathElement, &Value)], element: &PathElement| {
-                items.iter().find(|(other, _)| other == element).map(|(_, value)| (*value).clone())
-            };
+            let by_element: BTreeMap<&PathElement, &Value> =
+                own.iter().map(|(element, value)| (element, *value)).collect();
+            let listed: BTreeSet<&PathElement> = wanted.iter().map(|(element, _)| element).collect();
             let item_node = Some(node.at(&list.item));
             let mut items: Vec<(PathElement, Value)> = Vec::new();
             for (element, value) in &wanted {
-                let merged = merge(find(&own, element).as_ref(), value, item_node);
-                items.push((element.clone(), merged));
+                items.push((element.clone(), merge(by_element.get(element).copied(), value, item_node)));
             }
-            let others = own.iter().filter(|(element, _)| find(&wanted, element).is_none());
+            let others = own.iter().filter(|(element, _)| !listed.contains(element));
             items.extend(others.map(|(element, value)| (element.clone(), (*value).clone())));
             let order =
                 |items: &[(PathElement, &Value)]| items.iter().map(|(e, _)| e.clone()).collect::<Vec<_>>();

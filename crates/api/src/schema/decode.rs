@@ -58,10 +58,10 @@ pub fn parse_json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 
 /// YAML is a superset of JSON, but the JSON reader names paths and is faster.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
-        if let Ok(decoded) = parse_json(bytes) {
-            return Ok(decoded);
-        }
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
+        && let Ok(decoded) = parse_json(bytes)
+    {
+        return Ok(decoded);
     }
     let text = std::str::from_utf8(bytes)?;
     let value = crate::yaml::parse_one(text)?;

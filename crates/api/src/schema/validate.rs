@@ -148,14 +148,13 @@ impl Validator {
         if value.is_null() && node.rules().is_none_or(|rules| rules.nullable) {
             return;
         }
-        if let Some(wanted) = shape_type(&node.ty.shape) {
-            if !wanted.split(',').any(|wanted| type_fits(wanted, value)) {
-                let (path, found) = (self.path.text().to_owned(), type_name(value));
-                let message = format!(
-                    "Invalid value: \"{found}\": {path} in body must be of type {wanted}: \"{found}\""
-                );
-                return self.push(Reason::TypeInvalid, message);
-            }
+        if let Some(wanted) = shape_type(&node.ty.shape)
+            && !wanted.split(',').any(|wanted| type_fits(wanted, value))
+        {
+            let (path, found) = (self.path.text().to_owned(), type_name(value));
+            let message =
+                format!("Invalid value: \"{found}\": {path} in body must be of type {wanted}: \"{found}\"");
+            return self.push(Reason::TypeInvalid, message);
         }
         if let Some(rules) = node.rules() {
             self.rules(rules, value);
