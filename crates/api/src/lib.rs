@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod columns;
+pub mod jsonpath;
 pub mod kinds;
 pub mod meta;
 pub mod openapi;

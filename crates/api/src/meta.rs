@@ -1,1 +1,187 @@
-//! (being written)
+//! What the server does with any object without knowing its kind: reading and writing `metadata`, and the
+//! bytes that are stored. This is the only place that walks the untyped metadata of an object.
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+/// `metadata` of an object, empty when it has none.
+pub fn metadata(object: &Value) -> &Map<String, Value> {
+    static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+    object.get("metadata").and_then(Value::as_object).unwrap_or(&EMPTY)
+}
+
+/// `metadata`, made when there is none. `object` must be a JSON object; anything else is replaced by one.
+pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let Value::Object(map) = object else { unreachable!("made an object above") };
+    let metadata = map.entry("metadata").or_insert_with(|| json!({}));
+    if !metadata.is_object() {
+        *metadata = json!({});
+    }
+    let Value::Object(metadata) = metadata else { unreachable!("made an object above") };
+    metadata
+}
+
+/// A string of `metadata`, empty when absent.
+pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    metadata(object).get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub fn name(object: &Value) -> &str {
+    text(object, "name")
+}
+
+pub fn namespace(object: &Value) -> &str {
+    text(object, "namespace")
+}
+
+pub fn uid(object: &Value) -> &str {
+    text(object, "uid")
+}
+
+pub fn resource_version(object: &Value) -> &str {
+    text(object, "resourceVersion")
+}
+
+pub fn generation(object: &Value) -> i64 {
+    metadata(object).get("generation").and_then(Value::as_i64).unwrap_or(0)
+}
+
+pub fn is_deleting(object: &Value) -> bool {
+    metadata(object).get("deletionTimestamp").is_some_and(|t| !t.is_null())
+}
+
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    let list = metadata(object).get("finalizers").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+pub fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
+    metadata_mut(object).insert(field.to_owned(), value.into());
+}
+
+pub fn unset(object: &mut Value, field: &str) {
+    metadata_mut(object).remove(field);
+}
+
+/// Labels (or annotations) as pairs of text.
+pub fn pairs<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let map = metadata(object).get(field).and_then(Value::as_object);
+    map.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)))
+}
+
+pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    metadata(object).get("annotations")?.get(key)?.as_str()
+}
+
+/// The stored form: `metadata` right behind `apiVersion` and `kind`, so that the resourceVersion's place is found
+/// at once, and without `resourceVersion`, which only the commit knows.
+pub fn to_stored(object: &Value) -> Bytes {
+    let empty = Map::new();
+    let map = object.as_object().unwrap_or(&empty);
+    let mut metadata = metadata(object).clone();
+    metadata.remove("resourceVersion");
+    let mut out = Vec::with_capacity(1024);
+    out.push(b'{');
+    let first = ["apiVersion", "kind"].into_iter().filter_map(|key| Some((key, map.get(key)?)));
+    let metadata = Value::Object(metadata);
+    let rest = map.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
+    let all = first.chain([("metadata", &metadata)]).chain(rest.map(|(k, v)| (k.as_str(), v)));
+    for (i, (key, value)) in all.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(Value::from(key).to_string().as_bytes());
+        out.push(b':');
+        out.extend_from_slice(value.to_string().as_bytes());
+    }
+    out.push(b'}');
+    Bytes::from(out)
+}
+
+/// Parses stored bytes and puts the revision in.
+pub fn from_stored(bytes: &[u8], revision: u64) -> Result<Value, serde_json::Error> {
+    let mut object: Value = serde_json::from_slice(bytes)?;
+    set(&mut object, "resourceVersion", revision.to_string());
+    Ok(object)
+}
+
+/// Appends stored bytes with `resourceVersion` put in, without parsing them.
+pub fn write_served(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
+    match metadata_offset(bytes) {
+        Some(at) => {
+            out.extend_from_slice(&bytes[..at]);
+            out.extend_from_slice(b"\"resourceVersion\":\"");
+            out.extend_from_slice(revision.to_string().as_bytes());
+            out.push(b'"');
+            if bytes.get(at) != Some(&b'}') {
+                out.push(b',');
+            }
+            out.extend_from_slice(&bytes[at..]);
+        }
+        None => out.extend_from_slice(bytes),
+    }
+}
+
+/// Where the inside of the top-level `"metadata":{` begins.
+fn metadata_offset(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => {
+                let end = string_end(bytes, at)?;
+                const OPENING: &[u8] = b"\"metadata\":{";
+                if depth == 1 && bytes[at..].starts_with(OPENING) {
+                    return Some(at + OPENING.len());
+                }
+                at = end;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Index of the quote that closes the string which opens at `start`.
+fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            b'"' => return Some(at),
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_goes_in_without_parsing() {
+        let object = json!({"data": {"metadata": "{\"metadata\":{"}, "kind": "X", "apiVersion": "v1",
+            "metadata": {"name": "a", "resourceVersion": "7"}});
+        let stored = to_stored(&object);
+        assert!(!stored.windows(15).any(|w| w == b"resourceVersion"));
+        let mut served = Vec::new();
+        write_served(&mut served, &stored, 42);
+        let served: Value = serde_json::from_slice(&served).expect("valid JSON");
+        assert_eq!(resource_version(&served), "42");
+        assert_eq!(served["data"], object["data"]);
+        assert_eq!(from_stored(&stored, 42).expect("valid JSON"), served);
+    }
+
+    #[test]
+    fn an_empty_metadata_takes_the_revision_too() {
+        let mut served = Vec::new();
+        write_served(&mut served, br#"{"kind":"X","metadata":{}}"#, 1);
+        assert_eq!(served, br#"{"kind":"X","metadata":{"resourceVersion":"1"}}"#);
+    }
+}

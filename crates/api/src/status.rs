@@ -1,1 +1,324 @@
-//! (being written)
+//! Errors as clients see them: `Status` objects whose reason, message and causes client code matches on.
+//! The wording is the API's own; what the log says of the same failure is the log's business.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use serde_json::Value;
+
+/// A refusal, ready to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    pub code: u16,
+    pub reason: &'static str,
+    pub message: String,
+    pub details: Option<Box<StatusDetails>>,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// Which resource a message is about: `deployments.apps`, or `pods` for the core group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resource<'a> {
+    pub group: &'a str,
+    pub plural: &'a str,
+}
+
+impl fmt::Display for Resource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.group {
+            "" => f.write_str(self.plural),
+            group => write!(f, "{}.{group}", self.plural),
+        }
+    }
+}
+
+impl ApiError {
+    fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None }
+    }
+
+    fn about(mut self, resource: &Resource<'_>, name: &str) -> Self {
+        self.details = Some(Box::new(StatusDetails {
+            name: (!name.is_empty()).then(|| name.to_owned()),
+            group: (!resource.group.is_empty()).then(|| resource.group.to_owned()),
+            kind: Some(resource.plural.to_owned()),
+            ..Default::default()
+        }));
+        self
+    }
+
+    pub fn not_found(resource: &Resource<'_>, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{resource} {name:?} not found")).about(resource, name)
+    }
+
+    /// The path leads to nothing that is served.
+    pub fn no_such_path() -> Self {
+        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource");
+        error.details = Some(Box::default());
+        error
+    }
+
+    pub fn already_exists(resource: &Resource<'_>, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{resource} {name:?} already exists")).about(resource, name)
+    }
+
+    pub fn conflict(resource: &Resource<'_>, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Self::new(409, "Conflict", message).about(resource, name)
+    }
+
+    pub fn modified(resource: &Resource<'_>, name: &str) -> Self {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    /// Server-side apply met fields that others own.
+    pub fn apply_conflict(message: String, causes: Vec<StatusCause>) -> Self {
+        let mut error = Self::new(409, "Conflict", message);
+        error.details = Some(Box::new(StatusDetails { causes: Some(causes), ..Default::default() }));
+        error
+    }
+
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let subject = Resource { group, plural: kind };
+        let list = match errors {
+            [one] => one.to_string(),
+            many => format!("[{}]", many.iter().map(FieldError::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let mut error =
+            Self::new(422, "Invalid", format!("{subject} {name:?} is invalid: {list}")).about(&subject, name);
+        let causes = errors.iter().map(FieldError::cause).collect();
+        if let Some(details) = &mut error.details {
+            details.causes = Some(causes);
+        }
+        error
+    }
+
+    pub fn forbidden(resource: &Resource<'_>, name: &str, why: &str) -> Self {
+        let subject = if name.is_empty() { resource.to_string() } else { format!("{resource} {name:?}") };
+        Self::new(403, "Forbidden", format!("{subject} is forbidden: {why}")).about(resource, name)
+    }
+
+    pub fn forbidden_path(message: String) -> Self {
+        let mut error = Self::new(403, "Forbidden", message);
+        error.details = Some(Box::default());
+        error
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    pub fn method_not_allowed(resource: &Resource<'_>, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind {:?}", resource.to_string());
+        Self::new(405, "MethodNotAllowed", message).about(resource, "")
+    }
+
+    pub fn expired() -> Self {
+        Self::new(410, "Expired", "The resourceVersion for the provided watch is too old.")
+    }
+
+    pub fn expired_continue() -> Self {
+        let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                       list without the continue parameter.";
+        Self::new(410, "Expired", message)
+    }
+
+    pub fn future_resource_version(requested: u64, current: u64) -> Self {
+        let mut error =
+            Self::new(504, "Timeout", format!("Too large resource version: {requested}, current: {current}"));
+        error.details = Some(Box::new(StatusDetails {
+            retry_after_seconds: Some(1),
+            causes: Some(vec![StatusCause {
+                reason: Some("ResourceVersionTooLarge".into()),
+                message: Some("Too large resource version".into()),
+                field: None,
+            }]),
+            ..Default::default()
+        }));
+        error
+    }
+
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Self {
+        let mut error = Self::new(429, "TooManyRequests", message);
+        let retry_after_seconds = Some(retry_after_seconds);
+        error.details = Some(Box::new(StatusDetails { retry_after_seconds, ..Default::default() }));
+        error
+    }
+
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    pub fn to_status(&self) -> Status {
+        Status {
+            code: Some(i32::from(self.code)),
+            reason: Some(self.reason.to_owned()),
+            message: Some(self.message.clone()),
+            status: Some("Failure".to_owned()),
+            details: self.details.as_deref().cloned(),
+            ..Default::default()
+        }
+    }
+}
+
+/// One fault of one field, in the words of the API's validation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    pub field: String,
+    pub problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Problem {
+    Required(String),
+    Invalid(Value, String),
+    NotSupported(Value, Vec<String>),
+    Duplicate(Value),
+    Forbidden(String),
+    NotFound(Value),
+    TooLong(usize),
+    TooMany(usize, usize),
+    /// The value has the wrong type.
+    Type(Value, String),
+    /// Already worded, as CRD validation yields them: reason and full message without the field.
+    Worded(&'static str, String),
+}
+
+impl FieldError {
+    pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: Problem::Required(detail.into()) }
+    }
+
+    pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: Problem::Invalid(value.into(), detail.into()) }
+    }
+
+    pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let mut supported: Vec<String> = supported.iter().map(|s| (*s).to_owned()).collect();
+        supported.sort();
+        Self { field: field.into(), problem: Problem::NotSupported(value.into(), supported) }
+    }
+
+    pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self { field: field.into(), problem: Problem::Duplicate(value.into()) }
+    }
+
+    pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), problem: Problem::Forbidden(detail.into()) }
+    }
+
+    pub fn immutable(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::invalid(field, value, "field is immutable")
+    }
+
+    fn reason(&self) -> &'static str {
+        match &self.problem {
+            Problem::Required(_) => "FieldValueRequired",
+            Problem::Invalid(..) => "FieldValueInvalid",
+            Problem::NotSupported(..) => "FieldValueNotSupported",
+            Problem::Duplicate(_) => "FieldValueDuplicate",
+            Problem::Forbidden(_) => "FieldValueForbidden",
+            Problem::NotFound(_) => "FieldValueNotFound",
+            Problem::TooLong(_) => "FieldValueTooLong",
+            Problem::TooMany(..) => "FieldValueTooMany",
+            Problem::Type(..) => "FieldValueTypeInvalid",
+            Problem::Worded(reason, _) => reason,
+        }
+    }
+
+    fn body(&self) -> String {
+        let quoted = |list: &[String]| list.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        match &self.problem {
+            Problem::Required(detail) if detail.is_empty() => "Required value".into(),
+            Problem::Required(detail) => format!("Required value: {detail}"),
+            Problem::Invalid(value, detail) => format!("Invalid value: {}: {detail}", shown(value)),
+            Problem::NotSupported(value, supported) => {
+                format!("Unsupported value: {}: supported values: {}", shown(value), quoted(supported))
+            }
+            Problem::Duplicate(value) => format!("Duplicate value: {}", shown(value)),
+            Problem::Forbidden(detail) => format!("Forbidden: {detail}"),
+            Problem::NotFound(value) => format!("Not found: {}", shown(value)),
+            Problem::TooLong(limit) => format!("Too long: may not be more than {limit} bytes"),
+            Problem::TooMany(actual, limit) => format!("Too many: {actual}: must have at most {limit} items"),
+            Problem::Type(value, detail) => format!("Invalid value: {}: {detail}", shown(value)),
+            Problem::Worded(_, message) => message.clone(),
+        }
+    }
+
+    fn cause(&self) -> StatusCause {
+        StatusCause {
+            field: Some(self.field.clone()),
+            message: Some(self.body()),
+            reason: Some(self.reason().to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.field.as_str() {
+            "" => f.write_str(&self.body()),
+            field => write!(f, "{field}: {}", self.body()),
+        }
+    }
+}
+
+/// Strings in quotes, numbers plain, structures as JSON.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_those_that_clients_match() {
+        let deployments = Resource { group: "apps", plural: "deployments" };
+        assert_eq!(ApiError::not_found(&deployments, "web").message, "deployments.apps \"web\" not found");
+        let errors = [
+            FieldError::required("spec.selector", ""),
+            FieldError::not_supported("spec.strategy.type", "X", &["Recreate", "RollingUpdate"]),
+        ];
+        let error = ApiError::invalid("apps", "Deployment", "web", &errors);
+        assert_eq!(
+            error.message,
+            "Deployment.apps \"web\" is invalid: [spec.selector: Required value, spec.strategy.type: Unsupported value: \
+             \"X\": supported values: \"Recreate\", \"RollingUpdate\"]"
+        );
+        let status = error.to_status();
+        assert_eq!(status.details.and_then(|d| d.causes).map(|c| c.len()), Some(2));
+    }
+}

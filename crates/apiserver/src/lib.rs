@@ -1,1 +1,370 @@
-//! placeholder
+//! The API server: authentication, authorization, admission and one pipeline of verbs over the kinds table. All
+//! access to the state goes through it, in-process clients included; nothing else touches the store.
+
+mod admission;
+mod allocate;
+pub mod auth;
+mod bootstrap;
+mod catalog;
+mod cipher;
+mod discovery;
+mod documents;
+pub mod http;
+mod objects;
+mod proxy;
+mod table;
+mod verbs;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ::http::{HeaderMap, Method, Request, StatusCode, header};
+use api::kinds::Kind;
+use api::status::{ApiError, Resource};
+use futures::future::BoxFuture;
+use parking_lot::RwLock;
+use store::Store;
+use tokio::net::TcpStream;
+
+use auth::certificates::{Credential, PkiError};
+use auth::rbac::{Attributes, Snapshot};
+use auth::tokens::Signer;
+use auth::{Identity, MASTERS};
+use catalog::Catalog;
+use cipher::Cipher;
+use http::body::Body;
+use http::query::Query;
+use http::request::{Asked, Target};
+use http::respond::{self, Answer, Form};
+use objects::Objects;
+
+/// How the server reaches its nodes: they may live in a network namespace of their own.
+pub trait Dial: Send + Sync + 'static {
+    fn dial(&self, address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>>;
+}
+
+pub struct Config {
+    /// Holds keys that must outlive the process.
+    pub folder: PathBuf,
+    /// Where pods find the server: the endpoint of the `kubernetes` service.
+    pub advertise: SocketAddr,
+    pub service_cidr: String,
+    pub dns_address: IpAddr,
+    /// With what it shows itself to nodes, and the authority that theirs are signed by.
+    pub node_client: Credential,
+    pub authority: String,
+    pub dial: Arc<dyn Dial>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("cannot prepare the first objects: {0}")]
+    Bootstrap(ApiError),
+    #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
+    ServiceCidr(String),
+}
+
+/// A handle; clones share the server.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Server>);
+
+pub struct Server {
+    objects: Objects,
+    catalog: Catalog,
+    signer: Signer,
+    rbac: RwLock<Arc<Snapshot>>,
+    rbac_stale: AtomicBool,
+    addresses: allocate::Addresses,
+    documents: documents::Documents,
+    nodes: proxy::Nodes,
+    config: Config,
+}
+
+/// One authorized request.
+pub struct Context {
+    pub who: Identity,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub form: Form,
+    pub target: Target,
+    pub kind: Arc<Kind>,
+}
+
+impl Context {
+    fn resource(&self) -> Resource<'_> {
+        self.kind.resource()
+    }
+
+    fn dry_run(&self) -> bool {
+        self.query.get("dryRun") == Some("All")
+    }
+
+    /// Who writes, for field ownership: as the request says, or the program's name.
+    fn manager(&self) -> String {
+        let agent = self.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+        self.query
+            .get("fieldManager")
+            .map_or_else(|| api::apply::managed::default_manager(agent), str::to_owned)
+    }
+}
+
+impl ApiServer {
+    /// Opens the server over a store and sees to what every cluster has.
+    pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let cipher = Cipher::open(&config.folder.join("encryption.key"))?;
+        let signer = Signer::open(&config.folder.join("service-account.key"))?;
+        let addresses = allocate::Addresses::new(&config.service_cidr)
+            .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
+        let nodes = proxy::Nodes::new(&config.node_client, &config.authority, Arc::clone(&config.dial))?;
+        let server = Self(Arc::new(Server {
+            objects: Objects::new(store, cipher),
+            catalog: Catalog::default(),
+            signer,
+            rbac: RwLock::default(),
+            rbac_stale: AtomicBool::new(true),
+            addresses,
+            documents: documents::Documents::default(),
+            nodes,
+            config,
+        }));
+        server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
+        server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
+        bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        Ok(server)
+    }
+
+    /// Answers a request. `who` is what the transport proved (a client certificate, or a component in this process);
+    /// without it the request's token decides.
+    pub fn handle(&self, request: Request<Body>, who: Option<Identity>) -> BoxFuture<'static, Answer> {
+        let server = self.clone();
+        Box::pin(async move {
+            let started = Instant::now();
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let answer = match server.0.answer(&server, request, who).await {
+                Ok(answer) => answer,
+                Err(error) => respond::error(&error),
+            };
+            let elapsed_ms = started.elapsed().as_millis();
+            tracing::debug!(%method, path, status = answer.status().as_u16(), elapsed_ms, "request");
+            answer
+        })
+    }
+}
+
+impl Server {
+    async fn answer(
+        &self,
+        handle: &ApiServer,
+        request: Request<Body>,
+        who: Option<Identity>,
+    ) -> Result<Answer, ApiError> {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let path = request.uri().path().to_owned();
+        let method = request.method().clone();
+        let who = match who {
+            Some(who) => who,
+            None => self.authenticate(request.headers()).await?,
+        };
+        let who = self.impersonated(who, request.headers()).await?;
+        let asked = Asked::parse(&method, &path, &query);
+        if !is_open(&path) {
+            self.authorize(&who, &asked.attributes(&method)).await?;
+        }
+        match asked {
+            Asked::Path(path) => self.path(&method, &path, request.headers()).await,
+            Asked::Resource(target) => {
+                let kinds = self.catalog.snapshot();
+                let kind = kinds
+                    .find(&target.group, &target.version, &target.plural)
+                    .ok_or_else(ApiError::no_such_path)?;
+                let headers = request.headers().clone();
+                // Streams and proxies decide their form themselves.
+                let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+                let streams = matches!(
+                    target.subresource.as_str(),
+                    "log" | "exec" | "attach" | "portforward" | "proxy"
+                );
+                let form = if streams { Form::Json } else { Form::parse(accept)? };
+                let context = Context { who, query, headers, form, target, kind: Arc::clone(kind) };
+                verbs::dispatch(handle, context, request).await
+            }
+        }
+    }
+
+    /// The user behind a bearer token. No token is nobody; a token that does not hold is refused.
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Identity::anonymous()) };
+        let value = value.to_str().map_err(|_| ApiError::unauthorized())?;
+        let token = value.strip_prefix("Bearer ").map(str::trim).ok_or_else(ApiError::unauthorized)?;
+        self.token_identity(token, &[auth::tokens::ISSUER]).await.ok_or_else(ApiError::unauthorized)
+    }
+
+    async fn impersonated(&self, who: Identity, headers: &HeaderMap) -> Result<Identity, ApiError> {
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let groups: Vec<String> = headers
+            .get_all("impersonate-group")
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .map(str::to_owned)
+            .collect();
+        let Some(username) = text("impersonate-user") else {
+            return match groups.is_empty() {
+                true => Ok(who),
+                false => Err(ApiError::bad_request("requested groups without impersonating a user")),
+            };
+        };
+        let check = |resource: &str, name: &str| Attributes {
+            verb: "impersonate".into(),
+            resource: resource.into(),
+            name: name.into(),
+            ..Default::default()
+        };
+        match username.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) {
+            Some((namespace, name)) => {
+                let what = Attributes { namespace: namespace.into(), ..check("serviceaccounts", name) };
+                self.authorize(&who, &what).await?;
+            }
+            None => self.authorize(&who, &check("users", &username)).await?,
+        }
+        for group in &groups {
+            self.authorize(&who, &check("groups", group)).await?;
+        }
+        let mut impersonated = Identity { username, groups, ..Default::default() };
+        if let Some((namespace, _)) =
+            impersonated.username.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':'))
+            && impersonated.groups.is_empty()
+        {
+            impersonated.groups =
+                vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
+        }
+        if !impersonated.is_in(auth::AUTHENTICATED) {
+            impersonated.groups.push(auth::AUTHENTICATED.into());
+        }
+        Ok(impersonated)
+    }
+
+    /// Applying to an object that does not exist creates it, which is a right of its own.
+    async fn authorize_create(&self, context: &Context) -> Result<(), ApiError> {
+        let target = &context.target;
+        let what = Attributes {
+            verb: "create".into(),
+            resource: target.plural.clone(),
+            group: target.group.clone(),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            ..Default::default()
+        };
+        self.authorize(&context.who, &what).await
+    }
+
+    async fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), ApiError> {
+        if who.is_in(MASTERS) || self.rbac().await?.allows(who, what) {
+            return Ok(());
+        }
+        if who.username == Identity::anonymous().username {
+            return Err(ApiError::unauthorized());
+        }
+        let refusal = what.refusal(who);
+        Err(match what.is_resource() {
+            true => {
+                let resource = Resource { group: &what.group, plural: &what.resource };
+                ApiError::forbidden(&resource, &what.name, &refusal)
+            }
+            false => ApiError::forbidden_path(format!("forbidden: {refusal}")),
+        })
+    }
+
+    /// The roles and bindings as they are now.
+    async fn rbac(&self) -> Result<Arc<Snapshot>, ApiError> {
+        if self.rbac_stale.swap(false, Ordering::AcqRel) {
+            let loaded = self.load_rbac().await;
+            if loaded.is_err() {
+                self.rbac_stale.store(true, Ordering::Release);
+            }
+            *self.rbac.write() = Arc::new(loaded?);
+        }
+        Ok(Arc::clone(&self.rbac.read()))
+    }
+
+    async fn load_rbac(&self) -> Result<Snapshot, ApiError> {
+        let kinds = self.catalog.snapshot();
+        let kind = |plural: &str| {
+            let kind = kinds.find(api::kinds::RBAC_GROUP, "v1", plural);
+            kind.cloned().ok_or_else(|| ApiError::internal(format!("the kinds table has no {plural}")))
+        };
+        Ok(Snapshot::new(
+            self.objects.all(&*kind("clusterroles")?).await?,
+            self.objects.all(&*kind("roles")?).await?,
+            self.objects.all(&*kind("clusterrolebindings")?).await?,
+            self.objects.all(&*kind("rolebindings")?).await?,
+        ))
+    }
+
+    async fn reload_catalog(&self) -> Result<(), ApiError> {
+        if self.catalog.snapshot().all().is_empty() {
+            self.catalog.rebuild(&[]);
+        }
+        let kinds = self.catalog.snapshot();
+        if let Some(kind) = kinds.by_kind("apiextensions.k8s.io", "CustomResourceDefinition") {
+            self.catalog.rebuild(&self.objects.all(kind).await?);
+        }
+        Ok(())
+    }
+
+    /// What other parts of the server must know of a write that has just been done.
+    async fn after_write(&self, kind: &Kind) {
+        match &*kind.group {
+            api::kinds::RBAC_GROUP => self.rbac_stale.store(true, Ordering::Release),
+            "apiextensions.k8s.io" => {
+                if let Err(error) = self.reload_catalog().await {
+                    tracing::error!(%error, "cannot reload the CustomResourceDefinitions");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Requests that are not about a resource.
+    async fn path(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Answer, ApiError> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(ApiError::no_such_path());
+        }
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let kinds = self.catalog.snapshot();
+        match path.trim_end_matches('/') {
+            "/healthz" | "/livez" | "/readyz" => {
+                Ok(respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok"))
+            }
+            "/version" => Ok(respond::json(StatusCode::OK, &discovery::version())),
+            "/metrics" => self.metrics().await,
+            "/.well-known/openid-configuration" => Ok(respond::json(StatusCode::OK, &discovery::openid())),
+            "/openid/v1/jwks" => Ok(respond::json(StatusCode::OK, &self.signer.jwks())),
+            path if path.starts_with("/openapi/") => self.documents.answer(&kinds, path, headers),
+            path => discovery::answer(&kinds, path, accept).ok_or_else(ApiError::no_such_path),
+        }
+    }
+
+    async fn metrics(&self) -> Result<Answer, ApiError> {
+        let mut text = String::from(
+            "# HELP apiserver_storage_objects Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n",
+        );
+        for kind in self.catalog.snapshot().all().iter().filter(|k| !k.is_virtual()) {
+            let count = self.objects.store.count(&kind.key("", "")).await.map_err(objects::store_error)?;
+            text.push_str(&format!(
+                "apiserver_storage_objects{{resource=\"{}\"}} {count}\n",
+                kind.resource()
+            ));
+        }
+        Ok(respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
+    }
+}
+
+/// Paths that anybody may read: whether the server lives.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version")
+}

@@ -1,0 +1,127 @@
+//! `Deployment`: replicas of a template, rolled from one version to the next.
+
+use k8s_openapi::api::apps::v1::{Deployment, RollingUpdateDeployment};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::{check_workload, wide_cells};
+use crate::columns::{age, age_cell, integer, name, name_cell, text, wide};
+use crate::kinds::core::pod_default_template;
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+pub fn kind() -> Kind {
+    let columns = [
+        name(),
+        text("Ready"),
+        integer("Up-to-date"),
+        integer("Available"),
+        age(),
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ];
+    Build::<Deployment>::new("deployments", true)
+        .short(&["deploy"])
+        .in_all()
+        .status()
+        .generation()
+        .scale()
+        .default(default)
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            let selector = |d: &Deployment| d.spec.as_ref().map(|s| s.selector.clone());
+            errors.immutable("spec.selector", &selector(new), &selector(old));
+        })
+        .columns(&columns, row)
+        .done()
+}
+
+fn default(deployment: &mut Deployment) {
+    let Some(spec) = &mut deployment.spec else { return };
+    spec.replicas.get_or_insert(1);
+    spec.revision_history_limit.get_or_insert(10);
+    spec.progress_deadline_seconds.get_or_insert(600);
+    let strategy = spec.strategy.get_or_insert_default();
+    let kind = strategy.type_.get_or_insert_with(|| "RollingUpdate".into());
+    if kind == "RollingUpdate" {
+        let quarter = || IntOrString::String("25%".into());
+        let rolling = strategy.rolling_update.get_or_insert_with(RollingUpdateDeployment::default);
+        rolling.max_surge.get_or_insert_with(quarter);
+        rolling.max_unavailable.get_or_insert_with(quarter);
+    }
+    pod_default_template(&mut spec.template);
+}
+
+fn validate(deployment: &Deployment, errors: &mut Errors) {
+    let Some(spec) = &deployment.spec else {
+        errors.required("spec.selector", true);
+        return errors.required("spec.template.spec.containers", true);
+    };
+    check_workload(&spec.selector, &spec.template, spec.replicas, errors);
+    errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
+    errors.not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from));
+    if let (Some(deadline), ready) = (spec.progress_deadline_seconds, spec.min_ready_seconds.unwrap_or(0))
+        && deadline <= ready
+    {
+        let detail = "must be greater than minReadySeconds";
+        errors.push(FieldError::invalid("spec.progressDeadlineSeconds", deadline, detail));
+    }
+    let Some(strategy) = &spec.strategy else { return };
+    errors.one_of("spec.strategy.type", strategy.type_.as_deref(), &["Recreate", "RollingUpdate"]);
+    match (strategy.type_.as_deref(), &strategy.rolling_update) {
+        (Some("Recreate"), Some(_)) => {
+            let detail = "may not be specified when strategy `type` is 'Recreate'";
+            errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", detail));
+        }
+        (_, Some(rolling)) => {
+            check_share("maxSurge", rolling.max_surge.as_ref(), errors);
+            check_share("maxUnavailable", rolling.max_unavailable.as_ref(), errors);
+            if is_zero(rolling.max_surge.as_ref()) && is_zero(rolling.max_unavailable.as_ref()) {
+                let detail = "may not be 0 when `maxSurge` is 0";
+                errors.push(FieldError::invalid("spec.strategy.rollingUpdate.maxUnavailable", 0, detail));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_zero(share: Option<&IntOrString>) -> bool {
+    match share {
+        Some(IntOrString::Int(n)) => *n == 0,
+        Some(IntOrString::String(text)) => text == "0%" || text == "0",
+        None => false,
+    }
+}
+
+fn check_share(field: &str, share: Option<&IntOrString>, errors: &mut Errors) {
+    let field = format!("spec.strategy.rollingUpdate.{field}");
+    match share {
+        Some(IntOrString::Int(n)) => errors.not_negative(field, Some(i64::from(*n))),
+        Some(IntOrString::String(text)) => {
+            let percent = text.strip_suffix('%').and_then(|n| n.parse::<u32>().ok());
+            if percent.is_none() {
+                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex \
+                              used for validation is '[0-9]+%')";
+                errors.push(FieldError::invalid(field, text.as_str(), detail));
+            }
+        }
+        None => {}
+    }
+}
+
+fn row(deployment: &Deployment) -> Vec<Value> {
+    let spec = deployment.spec.clone().unwrap_or_default();
+    let status = deployment.status.clone().unwrap_or_default();
+    let [containers, images, selector] = wide_cells(&spec.template, &spec.selector);
+    vec![
+        name_cell(&deployment.metadata),
+        format!("{}/{}", status.ready_replicas.unwrap_or(0), spec.replicas.unwrap_or(0)).into(),
+        status.updated_replicas.unwrap_or(0).into(),
+        status.available_replicas.unwrap_or(0).into(),
+        age_cell(&deployment.metadata),
+        containers,
+        images,
+        selector,
+    ]
+}

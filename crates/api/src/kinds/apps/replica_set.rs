@@ -1,0 +1,66 @@
+//! `ReplicaSet`: a number of equal pods.
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use serde_json::Value;
+
+use super::{check_workload, wide_cells};
+use crate::columns::{age, age_cell, integer, name, name_cell, wide};
+use crate::kinds::core::pod_default_template;
+use crate::kinds::{Build, Kind};
+
+pub fn kind() -> Kind {
+    let columns = [
+        name(),
+        integer("Desired"),
+        integer("Current"),
+        integer("Ready"),
+        age(),
+        wide("Containers"),
+        wide("Images"),
+        wide("Selector"),
+    ];
+    Build::<ReplicaSet>::new("replicasets", true)
+        .short(&["rs"])
+        .in_all()
+        .status()
+        .generation()
+        .scale()
+        .default(|set| {
+            if let Some(spec) = &mut set.spec {
+                spec.replicas.get_or_insert(1);
+                spec.template.iter_mut().for_each(pod_default_template);
+            }
+        })
+        .validate(|set, errors| match &set.spec {
+            Some(spec) => {
+                let template = spec.template.clone().unwrap_or_default();
+                check_workload(&spec.selector, &template, spec.replicas, errors);
+            }
+            None => errors.required("spec.selector", true),
+        })
+        .validate_update(|new, old, errors| {
+            let selector = |s: &ReplicaSet| s.spec.as_ref().map(|s| s.selector.clone());
+            errors.immutable("spec.selector", &selector(new), &selector(old));
+        })
+        .columns(&columns, row)
+        .fields(&["status.replicas"], |set| {
+            vec![("status.replicas", set.status.as_ref().map_or(0, |s| s.replicas).to_string())]
+        })
+        .done()
+}
+
+fn row(set: &ReplicaSet) -> Vec<Value> {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let [containers, images, selector] = wide_cells(&spec.template.unwrap_or_default(), &spec.selector);
+    vec![
+        name_cell(&set.metadata),
+        spec.replicas.unwrap_or(0).into(),
+        status.replicas.into(),
+        status.ready_replicas.unwrap_or(0).into(),
+        age_cell(&set.metadata),
+        containers,
+        images,
+        selector,
+    ]
+}

@@ -1,0 +1,278 @@
+//! `Pod`: what runs. Its spec is fixed at birth but for the few fields the API allows.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use serde_json::Value;
+
+use super::{pod_spec, pod_validate};
+use crate::columns::{age, age_cell, list_or_none, name, name_cell, or_none, text, wide};
+use crate::kinds::{Build, CREATE_ONLY, Kind};
+use crate::status::FieldError;
+
+const CONNECT: &[&str] = &["create", "get"];
+const FIELDS: &[&str] = &[
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+];
+
+pub fn kind() -> Kind {
+    let columns = [
+        name(),
+        text("Ready"),
+        text("Status"),
+        text("Restarts"),
+        age(),
+        wide("IP"),
+        wide("Node"),
+        wide("Nominated Node"),
+        wide("Readiness Gates"),
+    ];
+    Build::<Pod>::new("pods", true)
+        .short(&["po"])
+        .in_all()
+        .status()
+        .generation()
+        .subresource("attach", ("", "v1", "PodAttachOptions"), CONNECT)
+        .subresource("binding", ("", "v1", "Binding"), CREATE_ONLY)
+        .subresource("eviction", ("policy", "v1", "Eviction"), CREATE_ONLY)
+        .subresource("exec", ("", "v1", "PodExecOptions"), CONNECT)
+        .subresource("log", ("", "v1", "Pod"), &["get"])
+        .subresource("portforward", ("", "v1", "PodPortForwardOptions"), CONNECT)
+        .default(|pod| {
+            let spec = pod.spec.get_or_insert_default();
+            pod_spec::default_spec(spec);
+            spec.enable_service_links.get_or_insert(true);
+        })
+        .prepare_create(|pod| {
+            let qos_class = pod.spec.as_ref().map(|s| qos_class(s).to_owned());
+            pod.status = Some(PodStatus { phase: Some("Pending".into()), qos_class, ..Default::default() });
+        })
+        .validate(|pod, errors| {
+            if let Some(spec) = &pod.spec {
+                pod_validate::check_spec("spec", spec, errors);
+            }
+        })
+        .validate_update(|new, old, errors| {
+            if fixed_part(new, old) != fixed_part(old, old) {
+                let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
+                              `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
+                              `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+                errors.push(FieldError::forbidden("spec", detail));
+            }
+        })
+        .columns(&columns, row)
+        .fields(FIELDS, fields)
+        .done()
+}
+
+/// The spec without what may change.
+fn fixed_part(pod: &Pod, old: &Pod) -> Option<PodSpec> {
+    let mut spec = pod.spec.clone()?;
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        container.image = None;
+    }
+    spec.active_deadline_seconds = None;
+    spec.tolerations = None;
+    // Only a pod that waits behind a gate may have them taken away; binding sets the node elsewhere.
+    spec.scheduling_gates = None;
+    if old.spec.as_ref().is_some_and(|s| s.node_name.is_none()) {
+        spec.node_name = None;
+    }
+    Some(spec)
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.
+pub fn qos_class(spec: &PodSpec) -> &'static str {
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let side = |limits: bool, c: &k8s_openapi::api::core::v1::Container, name: &str| {
+        let resources = c.resources.as_ref()?;
+        let map = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() };
+        map?.get(name).map(|q| q.0.clone())
+    };
+    const COUNTED: [&str; 2] = ["cpu", "memory"];
+    let any = containers()
+        .any(|c| COUNTED.iter().any(|n| side(true, c, n).is_some() || side(false, c, n).is_some()));
+    let all_equal = containers().all(|c| {
+        COUNTED
+            .iter()
+            .all(|n| side(true, c, n).is_some_and(|limit| side(false, c, n).is_none_or(|r| r == limit)))
+    });
+    match (any, all_equal) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+fn fields(pod: &Pod) -> Vec<(&'static str, String)> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    vec![
+        ("spec.nodeName", spec.node_name.unwrap_or_default()),
+        ("spec.restartPolicy", spec.restart_policy.unwrap_or_default()),
+        ("spec.schedulerName", spec.scheduler_name.unwrap_or_default()),
+        ("spec.serviceAccountName", spec.service_account_name.unwrap_or_default()),
+        ("spec.hostNetwork", spec.host_network.unwrap_or(false).to_string()),
+        ("status.phase", status.phase.unwrap_or_default()),
+        ("status.podIP", status.pod_ip.unwrap_or_default()),
+        ("status.nominatedNodeName", status.nominated_node_name.unwrap_or_default()),
+    ]
+}
+
+fn row(pod: &Pod) -> Vec<Value> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.as_deref().unwrap_or_default();
+    let is_sidecar = |name: &str| {
+        let inits = spec.init_containers.iter().flatten();
+        inits.filter(|c| c.restart_policy.as_deref() == Some("Always")).any(|c| c.name == name)
+    };
+    let sidecars = status.init_container_statuses.iter().flatten().filter(|c| is_sidecar(&c.name));
+    let running: Vec<&ContainerStatus> = containers.iter().chain(sidecars).collect();
+    let total =
+        spec.containers.len() + spec.init_containers.iter().flatten().filter(|c| is_sidecar(&c.name)).count();
+    let ready = running.iter().filter(|c| c.ready).count();
+    let gates = spec.readiness_gates.iter().flatten().map(|g| g.condition_type.clone());
+    vec![
+        name_cell(&pod.metadata),
+        format!("{ready}/{total}").into(),
+        summary(pod, &spec, &status).into(),
+        restarts(&running).into(),
+        age_cell(&pod.metadata),
+        or_none(status.pod_ip.as_deref()),
+        or_none(spec.node_name.as_deref()),
+        or_none(status.nominated_node_name.as_deref()),
+        list_or_none(gates),
+    ]
+}
+
+fn restarts(containers: &[&ContainerStatus]) -> String {
+    let count: i32 = containers.iter().map(|c| c.restart_count).sum();
+    let last = containers
+        .iter()
+        .filter_map(|c| c.last_state.as_ref()?.terminated.as_ref()?.finished_at.clone())
+        .max_by_key(|t| t.0);
+    match last {
+        Some(time) if count > 0 => {
+            let seconds = base::time::now().as_second() - time.0.as_second();
+            format!("{count} ({} ago)", base::time::human_age(seconds))
+        }
+        _ => count.to_string(),
+    }
+}
+
+/// The one word (or two) that stands for all that a pod is going through.
+fn summary(pod: &Pod, spec: &PodSpec, status: &PodStatus) -> String {
+    let mut reason = status.reason.clone().or(status.phase.clone()).unwrap_or_default();
+    let gated = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("SchedulingGated"));
+    if gated {
+        reason = "SchedulingGated".into();
+    }
+    let initializing = initializing(spec, status);
+    match &initializing {
+        Some(text) => reason.clone_from(text),
+        None => {
+            let mut running = false;
+            for container in status.container_statuses.iter().flatten().rev() {
+                let state = container.state.clone().unwrap_or_default();
+                match (state.waiting.and_then(|w| w.reason), state.terminated) {
+                    (Some(waiting), _) if !waiting.is_empty() => reason = waiting,
+                    (_, Some(t)) => reason = ended(t.reason.as_deref(), t.signal, t.exit_code),
+                    _ if container.ready && state.running.is_some() => running = true,
+                    _ => {}
+                }
+            }
+            if reason == "Completed" && running {
+                let ready =
+                    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+                reason = if ready { "Running" } else { "NotReady" }.into();
+            }
+        }
+    }
+    match pod.metadata.deletion_timestamp {
+        Some(_) if status.reason.as_deref() == Some("NodeLost") => "Unknown".into(),
+        Some(_) if !matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) => "Terminating".into(),
+        _ => reason,
+    }
+}
+
+fn ended(reason: Option<&str>, signal: Option<i32>, exit_code: i32) -> String {
+    match (reason.unwrap_or_default(), signal.unwrap_or(0)) {
+        ("", 0) => format!("ExitCode:{exit_code}"),
+        ("", signal) => format!("Signal:{signal}"),
+        (reason, _) => reason.to_owned(),
+    }
+}
+
+/// `Init:…` while init containers are not through.
+fn initializing(spec: &PodSpec, status: &PodStatus) -> Option<String> {
+    let inits = spec.init_containers.as_deref().unwrap_or_default();
+    for (i, container) in status.init_container_statuses.iter().flatten().enumerate() {
+        let sidecar =
+            inits.iter().any(|c| c.name == container.name && c.restart_policy.as_deref() == Some("Always"));
+        let state = container.state.clone().unwrap_or_default();
+        match (state.terminated, state.waiting.and_then(|w| w.reason)) {
+            (Some(t), _) if t.exit_code == 0 => continue,
+            _ if sidecar && container.started == Some(true) => continue,
+            (Some(t), _) => {
+                return Some(format!("Init:{}", ended(t.reason.as_deref(), t.signal, t.exit_code)));
+            }
+            (_, Some(w)) if !w.is_empty() && w != "PodInitializing" => return Some(format!("Init:{w}")),
+            _ => return Some(format!("Init:{i}/{}", inits.len())),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(status: Value, expected: &str) {
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}],
+            "initContainers": [{"name": "i"}]}, "status": status});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        assert_eq!(row(&pod)[2], expected);
+    }
+
+    #[test]
+    fn the_status_column_says_what_kubectl_users_know() {
+        check(json!({"phase": "Running"}), "Running");
+        let waiting =
+            |reason: &str| json!([{"name": "c", "ready": false, "state": {"waiting": {"reason": reason}}}]);
+        check(
+            json!({"phase": "Running", "containerStatuses": waiting("CrashLoopBackOff")}),
+            "CrashLoopBackOff",
+        );
+        let ended = json!([{"name": "c", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]);
+        check(json!({"phase": "Running", "containerStatuses": ended}), "OOMKilled");
+        let init = json!([{"name": "i", "state": {"running": {}}}]);
+        check(json!({"phase": "Pending", "initContainerStatuses": init}), "Init:0/1");
+        let init = json!([{"name": "i", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]);
+        check(json!({"phase": "Pending", "initContainerStatuses": init}), "Init:Error");
+    }
+
+    #[test]
+    fn qos_follows_requests_and_limits() {
+        let class = |resources: Value| {
+            let spec = json!({"containers": [{"name": "a", "resources": resources}]});
+            qos_class(&serde_json::from_value(spec).expect("a spec"))
+        };
+        assert_eq!(class(json!({})), "BestEffort");
+        assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
+        assert_eq!(
+            class(json!({"limits": {"cpu": "1", "memory": "1"}, "requests": {"cpu": "1"}})),
+            "Guaranteed"
+        );
+    }
+}

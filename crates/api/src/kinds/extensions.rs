@@ -1,0 +1,83 @@
+//! `apiextensions.k8s.io/v1`: kinds that users define.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceConversion, CustomResourceDefinition,
+};
+
+use super::{Build, Errors, Kind};
+use crate::columns::{name, name_cell, text};
+use crate::status::FieldError;
+
+pub fn kinds() -> Vec<Kind> {
+    let definition = Build::<CustomResourceDefinition>::new("customresourcedefinitions", false)
+        .short(&["crd", "crds"])
+        .prefix("/registry/apiextensions.k8s.io/customresourcedefinitions")
+        .status()
+        .generation()
+        .default(default)
+        .prepare_create(|definition| definition.status = None)
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            errors.immutable("spec.scope", &new.spec.scope, &old.spec.scope);
+            errors.immutable("spec.group", &new.spec.group, &old.spec.group);
+            errors.immutable("spec.names.plural", &new.spec.names.plural, &old.spec.names.plural);
+        })
+        .columns(&[name(), text("Created At")], |d| {
+            let created = d.metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0));
+            vec![name_cell(&d.metadata), created.into()]
+        })
+        .done();
+    vec![definition]
+}
+
+fn default(definition: &mut CustomResourceDefinition) {
+    let names = &mut definition.spec.names;
+    names.singular.get_or_insert_with(|| names.kind.to_lowercase());
+    names.list_kind.get_or_insert_with(|| format!("{}List", names.kind));
+    definition
+        .spec
+        .conversion
+        .get_or_insert_with(|| CustomResourceConversion { strategy: "None".into(), ..Default::default() });
+}
+
+fn validate(definition: &CustomResourceDefinition, errors: &mut Errors) {
+    let spec = &definition.spec;
+    errors.required("spec.group", spec.group.is_empty());
+    errors.required("spec.names.plural", spec.names.plural.is_empty());
+    errors.required("spec.names.kind", spec.names.kind.is_empty());
+    errors.one_of("spec.scope", Some(&spec.scope), &["Cluster", "Namespaced"]);
+    let expected = format!("{}.{}", spec.names.plural, spec.group);
+    let name = definition.metadata.name.as_deref().unwrap_or_default();
+    if name != expected {
+        let detail = "must be spec.names.plural+\".\"+spec.group";
+        errors.push(FieldError::invalid("metadata.name", name, detail));
+    }
+    errors.required("spec.versions", spec.versions.is_empty());
+    if !spec.versions.is_empty() && spec.versions.iter().filter(|v| v.storage).count() != 1 {
+        let shown = serde_json::to_value(&spec.versions).unwrap_or_default();
+        let detail = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid("spec.versions", shown, detail));
+    }
+    for (i, version) in spec.versions.iter().enumerate() {
+        let field = format!("spec.versions[{i}]");
+        match version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) {
+            None => errors.push(FieldError::required(
+                format!("{field}.schema.openAPIV3Schema"),
+                "schemas are required",
+            )),
+            Some(schema) => {
+                let schema = serde_json::to_value(schema).unwrap_or_default();
+                for fault in crate::schema::from_crd(&schema).err().into_iter().flatten() {
+                    let field = format!("{field}.schema.openAPIV3Schema");
+                    errors.push(FieldError::forbidden(field, fault));
+                }
+            }
+        }
+        for (c, column) in version.additional_printer_columns.iter().flatten().enumerate() {
+            if let Err(fault) = crate::jsonpath::JsonPath::parse(&column.json_path) {
+                let field = format!("{field}.additionalPrinterColumns[{c}].jsonPath");
+                errors.push(FieldError::invalid(field, column.json_path.as_str(), fault));
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `rbac.authorization.k8s.io/v1`: roles and who has them.
+
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
+use serde_json::Value;
+
+use super::names::Rule;
+use super::{Build, Errors, Kind};
+use crate::columns::{age, age_cell, list_or_none, name, name_cell, text, wide};
+
+pub const GROUP: &str = "rbac.authorization.k8s.io";
+
+pub fn kinds() -> Vec<Kind> {
+    vec![cluster_role(), cluster_role_binding(), role(), role_binding()]
+}
+
+fn cluster_role() -> Kind {
+    Build::<ClusterRole>::new("clusterroles", false)
+        .names(Rule::PathSegment)
+        .validate(|role, errors| check_rules(role.rules.as_deref(), false, errors))
+        .columns(&[name(), text("Created At")], |r| vec![name_cell(&r.metadata), created(&r.metadata)])
+        .done()
+}
+
+fn role() -> Kind {
+    Build::<Role>::new("roles", true)
+        .names(Rule::PathSegment)
+        .validate(|role, errors| check_rules(role.rules.as_deref(), true, errors))
+        .columns(&[name(), text("Created At")], |r| vec![name_cell(&r.metadata), created(&r.metadata)])
+        .done()
+}
+
+fn created(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Value {
+    metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0)).into()
+}
+
+fn cluster_role_binding() -> Kind {
+    let columns = [name(), text("Role"), age(), wide("Users"), wide("Groups"), wide("ServiceAccounts")];
+    Build::<ClusterRoleBinding>::new("clusterrolebindings", false)
+        .names(Rule::PathSegment)
+        .default(|b| default_binding(&mut b.role_ref, b.subjects.as_mut()))
+        .validate(|b, errors| check_binding(&b.role_ref, b.subjects.as_deref(), true, errors))
+        .validate_update(|new, old, errors| check_role_ref(&new.role_ref, &old.role_ref, errors))
+        .columns(&columns, |b| {
+            binding_row(name_cell(&b.metadata), &b.role_ref, age_cell(&b.metadata), b.subjects.as_deref())
+        })
+        .done()
+}
+
+fn role_binding() -> Kind {
+    let columns = [name(), text("Role"), age(), wide("Users"), wide("Groups"), wide("ServiceAccounts")];
+    Build::<RoleBinding>::new("rolebindings", true)
+        .names(Rule::PathSegment)
+        .default(|b| default_binding(&mut b.role_ref, b.subjects.as_mut()))
+        .validate(|b, errors| check_binding(&b.role_ref, b.subjects.as_deref(), false, errors))
+        .validate_update(|new, old, errors| check_role_ref(&new.role_ref, &old.role_ref, errors))
+        .columns(&columns, |b| {
+            binding_row(name_cell(&b.metadata), &b.role_ref, age_cell(&b.metadata), b.subjects.as_deref())
+        })
+        .done()
+}
+
+fn default_binding(role_ref: &mut RoleRef, subjects: Option<&mut Vec<Subject>>) {
+    role_ref.api_group.get_or_insert_with(|| GROUP.into());
+    for subject in subjects.into_iter().flatten() {
+        if matches!(subject.kind.as_str(), "User" | "Group") {
+            subject.api_group.get_or_insert_with(|| GROUP.into());
+        }
+    }
+}
+
+fn check_rules(rules: Option<&[PolicyRule]>, namespaced: bool, errors: &mut Errors) {
+    for (i, rule) in rules.unwrap_or_default().iter().enumerate() {
+        let field = format!("rules[{i}]");
+        if rule.verbs.is_empty() {
+            errors.push(crate::status::FieldError::required(
+                format!("{field}.verbs"),
+                "verbs must contain at least one value",
+            ));
+        }
+        let is_path_rule = rule.non_resource_urls.as_ref().is_some_and(|u| !u.is_empty());
+        if is_path_rule && namespaced {
+            let shown = serde_json::json!(rule.non_resource_urls);
+            let detail = "namespaced rules cannot apply to non-resource URLs";
+            errors.push(crate::status::FieldError::invalid(
+                format!("{field}.nonResourceURLs"),
+                shown,
+                detail,
+            ));
+        }
+        let none = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+        if !is_path_rule {
+            for (part, missing) in
+                [("apiGroups", none(&rule.api_groups)), ("resources", none(&rule.resources))]
+            {
+                if missing {
+                    let detail = match part {
+                        "apiGroups" => "resource rules must supply at least one api group",
+                        _ => "resource rules must supply at least one resource",
+                    };
+                    errors.push(crate::status::FieldError::required(format!("{field}.{part}"), detail));
+                }
+            }
+        }
+    }
+}
+
+fn check_binding(role_ref: &RoleRef, subjects: Option<&[Subject]>, cluster: bool, errors: &mut Errors) {
+    let kinds: &[&str] = if cluster { &["ClusterRole"] } else { &["ClusterRole", "Role"] };
+    errors.one_of("roleRef.kind", Some(&role_ref.kind), kinds);
+    errors.required("roleRef.name", role_ref.name.is_empty());
+    for (i, subject) in subjects.unwrap_or_default().iter().enumerate() {
+        errors.required(format!("subjects[{i}].name"), subject.name.is_empty());
+        errors.one_of(
+            format!("subjects[{i}].kind"),
+            Some(&subject.kind),
+            &["Group", "ServiceAccount", "User"],
+        );
+        let account = subject.kind == "ServiceAccount";
+        let nowhere = subject.namespace.as_deref().unwrap_or_default().is_empty();
+        errors.required(format!("subjects[{i}].namespace"), account && cluster && nowhere);
+    }
+}
+
+fn check_role_ref(new: &RoleRef, old: &RoleRef, errors: &mut Errors) {
+    if new != old {
+        let shown = serde_json::to_value(new).unwrap_or_default();
+        errors.push(crate::status::FieldError::invalid("roleRef", shown, "cannot change roleRef"));
+    }
+}
+
+fn binding_row(name: Value, role_ref: &RoleRef, age: Value, subjects: Option<&[Subject]>) -> Vec<Value> {
+    let of = |kind: &str| {
+        let subjects = subjects.unwrap_or_default().iter().filter(|s| s.kind == kind);
+        let shown = subjects.map(|s| match &s.namespace {
+            Some(namespace) => format!("{namespace}/{}", s.name),
+            None => s.name.clone(),
+        });
+        list_or_none(shown)
+    };
+    let role = format!("{}/{}", role_ref.kind, role_ref.name);
+    vec![name, role.into(), age, of("User"), of("Group"), of("ServiceAccount")]
+}

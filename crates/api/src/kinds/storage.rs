@@ -1,0 +1,51 @@
+//! `storage.k8s.io/v1`: how volumes come to be.
+
+use base::constants::annotations::DEFAULT_STORAGE_CLASS;
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use super::{Build, Kind};
+use crate::columns::{age, age_cell, name, text};
+
+pub fn kinds() -> Vec<Kind> {
+    let columns = [
+        name(),
+        text("Provisioner"),
+        text("ReclaimPolicy"),
+        text("VolumeBindingMode"),
+        text("AllowVolumeExpansion"),
+        age(),
+    ];
+    let class = Build::<StorageClass>::new("storageclasses", false)
+        .short(&["sc"])
+        .default(|class| {
+            class.reclaim_policy.get_or_insert_with(|| "Delete".into());
+            class.volume_binding_mode.get_or_insert_with(|| "Immediate".into());
+        })
+        .validate(|class, errors| {
+            errors.required("provisioner", class.provisioner.is_empty());
+            errors.one_of("reclaimPolicy", class.reclaim_policy.as_deref(), &["Delete", "Retain"]);
+            const MODES: &[&str] = &["Immediate", "WaitForFirstConsumer"];
+            errors.one_of("volumeBindingMode", class.volume_binding_mode.as_deref(), MODES);
+        })
+        .validate_update(|new, old, errors| {
+            errors.immutable("parameters", &new.parameters, &old.parameters);
+            errors.immutable("provisioner", &new.provisioner, &old.provisioner);
+            errors.immutable("reclaimPolicy", &new.reclaim_policy, &old.reclaim_policy);
+            errors.immutable("volumeBindingMode", &new.volume_binding_mode, &old.volume_binding_mode);
+        })
+        .columns(&columns, |c| {
+            let annotations = c.metadata.annotations.iter().flatten();
+            let mut is_default = annotations.filter(|(k, v)| *k == DEFAULT_STORAGE_CLASS && *v == "true");
+            let mark = if is_default.next().is_some() { " (default)" } else { "" };
+            vec![
+                format!("{}{mark}", c.metadata.name.as_deref().unwrap_or_default()).into(),
+                c.provisioner.clone().into(),
+                c.reclaim_policy.clone().unwrap_or_default().into(),
+                c.volume_binding_mode.clone().unwrap_or_default().into(),
+                c.allow_volume_expansion.unwrap_or(false).to_string().into(),
+                age_cell(&c.metadata),
+            ]
+        })
+        .done();
+    vec![class]
+}

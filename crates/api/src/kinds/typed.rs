@@ -1,0 +1,331 @@
+//! A built-in kind from its `k8s-openapi` type: one decode, then the kind's own functions, then one encode.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, ScalePaths, Storage, Subresource, names};
+use crate::columns::{self, Column};
+use crate::status::FieldError;
+
+/// Collects the faults of an object.
+#[derive(Default)]
+pub struct Errors(pub Vec<FieldError>);
+
+impl Errors {
+    pub fn push(&mut self, error: FieldError) {
+        self.0.push(error);
+    }
+
+    pub fn required(&mut self, field: impl Into<String>, missing: bool) {
+        if missing {
+            self.0.push(FieldError::required(field, ""));
+        }
+    }
+
+    /// `value` must be one of `supported`.
+    pub fn one_of(&mut self, field: impl Into<String>, value: Option<&str>, supported: &[&str]) {
+        match value {
+            Some(value) if !supported.contains(&value) => {
+                self.0.push(FieldError::not_supported(field, value, supported));
+            }
+            _ => {}
+        }
+    }
+
+    pub fn not_negative(&mut self, field: impl Into<String>, value: Option<i64>) {
+        if let Some(value) = value.filter(|v| *v < 0) {
+            self.0.push(FieldError::invalid(field, value, "must be greater than or equal to 0"));
+        }
+    }
+
+    /// A field that may not change after creation.
+    pub fn immutable<V: PartialEq + Serialize>(&mut self, field: impl Into<String>, new: &V, old: &V) {
+        if new != old {
+            let shown = serde_json::to_value(new).unwrap_or_default();
+            self.0.push(FieldError::immutable(field, shown));
+        }
+    }
+}
+
+/// What the types of the table have in common.
+pub trait Object:
+    k8s_openapi::Resource
+    + k8s_openapi::Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl<T> Object for T where
+    T: k8s_openapi::Resource
+        + k8s_openapi::Metadata<Ty = ObjectMeta>
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The functions of one kind. Each has a default that does nothing.
+struct Typed<T> {
+    default: fn(&mut T),
+    prepare_create: fn(&mut T),
+    prepare_update: fn(&mut T, &T),
+    validate: fn(&T, &mut Errors),
+    validate_update: fn(&T, &T, &mut Errors),
+    row: fn(&T) -> Vec<Value>,
+    fields: fn(&T) -> Vec<(&'static str, String)>,
+}
+
+impl<T: Object> Behaviour for Typed<T> {
+    fn create(&self, object: Value) -> Result<Value, Rejection> {
+        let mut object: T = decode(object)?;
+        (self.default)(&mut object);
+        (self.prepare_create)(&mut object);
+        let mut errors = Errors::default();
+        (self.validate)(&object, &mut errors);
+        encode(object, errors)
+    }
+
+    fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
+        let mut object: T = decode(object)?;
+        let old: T = decode(old.clone())?;
+        (self.default)(&mut object);
+        (self.prepare_update)(&mut object, &old);
+        let mut errors = Errors::default();
+        (self.validate)(&object, &mut errors);
+        (self.validate_update)(&object, &old, &mut errors);
+        encode(object, errors)
+    }
+
+    fn update_status(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
+        let object: T = decode(object)?;
+        encode(object, Errors::default())
+    }
+
+    fn row(&self, object: &Value) -> Vec<Value> {
+        match decode::<T>(object.clone()) {
+            Ok(object) => (self.row)(&object),
+            Err(_) => vec![crate::meta::name(object).into()],
+        }
+    }
+
+    fn fields(&self, object: &Value) -> Vec<(String, String)> {
+        match decode::<T>(object.clone()) {
+            Ok(object) => (self.fields)(&object).into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(object: Value) -> Result<T, Rejection> {
+    serde_json::from_value(object).map_err(|e| Rejection::Decode(e.to_string()))
+}
+
+fn encode<T: Serialize>(object: T, errors: Errors) -> Result<Value, Rejection> {
+    match errors.0.is_empty() {
+        true => serde_json::to_value(object).map_err(|e| Rejection::Decode(e.to_string())),
+        false => Err(Rejection::Fields(errors.0)),
+    }
+}
+
+/// Builds an entry of the table.
+pub struct Build<T> {
+    kind: Kind,
+    typed: Typed<T>,
+}
+
+impl<T: Object> Build<T> {
+    /// `plural` as in URLs; the rest follows from the type.
+    pub fn new(plural: &'static str, namespaced: bool) -> Self {
+        let kind = Kind {
+            group: T::GROUP.into(),
+            version: T::VERSION.into(),
+            kind: T::KIND.into(),
+            list_kind: format!("{}List", T::KIND).into(),
+            plural: plural.into(),
+            singular: T::KIND.to_lowercase().into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced,
+            verbs: ALL_VERBS,
+            storage: Storage::Stored(format!("/registry/{plural}").into()),
+            has_status: false,
+            has_generation: false,
+            name_rule: names::Rule::Subdomain,
+            scale: None,
+            subresources: Vec::new(),
+            columns: columns::NAME_AND_AGE.to_vec(),
+            behaviour: Arc::new(Untouched),
+            selectable: Vec::new(),
+            ttl_seconds: None,
+            custom: None,
+        };
+        let typed = Typed {
+            default: |_| (),
+            prepare_create: |_| (),
+            prepare_update: |_, _| (),
+            validate: |_, _| (),
+            validate_update: |_, _, _| (),
+            row: |object: &T| {
+                vec![columns::name_cell(object.metadata()), columns::age_cell(object.metadata())]
+            },
+            fields: |_| Vec::new(),
+        };
+        Self { kind, typed }
+    }
+
+    pub fn short(mut self, names: &[&'static str]) -> Self {
+        self.kind.short_names = names.iter().map(|n| Cow::Borrowed(*n)).collect();
+        self
+    }
+
+    /// Part of `kubectl get all`.
+    pub fn in_all(mut self) -> Self {
+        self.kind.categories.push("all".into());
+        self
+    }
+
+    pub fn prefix(mut self, prefix: &'static str) -> Self {
+        self.kind.storage = Storage::Stored(prefix.into());
+        self
+    }
+
+    pub fn names(mut self, rule: names::Rule) -> Self {
+        self.kind.name_rule = rule;
+        self
+    }
+
+    pub fn status(mut self) -> Self {
+        self.kind.has_status = true;
+        self.subresource("status", (T::GROUP, T::VERSION, T::KIND), READ_WRITE)
+    }
+
+    pub fn generation(mut self) -> Self {
+        self.kind.has_generation = true;
+        self
+    }
+
+    /// A `scale` subresource over `spec.replicas`, `status.replicas` and `spec.selector`.
+    pub fn scale(mut self) -> Self {
+        self.kind.scale = Some(ScalePaths::standard());
+        self.subresource("scale", ("autoscaling", "v1", "Scale"), READ_WRITE)
+    }
+
+    pub fn subresource(
+        mut self,
+        name: &'static str,
+        gvk: (&'static str, &'static str, &'static str),
+        verbs: &'static [&'static str],
+    ) -> Self {
+        self.kind.subresources.push(Subresource { name, gvk, verbs });
+        self
+    }
+
+    pub fn ttl_seconds(mut self, seconds: u64) -> Self {
+        self.kind.ttl_seconds = Some(seconds);
+        self
+    }
+
+    pub fn default(mut self, default: fn(&mut T)) -> Self {
+        self.typed.default = default;
+        self
+    }
+
+    pub fn prepare_create(mut self, prepare: fn(&mut T)) -> Self {
+        self.typed.prepare_create = prepare;
+        self
+    }
+
+    pub fn prepare_update(mut self, prepare: fn(&mut T, &T)) -> Self {
+        self.typed.prepare_update = prepare;
+        self
+    }
+
+    pub fn validate(mut self, validate: fn(&T, &mut Errors)) -> Self {
+        self.typed.validate = validate;
+        self
+    }
+
+    pub fn validate_update(mut self, validate: fn(&T, &T, &mut Errors)) -> Self {
+        self.typed.validate_update = validate;
+        self
+    }
+
+    pub fn columns(mut self, columns: &[Column], row: fn(&T) -> Vec<Value>) -> Self {
+        self.kind.columns = columns.to_vec();
+        self.typed.row = row;
+        self
+    }
+
+    pub fn fields(mut self, names: &[&'static str], fields: fn(&T) -> Vec<(&'static str, String)>) -> Self {
+        self.kind.selectable = names.iter().map(|n| Cow::Borrowed(*n)).collect();
+        self.typed.fields = fields;
+        self
+    }
+
+    pub fn done(mut self) -> Kind {
+        self.kind.behaviour = Arc::new(self.typed);
+        self.kind
+    }
+}
+
+/// A kind that is answered and never stored: its body is what its handler makes of it.
+pub fn review(group: &'static str, kind: &'static str, plural: &'static str, namespaced: bool) -> Kind {
+    Kind {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        list_kind: format!("{kind}List").into(),
+        plural: plural.into(),
+        singular: kind.to_lowercase().into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        namespaced,
+        verbs: super::CREATE_ONLY,
+        storage: Storage::Virtual,
+        has_status: false,
+        has_generation: false,
+        name_rule: names::Rule::Subdomain,
+        scale: None,
+        subresources: Vec::new(),
+        columns: Vec::new(),
+        behaviour: Arc::new(Untouched),
+        selectable: Vec::new(),
+        ttl_seconds: None,
+        custom: None,
+    }
+}
+
+/// Takes objects as they are.
+struct Untouched;
+
+impl Behaviour for Untouched {
+    fn create(&self, object: Value) -> Result<Value, Rejection> {
+        Ok(object)
+    }
+
+    fn update(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
+        Ok(object)
+    }
+
+    fn update_status(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
+        Ok(object)
+    }
+
+    fn row(&self, _object: &Value) -> Vec<Value> {
+        Vec::new()
+    }
+
+    fn fields(&self, _object: &Value) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}

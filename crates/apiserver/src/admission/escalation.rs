@@ -1,0 +1,59 @@
+//! Nobody hands out rights they do not have: roles and bindings are checked against the author's own.
+
+use api::meta;
+use api::status::ApiError;
+use futures::future::BoxFuture;
+use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
+use serde_json::Value;
+
+use super::Operation;
+use crate::auth::rbac::Attributes;
+use crate::{ApiServer, Context};
+
+pub fn admit<'a>(
+    server: &'a ApiServer,
+    context: &'a Context,
+    object: &'a mut Value,
+    _operation: Operation,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    Box::pin(async move {
+        if context.kind.group != api::kinds::RBAC_GROUP {
+            return Ok(());
+        }
+        let rbac = server.0.rbac().await?;
+        let namespace = context.target.namespace.as_str();
+        let may = |verb: &str, resource: &str, name: &str| {
+            let what = Attributes {
+                verb: verb.into(),
+                group: api::kinds::RBAC_GROUP.into(),
+                resource: resource.into(),
+                namespace: namespace.into(),
+                name: name.into(),
+                ..Default::default()
+            };
+            rbac.allows(&context.who, &what)
+        };
+        let parse =
+            |value: &Value| serde_json::from_value::<Vec<PolicyRule>>(value.clone()).unwrap_or_default();
+        let (rules, excused) = match object.get("roleRef") {
+            Some(reference) => {
+                let reference: RoleRef = serde_json::from_value(reference.clone()).unwrap_or_default();
+                let plural = if reference.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+                (rbac.role_rules(namespace, &reference).to_vec(), may("bind", plural, &reference.name))
+            }
+            None => (
+                parse(object.get("rules").unwrap_or(&Value::Null)),
+                may("escalate", &context.kind.plural, meta::name(object)),
+            ),
+        };
+        if excused || rbac.covers(&context.who, namespace, &rules) {
+            return Ok(());
+        }
+        let who = &context.who;
+        let why = format!(
+            "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held",
+            who.username, who.groups
+        );
+        Err(ApiError::forbidden(&context.resource(), meta::name(object), &why))
+    })
+}

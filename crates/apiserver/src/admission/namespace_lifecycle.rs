@@ -1,0 +1,34 @@
+//! Nothing is created in a namespace that does not exist, or that is going away.
+
+use api::meta;
+use api::status::ApiError;
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use super::Operation;
+use crate::{ApiServer, Context};
+
+pub fn admit<'a>(
+    server: &'a ApiServer,
+    context: &'a Context,
+    object: &'a mut Value,
+    operation: Operation,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    Box::pin(async move {
+        if !context.kind.namespaced || !operation.is_create() {
+            return Ok(());
+        }
+        let namespace = &context.target.namespace;
+        let kinds = server.0.catalog.snapshot();
+        let kind = kinds.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
+        let found = server.0.objects.get(kind, "", namespace).await?;
+        let (_, found) = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
+        if meta::is_deleting(&found) {
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why));
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,291 @@
+//! Role-based access control: a snapshot of all roles and bindings, and the decision over it (pure).
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
+
+use super::{Identity, MASTERS};
+
+/// What a request wants to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub verb: String,
+    /// Empty for a request that is not about a resource.
+    pub resource: String,
+    pub subresource: String,
+    pub group: String,
+    pub namespace: String,
+    pub name: String,
+    /// The path, for such a request.
+    pub path: String,
+}
+
+impl Attributes {
+    pub fn is_resource(&self) -> bool {
+        !self.resource.is_empty()
+    }
+
+    fn resource_with_subresource(&self) -> String {
+        match self.subresource.as_str() {
+            "" => self.resource.clone(),
+            subresource => format!("{}/{subresource}", self.resource),
+        }
+    }
+
+    /// Why it was refused, in the words clients know.
+    pub fn refusal(&self, who: &Identity) -> String {
+        let user = &who.username;
+        if !self.is_resource() {
+            return format!("User {user:?} cannot {} path {:?}", self.verb, self.path);
+        }
+        let resource = self.resource_with_subresource();
+        let group = &self.group;
+        let place = match self.namespace.as_str() {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        format!("User {user:?} cannot {} resource {resource:?} in API group {group:?} {place}", self.verb)
+    }
+}
+
+/// All roles and bindings at some moment.
+#[derive(Default)]
+pub struct Snapshot {
+    cluster_roles: HashMap<String, Vec<PolicyRule>>,
+    roles: HashMap<(String, String), Vec<PolicyRule>>,
+    cluster_bindings: Vec<(Vec<Subject>, RoleRef)>,
+    bindings: HashMap<String, Vec<(Vec<Subject>, RoleRef)>>,
+}
+
+impl Snapshot {
+    pub fn new(
+        cluster_roles: Vec<ClusterRole>,
+        roles: Vec<Role>,
+        cluster_bindings: Vec<ClusterRoleBinding>,
+        bindings: Vec<RoleBinding>,
+    ) -> Self {
+        let mut this = Self::default();
+        for role in roles {
+            let key = (role.metadata.namespace.unwrap_or_default(), role.metadata.name.unwrap_or_default());
+            this.roles.insert(key, role.rules.unwrap_or_default());
+        }
+        for binding in cluster_bindings {
+            this.cluster_bindings.push((binding.subjects.unwrap_or_default(), binding.role_ref));
+        }
+        for binding in bindings {
+            let namespace = binding.metadata.namespace.unwrap_or_default();
+            this.bindings
+                .entry(namespace)
+                .or_default()
+                .push((binding.subjects.unwrap_or_default(), binding.role_ref));
+        }
+        for role in &cluster_roles {
+            let mut rules = role.rules.clone().unwrap_or_default();
+            rules.extend(aggregated(role, &cluster_roles));
+            this.cluster_roles.insert(role.metadata.name.clone().unwrap_or_default(), rules);
+        }
+        this
+    }
+
+    pub fn allows(&self, who: &Identity, what: &Attributes) -> bool {
+        who.is_in(MASTERS) || self.rules_of(who, &what.namespace).any(|rule| rule_allows(rule, what))
+    }
+
+    /// Every rule that holds for somebody in a namespace (empty: only those that hold everywhere).
+    pub fn rules_of<'a>(
+        &'a self,
+        who: &'a Identity,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a PolicyRule> {
+        let everywhere = self.cluster_bindings.iter().filter(|(subjects, _)| is_subject(subjects, who, ""));
+        let everywhere = everywhere.flat_map(|(_, role)| self.rules("", role));
+        let here = self.bindings.get(namespace).into_iter().flatten();
+        let here = here.filter(move |(subjects, _)| is_subject(subjects, who, namespace));
+        everywhere.chain(here.flat_map(move |(_, role)| self.rules(namespace, role)))
+    }
+
+    fn rules<'a>(&'a self, namespace: &str, role: &RoleRef) -> &'a [PolicyRule] {
+        let found = match role.kind.as_str() {
+            "ClusterRole" => self.cluster_roles.get(&role.name),
+            _ => self.roles.get(&(namespace.to_owned(), role.name.clone())),
+        };
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The rules of the role that a binding points to, to tell whether somebody may hand it out.
+    pub fn role_rules(&self, namespace: &str, role: &RoleRef) -> &[PolicyRule] {
+        self.rules(namespace, role)
+    }
+
+    /// Whether somebody already holds all that `rules` grant: nobody may give more than they have.
+    pub fn covers(&self, who: &Identity, namespace: &str, rules: &[PolicyRule]) -> bool {
+        if who.is_in(MASTERS) {
+            return true;
+        }
+        let held: Vec<&PolicyRule> = self.rules_of(who, namespace).collect();
+        rules.iter().all(|wanted| {
+            single_requests(wanted, namespace).iter().all(|what| held.iter().any(|r| rule_allows(r, what)))
+        })
+    }
+}
+
+/// The rules of every role that an aggregating role selects.
+fn aggregated<'a>(role: &'a ClusterRole, all: &'a [ClusterRole]) -> impl Iterator<Item = PolicyRule> + 'a {
+    let selectors = role.aggregation_rule.iter().flat_map(|a| a.cluster_role_selectors.iter().flatten());
+    let selectors: Vec<_> = selectors.filter_map(|s| api::selector::Selector::from_object(s).ok()).collect();
+    let own = role.metadata.name.clone();
+    all.iter()
+        .filter(move |other| {
+            let labels = other.metadata.labels.clone().unwrap_or_default();
+            other.metadata.name != own && selectors.iter().any(|s| s.matches(&labels))
+        })
+        .flat_map(|other| other.rules.clone().unwrap_or_default())
+}
+
+fn is_subject(subjects: &[Subject], who: &Identity, binding_namespace: &str) -> bool {
+    subjects.iter().any(|subject| match subject.kind.as_str() {
+        "User" => subject.name == who.username,
+        "Group" => who.is_in(&subject.name),
+        "ServiceAccount" => {
+            let namespace =
+                subject.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(binding_namespace);
+            let rest = who.username.strip_prefix("system:serviceaccount:");
+            rest.and_then(|r| r.split_once(':')) == Some((namespace, subject.name.as_str()))
+        }
+        _ => false,
+    })
+}
+
+fn has(list: &Option<Vec<String>>, wanted: &str) -> bool {
+    list.iter().flatten().any(|item| item == "*" || item == wanted)
+}
+
+fn rule_allows(rule: &PolicyRule, what: &Attributes) -> bool {
+    if !rule.verbs.iter().any(|v| v == "*" || *v == what.verb) {
+        return false;
+    }
+    if !what.is_resource() {
+        return rule.non_resource_urls.iter().flatten().any(|url| match url.strip_suffix('*') {
+            Some(prefix) => what.path.starts_with(prefix),
+            None => *url == what.path,
+        });
+    }
+    let resource = what.resource_with_subresource();
+    let of_any = format!("*/{}", what.subresource);
+    let resources = rule
+        .resources
+        .iter()
+        .flatten()
+        .any(|r| r == "*" || *r == resource || !what.subresource.is_empty() && *r == of_any);
+    let names = rule.resource_names.as_deref().unwrap_or_default();
+    has(&rule.api_groups, &what.group) && resources && (names.is_empty() || names.contains(&what.name))
+}
+
+/// A rule taken apart into the single requests it allows; wildcards stay what they are.
+fn single_requests(rule: &PolicyRule, namespace: &str) -> Vec<Attributes> {
+    let mut out = Vec::new();
+    for verb in &rule.verbs {
+        for path in rule.non_resource_urls.iter().flatten() {
+            out.push(Attributes { verb: verb.clone(), path: path.clone(), ..Default::default() });
+        }
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                let names = rule
+                    .resource_names
+                    .clone()
+                    .filter(|n| !n.is_empty())
+                    .unwrap_or_else(|| vec![String::new()]);
+                out.extend(names.into_iter().map(|name| Attributes {
+                    verb: verb.clone(),
+                    group: group.clone(),
+                    resource: resource.to_owned(),
+                    subresource: subresource.to_owned(),
+                    namespace: namespace.to_owned(),
+                    name,
+                    path: String::new(),
+                }));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn snapshot() -> Snapshot {
+        let role =
+            |name: &str, rules| json!({"metadata": {"name": name, "labels": {"to": "edit"}}, "rules": rules});
+        let cluster_roles = json!([
+            role("reader", json!([{"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]}])),
+            role("one", json!([{"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["web"], "verbs": ["*"]}])),
+            role("paths", json!([{"nonResourceURLs": ["/healthz", "/api/*"], "verbs": ["get"]}])),
+            {"metadata": {"name": "edit"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"to": "edit"}}]}},
+        ]);
+        let bindings = json!([{"metadata": {"name": "b", "namespace": "a"}, "roleRef": {"kind": "ClusterRole", "name": "reader"},
+            "subjects": [{"kind": "ServiceAccount", "name": "sa"}, {"kind": "User", "name": "jane"}]}]);
+        let cluster_bindings = json!([
+            {"metadata": {"name": "c"}, "roleRef": {"kind": "ClusterRole", "name": "one"}, "subjects": [{"kind": "Group", "name": "g"}]},
+            {"metadata": {"name": "d"}, "roleRef": {"kind": "ClusterRole", "name": "paths"}, "subjects": [{"kind": "User", "name": "jane"}]},
+            {"metadata": {"name": "e"}, "roleRef": {"kind": "ClusterRole", "name": "edit"}, "subjects": [{"kind": "User", "name": "ed"}]},
+        ]);
+        fn parse<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+            serde_json::from_value(value).expect("objects")
+        }
+        Snapshot::new(parse(cluster_roles), Vec::new(), parse(cluster_bindings), parse(bindings))
+    }
+
+    fn request(verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Attributes {
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        Attributes {
+            verb: verb.into(),
+            group: group.into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            path: String::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_bound_is_allowed() {
+        let rbac = snapshot();
+        let jane = Identity::new("jane", &[]);
+        let account = Identity::new("system:serviceaccount:a:sa", &[]);
+        let member = Identity::new("x", &["g"]);
+        assert!(rbac.allows(&jane, &request("get", "", "pods", "a", "p")));
+        assert!(rbac.allows(&account, &request("get", "", "pods/log", "a", "p")));
+        assert!(!rbac.allows(&account, &request("get", "", "pods/exec", "a", "p")));
+        assert!(!rbac.allows(&jane, &request("get", "", "pods", "b", "p")), "another namespace");
+        assert!(!rbac.allows(&jane, &request("delete", "", "pods", "a", "p")), "another verb");
+        assert!(rbac.allows(&member, &request("patch", "apps", "deployments", "any", "web")));
+        assert!(!rbac.allows(&member, &request("patch", "apps", "deployments", "any", "other")));
+        assert!(!rbac.allows(&member, &request("list", "apps", "deployments", "any", "")));
+        let path = |path: &str| Attributes { verb: "get".into(), path: path.into(), ..Default::default() };
+        assert!(rbac.allows(&jane, &path("/api/v1")));
+        assert!(!rbac.allows(&jane, &path("/metrics")));
+        assert!(rbac.allows(&Identity::new("ed", &[]), &request("get", "", "pods", "z", "")), "aggregated");
+        assert!(rbac.allows(&Identity::new("root", &[MASTERS]), &path("/metrics")));
+    }
+
+    #[test]
+    fn nobody_can_give_more_than_they_have() {
+        let rbac = snapshot();
+        let rules: Vec<PolicyRule> =
+            serde_json::from_value(json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]))
+                .expect("rules");
+        let wider: Vec<PolicyRule> =
+            serde_json::from_value(json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]))
+                .expect("rules");
+        let jane = Identity::new("jane", &[]);
+        assert!(rbac.covers(&jane, "a", &rules));
+        assert!(!rbac.covers(&jane, "a", &wider));
+        assert!(!rbac.covers(&jane, "b", &rules));
+    }
+}

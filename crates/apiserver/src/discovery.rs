@@ -1,0 +1,178 @@
+//! Discovery: which groups, versions and resources there are, in the old form and the aggregated one. All of it is
+//! an iteration over the kinds table.
+
+use ::http::StatusCode;
+use api::kinds::{Kind, Subresource};
+use serde_json::{Value, json};
+
+use crate::auth::tokens::ISSUER;
+use crate::catalog::Kinds;
+use crate::http::respond::{self, Answer};
+
+pub fn version() -> Value {
+    let minor = base::constants::KUBERNETES_MINOR;
+    json!({
+        "major": "1", "minor": minor, "gitVersion": format!("{}+kedge", base::constants::KUBERNETES_VERSION),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", platform()),
+        "emulationMajor": "1", "emulationMinor": minor, "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+    })
+}
+
+fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+pub fn openid() -> Value {
+    json!({
+        "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+/// The version of the aggregated form that is asked for, if it is.
+fn aggregated(accept: &str) -> Option<&'static str> {
+    accept.split(',').find_map(|media| {
+        let wanted = media.contains("as=APIGroupDiscoveryList");
+        match (wanted, media.contains("v=v2beta1"), media.contains("v=v2")) {
+            (true, true, _) => Some("v2beta1"),
+            (true, false, true) => Some("v2"),
+            _ => None,
+        }
+    })
+}
+
+pub fn answer(kinds: &Kinds, path: &str, accept: &str) -> Option<Answer> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let form = aggregated(accept);
+    let value = match (parts.as_slice(), form) {
+        (["api"], Some(version)) => return Some(aggregated_answer(kinds, version, true)),
+        (["apis"], Some(version)) => return Some(aggregated_answer(kinds, version, false)),
+        (["api"], None) => {
+            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+        }
+        (["apis"], None) => {
+            let groups = kinds.groups().into_iter().filter(|(g, _)| !g.is_empty());
+            let groups: Vec<Value> = groups.map(|(group, versions)| api_group(&group, &versions)).collect();
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        }
+        (["api", version], _) => resource_list(kinds, "", version)?,
+        (["apis", group], _) => {
+            let (group, versions) = kinds.groups().into_iter().find(|(g, _)| g == group)?;
+            let mut value = api_group(&group, &versions);
+            value["kind"] = "APIGroup".into();
+            value["apiVersion"] = "v1".into();
+            value
+        }
+        (["apis", group, version], _) => resource_list(kinds, group, version)?,
+        ([""], _) => {
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
+        }
+        _ => return None,
+    };
+    Some(respond::json(StatusCode::OK, &value))
+}
+
+fn api_group(group: &str, versions: &[String]) -> Value {
+    let entry = |v: &String| json!({"groupVersion": format!("{group}/{v}"), "version": v});
+    let entries: Vec<Value> = versions.iter().map(entry).collect();
+    json!({"name": group, "versions": entries, "preferredVersion": entries.first()})
+}
+
+fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+    let mut resources = Vec::new();
+    for kind in kinds.of_version(group, version) {
+        let mut entry = json!({"name": &*kind.plural, "singularName": &*kind.singular, "namespaced": kind.namespaced,
+            "kind": &*kind.kind, "verbs": kind.verbs});
+        if !kind.short_names.is_empty() {
+            entry["shortNames"] = json!(kind.short_names);
+        }
+        if !kind.categories.is_empty() {
+            entry["categories"] = json!(kind.categories);
+        }
+        if !kind.is_virtual() {
+            entry["storageVersionHash"] = version_hash(kind).into();
+        }
+        resources.push(entry);
+        for sub in &kind.subresources {
+            let (group, version, name) = body_kind(kind, sub);
+            let mut entry = json!({"name": format!("{}/{}", kind.plural, sub.name), "singularName": "",
+                "namespaced": kind.namespaced, "kind": name, "verbs": sub.verbs});
+            if (group, version) != (&*kind.group, &*kind.version) {
+                entry["group"] = group.into();
+                entry["version"] = version.into();
+            }
+            resources.push(entry);
+        }
+    }
+    if resources.is_empty() {
+        return None;
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+    )
+}
+
+/// Group, version and kind of a subresource's body; a custom kind's status is the kind itself.
+fn body_kind<'a>(kind: &'a Kind, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
+    match sub.gvk {
+        ("", "", "") => (&kind.group, &kind.version, &kind.kind),
+        gvk => gvk,
+    }
+}
+
+fn version_hash(kind: &Kind) -> String {
+    base::id::sha256_hex(format!("{}/{}", kind.api_version(), kind.kind).as_bytes())[..11].to_owned() + "="
+}
+
+fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool) -> Answer {
+    let groups = kinds.groups().into_iter().filter(|(g, _)| g.is_empty() == core);
+    let items: Vec<Value> = groups
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions
+                .iter()
+                .map(|version| {
+                    let resources: Vec<Value> =
+                        kinds.of_version(&group, version).map(|k| aggregated_resource(k)).collect();
+                    json!({"version": version, "freshness": "Current", "resources": resources})
+                })
+                .collect();
+            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+        })
+        .collect();
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items});
+    let content_type = match form {
+        "v2beta1" => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        _ => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    };
+    respond::bytes(StatusCode::OK, content_type, list.to_string())
+}
+
+fn aggregated_resource(kind: &Kind) -> Value {
+    let gvk = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let mut entry = json!({
+        "resource": &*kind.plural,
+        "responseKind": gvk((&kind.group, &kind.version, &kind.kind)),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": &*kind.singular,
+        "verbs": kind.verbs,
+    });
+    if !kind.short_names.is_empty() {
+        entry["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        entry["categories"] = json!(kind.categories);
+    }
+    if !kind.subresources.is_empty() {
+        let subs = kind.subresources.iter().map(|sub| {
+            json!({"subresource": sub.name, "responseKind": gvk(body_kind(kind, sub)), "verbs": sub.verbs})
+        });
+        entry["subresources"] = subs.collect();
+    }
+    entry
+}

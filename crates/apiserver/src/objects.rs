@@ -1,0 +1,134 @@
+//! Objects in the store: their keys, their stored form, and the few operations that the verbs are made of.
+
+use std::sync::Arc;
+
+use api::kinds::Kind;
+use api::meta;
+use api::status::ApiError;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use store::{Change, Entry, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
+
+use crate::cipher::Cipher;
+
+/// Prefixes of what is encrypted.
+const ENCRYPTED: &[&str] = &["/registry/secrets/"];
+/// Objects with a time to live share leases of this granularity.
+const LEASE_WINDOW_SECONDS: i64 = 60;
+
+pub struct Objects {
+    pub store: Arc<dyn Store>,
+    cipher: Cipher,
+    /// The lease that new short-lived objects go on, and when it was taken.
+    lease: tokio::sync::Mutex<Option<(LeaseId, i64)>>,
+}
+
+/// What a conditional write came to.
+pub enum Written {
+    /// Done, at this revision.
+    At(u64),
+    /// Somebody else was faster.
+    Lost,
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn Store>, cipher: Cipher) -> Self {
+        Self { store, cipher, lease: tokio::sync::Mutex::new(None) }
+    }
+
+    /// The plain bytes of an entry.
+    pub fn plain(&self, entry: &Entry) -> Result<Bytes, ApiError> {
+        match ENCRYPTED.iter().any(|prefix| entry.key.starts_with(prefix)) {
+            true => self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal),
+            false => Ok(entry.value.clone()),
+        }
+    }
+
+    pub fn decode(&self, entry: &Entry) -> Result<Value, ApiError> {
+        let plain = self.plain(entry)?;
+        meta::from_stored(&plain, entry.mod_revision)
+            .map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
+    }
+
+    pub async fn get(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(Entry, Value)>, ApiError> {
+        let (entry, _) = self.store.get(&kind.key(namespace, name)).await.map_err(store_error)?;
+        entry
+            .map(|entry| Ok((self.decode(&entry)?, entry)))
+            .transpose()
+            .map(|found| found.map(|(v, e)| (e, v)))
+    }
+
+    /// Every object of a kind, typed.
+    pub async fn all<T: DeserializeOwned>(&self, kind: &Kind) -> Result<Vec<T>, ApiError> {
+        let request = RangeRequest { prefix: kind.key("", ""), ..Default::default() };
+        let range = self.store.range(request).await.map_err(store_error)?;
+        let typed = |entry: &Entry| {
+            let value = self.decode(entry)?;
+            serde_json::from_value(value)
+                .map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
+        };
+        range.entries.iter().map(typed).collect()
+    }
+
+    /// Writes an object if `expect` holds; its `resourceVersion` is what the answer says.
+    pub async fn put(&self, kind: &Kind, object: &Value, expect: Expect) -> Result<Written, ApiError> {
+        let key = kind.key(meta::namespace(object), meta::name(object));
+        let mut value = meta::to_stored(object);
+        if ENCRYPTED.iter().any(|prefix| key.starts_with(prefix)) {
+            value = self.cipher.seal(&key, &value).map_err(ApiError::internal)?;
+        }
+        let lease = match kind.ttl_seconds {
+            Some(seconds) => Some(self.lease(seconds).await?),
+            None => None,
+        };
+        self.commit(Op { key, expect, change: Change::Put { value, lease } }).await
+    }
+
+    pub async fn delete(&self, key: &str, revision: u64) -> Result<Written, ApiError> {
+        self.commit(Op::delete(key, Expect::At(revision))).await
+    }
+
+    async fn commit(&self, op: Op) -> Result<Written, ApiError> {
+        match self.store.txn(vec![op]).await.map_err(store_error)? {
+            TxnResponse::Committed { revision } => Ok(Written::At(revision)),
+            TxnResponse::Conflict { .. } => Ok(Written::Lost),
+        }
+    }
+
+    async fn lease(&self, ttl_seconds: u64) -> Result<LeaseId, ApiError> {
+        let mut current = self.lease.lock().await;
+        let now = base::time::now().as_second();
+        match *current {
+            Some((id, since)) if now - since < LEASE_WINDOW_SECONDS => Ok(id),
+            _ => {
+                let id = self.store.lease_grant(ttl_seconds).await.map_err(store_error)?;
+                *current = Some((id, now));
+                Ok(id)
+            }
+        }
+    }
+}
+
+/// What a client is told of a fault of the store.
+pub fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { .. } => ApiError::expired(),
+        StoreError::FutureRevision { requested, current } => {
+            ApiError::future_resource_version(requested, current)
+        }
+        StoreError::ValueTooLarge { length_bytes, limit_bytes, .. } => ApiError::too_large(format!(
+            "Request entity too large: limit is {limit_bytes}, the object has {length_bytes} bytes"
+        )),
+        StoreError::KeyTooLong { .. } => ApiError::bad_request(error.to_string()),
+        StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        StoreError::UnknownLease(_) | StoreError::Damaged { .. } | StoreError::Open { .. } => {
+            ApiError::internal(error)
+        }
+    }
+}

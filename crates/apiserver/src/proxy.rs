@@ -1,0 +1,132 @@
+//! The way to nodes: HTTPS to the agent, with upgraded connections passed through byte by byte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use ::http::{Request, StatusCode};
+use api::status::ApiError;
+use hyper_util::rt::TokioIo;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::TlsConnector;
+
+use crate::auth::certificates::{Credential, PkiError};
+use crate::http::body::{Body, boxed};
+use crate::http::respond::Answer;
+use crate::{Dial, Server};
+
+pub struct Nodes {
+    tls: TlsConnector,
+    dial: Arc<dyn Dial>,
+}
+
+impl Nodes {
+    pub fn new(client: &Credential, authority: &str, dial: Arc<dyn Dial>) -> Result<Self, PkiError> {
+        let invalid =
+            |detail: String| PkiError::Invalid { path: "the node client certificate".into(), detail };
+        let mut roots = RootCertStore::empty();
+        let authority =
+            CertificateDer::from_pem_slice(authority.as_bytes()).map_err(|e| invalid(e.to_string()))?;
+        roots.add(authority).map_err(|e| invalid(e.to_string()))?;
+        let (chain, key) = client.parse()?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| invalid(e.to_string()))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| invalid(e.to_string()))?;
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), dial })
+    }
+
+    /// Sends a request to an agent under another path and returns its answer; an upgrade is carried through.
+    pub async fn forward(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        request: Request<Body>,
+    ) -> Result<Answer, ApiError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            ApiError::internal(format!("error dialing backend {address}: {what}: {error}"))
+        };
+        let stream = self.dial.dial(address).await.map_err(|e| failed("connect", &e))?;
+        let name = ServerName::from(address.ip());
+        let stream = self.tls.connect(name, stream).await.map_err(|e| failed("TLS", &e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| failed("handshake", &e))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "connection to a node ended");
+            }
+        });
+        let (mut parts, body) = request.into_parts();
+        let client_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let mut outgoing = Request::new(body);
+        *outgoing.method_mut() = parts.method;
+        *outgoing.uri_mut() =
+            path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
+        *outgoing.headers_mut() = parts.headers;
+        // The agent must not see who the client is by its secrets, only that the server asks.
+        outgoing.headers_mut().remove(::http::header::AUTHORIZATION);
+        let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
+        outgoing.headers_mut().insert(HOST, host);
+        let mut answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let node_upgrade = hyper::upgrade::on(&mut answer);
+            let client_upgrade =
+                client_upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+            tokio::spawn(splice(client_upgrade, node_upgrade));
+            let (parts, _) = answer.into_parts();
+            let mut through = ::http::Response::new(crate::http::body::full(bytes::Bytes::new()));
+            *through.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *through.headers_mut() = parts.headers;
+            through.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("Upgrade"));
+            through.headers_mut().entry(UPGRADE).or_insert(HeaderValue::from_static("websocket"));
+            return Ok(through);
+        }
+        let (mut parts, body) = answer.into_parts();
+        // The framing is this connection's own.
+        parts.headers.remove(CONNECTION);
+        parts.headers.remove(::http::header::TRANSFER_ENCODING);
+        Ok(::http::Response::from_parts(parts, boxed(body)))
+    }
+}
+
+async fn splice(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade) {
+    let (client, node) = match tokio::try_join!(client, node) {
+        Ok(both) => both,
+        Err(error) => return tracing::debug!(%error, "an upgrade failed"),
+    };
+    let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
+        tracing::debug!(%error, "an upgraded connection ended");
+    }
+}
+
+impl Server {
+    /// Where a node's agent listens.
+    pub(crate) async fn node_address(&self, name: &str) -> Result<SocketAddr, ApiError> {
+        let kinds = self.catalog.snapshot();
+        let kind = kinds.find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
+        let (_, node) = self
+            .objects
+            .get(kind, "", name)
+            .await?
+            .ok_or_else(|| ApiError::not_found(&kind.resource(), name))?;
+        let addresses = node["status"]["addresses"].as_array();
+        let internal = addresses
+            .into_iter()
+            .flatten()
+            .find(|a| a["type"] == "InternalIP")
+            .and_then(|a| a["address"].as_str());
+        let ip = internal
+            .and_then(|a| a.parse().ok())
+            .ok_or_else(|| ApiError::internal(format!("no preferred addresses found for node {name}")))?;
+        let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
+        let port = port.and_then(|p| u16::try_from(p).ok()).unwrap_or(base::constants::ports::KUBELET);
+        Ok(SocketAddr::new(ip, port))
+    }
+}

@@ -1,0 +1,50 @@
+//! Answers that are not the object itself: tables, as kubectl asks for them, and bare metadata.
+
+use api::kinds::Kind;
+use api::meta;
+use serde_json::{Value, json};
+
+use crate::http::query::Query;
+
+/// `meta.k8s.io/v1` Table over some objects of one kind.
+pub fn table(
+    kind: &Kind,
+    query: &Query,
+    objects: &[&Value],
+    resource_version: &str,
+    metadata: Option<Value>,
+) -> Value {
+    let include = query.get("includeObject").unwrap_or("Metadata");
+    let columns: Vec<Value> = kind
+        .columns
+        .iter()
+        .map(|c| {
+            json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
+        })
+        .collect();
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            // A bookmark has no cells worth reading, but a table needs its row.
+            let object_part = match include {
+                "None" => Value::Null,
+                "Object" => (*object).clone(),
+                _ => partial(object),
+            };
+            json!({"cells": kind.behaviour.row(object), "object": object_part})
+        })
+        .collect();
+    let metadata = metadata.unwrap_or_else(|| json!({"resourceVersion": resource_version}));
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata,
+        "columnDefinitions": columns,
+        "rows": rows,
+    })
+}
+
+/// `PartialObjectMetadata` of an object.
+pub fn partial(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta::metadata(object)})
+}

@@ -1,0 +1,126 @@
+//! Requests that end at a pod's node: logs, exec, attach, port-forward. The server checks, then passes bytes through.
+
+use ::http::Request;
+use api::meta;
+use api::status::ApiError;
+use serde_json::Value;
+
+use super::read;
+use crate::http::body::Body;
+use crate::http::query::percent_encode;
+use crate::http::respond::Answer;
+use crate::{ApiServer, Context};
+
+pub async fn connect(
+    server: &ApiServer,
+    context: Context,
+    request: Request<Body>,
+) -> Result<Answer, ApiError> {
+    let subresource = context.target.subresource.as_str();
+    if context.kind.kind == "Node" {
+        return node_proxy(server, &context, request).await;
+    }
+    let (_, pod) = read::find(server, &context).await?;
+    let name = meta::name(&pod);
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let place = format!("{}/{name}", meta::namespace(&pod));
+    let path = match subresource {
+        "portforward" => format!("/portForward/{place}?{}", node_query(&context, subresource)),
+        "log" => {
+            let container = container(&context, &pod)?;
+            format!("/containerLogs/{place}/{container}?{}", node_query(&context, subresource))
+        }
+        _ => {
+            let container = container(&context, &pod)?;
+            format!("/{subresource}/{place}/{container}?{}", node_query(&context, subresource))
+        }
+    };
+    let address = server.0.node_address(node).await?;
+    server.0.nodes.forward(address, &path, request).await
+}
+
+async fn node_proxy(
+    server: &ApiServer,
+    context: &Context,
+    request: Request<Body>,
+) -> Result<Answer, ApiError> {
+    let address = server.0.node_address(&context.target.name).await?;
+    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+    let path = format!("/{}{query}", context.target.rest);
+    server.0.nodes.forward(address, &path, request).await
+}
+
+/// The container that was named, or the only one, or the one that an annotation makes the default.
+fn container(context: &Context, pod: &Value) -> Result<String, ApiError> {
+    let names = |field: &str| -> Vec<&str> {
+        let list = pod["spec"][field].as_array();
+        list.into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+    };
+    let (all, name) = (names("containers"), meta::name(pod));
+    let given = context.query.get("container");
+    if let Some(given) = given {
+        let known =
+            ["containers", "initContainers", "ephemeralContainers"].iter().any(|f| names(f).contains(&given));
+        return match known {
+            true => Ok(given.to_owned()),
+            false => Err(ApiError::bad_request(format!("container {given} is not valid for pod {name}"))),
+        };
+    }
+    if let Some(default) =
+        meta::annotation(pod, "kubectl.kubernetes.io/default-container").filter(|d| all.contains(d))
+    {
+        return Ok(default.to_owned());
+    }
+    match (all.as_slice(), names("initContainers")) {
+        ([only], _) => Ok((*only).to_owned()),
+        (many, inits) => {
+            let mut text = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                many.join(" ")
+            );
+            if !inits.is_empty() {
+                text.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
+            }
+            Err(ApiError::bad_request(text))
+        }
+    }
+}
+
+/// The node's agent names some parameters otherwise than the API does.
+fn node_query(context: &Context, subresource: &str) -> String {
+    let query = &context.query;
+    let mut out: Vec<String> = Vec::new();
+    let mut add = |name: &str, value: &str| out.push(format!("{name}={}", percent_encode(value)));
+    match subresource {
+        "log" => {
+            for name in [
+                "follow",
+                "previous",
+                "timestamps",
+                "tailLines",
+                "limitBytes",
+                "sinceSeconds",
+                "sinceTime",
+                "stream",
+            ] {
+                if let Some(value) = query.get(name) {
+                    add(name, value);
+                }
+            }
+        }
+        "portforward" => query.all("ports").for_each(|port| add("port", port)),
+        _ => {
+            for (from, to) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+            {
+                if query.flag(from) {
+                    add(to, "1");
+                }
+            }
+            query.all("command").for_each(|word| add("command", word));
+        }
+    }
+    out.join("&")
+}

@@ -1,0 +1,135 @@
+//! `create`.
+
+use ::http::StatusCode;
+use api::kinds::{Errors, names};
+use api::meta;
+use api::status::ApiError;
+use serde_json::Value;
+use store::Expect;
+
+use super::{input, one, rejected};
+use crate::admission::{self, Operation};
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer};
+use crate::objects::Written;
+use crate::{ApiServer, Context};
+
+/// Tries at a name nobody has, for `generateName`.
+const NAME_TRIES: usize = 8;
+/// A generated name keeps at most this much of its prefix, and gets five letters more.
+const GENERATED_PREFIX_LIMIT: usize = 58;
+
+pub async fn create(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    let input = input::object(context, body).await?;
+    let object = create_object(server, context, input.value).await?;
+    Ok(respond::warn(one(context, StatusCode::CREATED, &object), &input.warnings))
+}
+
+/// Creates an object that has been decoded; field ownership goes to the context's manager unless it is set already.
+pub async fn create_object(server: &ApiServer, context: &Context, object: Value) -> Result<Value, ApiError> {
+    let kind = &context.kind;
+    let mut object = object;
+    place(context, &mut object)?;
+    if !meta::resource_version(&object).is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let applied = meta::metadata(&object).get("managedFields").cloned();
+    for field in [
+        "resourceVersion",
+        "uid",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+        "generation",
+    ] {
+        meta::unset(&mut object, field);
+    }
+    meta::set(&mut object, "creationTimestamp", base::time::rfc3339_seconds(base::time::now()));
+    meta::set(&mut object, "uid", base::id::uuid());
+    if kind.has_generation {
+        meta::set(&mut object, "generation", 1);
+    }
+    let generate = match (meta::name(&object), meta::text(&object, "generateName")) {
+        ("", prefix) if !prefix.is_empty() => {
+            Some(prefix.chars().take(GENERATED_PREFIX_LIMIT).collect::<String>())
+        }
+        _ => None,
+    };
+    for attempt in 0.. {
+        let mut candidate = object.clone();
+        if let Some(prefix) = &generate {
+            meta::set(&mut candidate, "name", format!("{prefix}{}", base::id::name_suffix(5)));
+        }
+        match store_new(server, context, candidate, applied.clone()).await {
+            Err(error)
+                if error.reason == "AlreadyExists" && generate.is_some() && attempt + 1 < NAME_TRIES => {}
+            done => return done,
+        }
+    }
+    unreachable!("the last try returns")
+}
+
+/// The namespace is the URL's, and so is the name where it has one.
+fn place(context: &Context, object: &mut Value) -> Result<(), ApiError> {
+    let target = &context.target;
+    if context.kind.namespaced {
+        let given = meta::namespace(object);
+        if !given.is_empty() && given != target.namespace {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        meta::set(object, "namespace", target.namespace.as_str());
+    } else if !meta::namespace(object).is_empty() {
+        return Err(ApiError::bad_request("namespace may not be set on objects that are not namespaced"));
+    }
+    if !target.name.is_empty() {
+        meta::set(object, "name", target.name.as_str());
+    }
+    Ok(())
+}
+
+async fn store_new(
+    server: &ApiServer,
+    context: &Context,
+    object: Value,
+    applied: Option<Value>,
+) -> Result<Value, ApiError> {
+    let kind = &context.kind;
+    let mut object = object;
+    admission::admit(server, context, &mut object, Operation::Create).await?;
+    let name = meta::name(&object).to_owned();
+    let mut errors = Errors::default();
+    names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
+    if !errors.0.is_empty() {
+        return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors.0));
+    }
+    if kind.has_status
+        && let Value::Object(map) = &mut object
+    {
+        map.remove("status");
+    }
+    let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
+    let taken = server.0.allocate(kind, &mut object, None)?;
+    match applied {
+        Some(applied) => meta::set(&mut object, "managedFields", applied),
+        None => super::update::own(context, None, &mut object, super::Writes::Main),
+    }
+    if context.dry_run() {
+        let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();
+        return match exists {
+            true => Err(ApiError::already_exists(&context.resource(), &name)),
+            false => Ok(object),
+        };
+    }
+    match server.0.objects.put(kind, &object, Expect::Absent).await? {
+        Written::At(revision) => {
+            taken.keep();
+            meta::set(&mut object, "resourceVersion", revision.to_string());
+            server.0.after_write(kind).await;
+            Ok(object)
+        }
+        Written::Lost => Err(ApiError::already_exists(&context.resource(), &name)),
+    }
+}

@@ -1,0 +1,224 @@
+//! `delete` and `deletecollection`: at once where nothing stands in the way, otherwise by marking the object and
+//! leaving the rest to those who hold its finalizers.
+
+use ::http::StatusCode;
+use api::meta;
+use api::status::ApiError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use serde_json::{Value, json};
+use store::{Entry, Expect};
+
+use super::list::{Filter, page};
+use super::update::is_finished;
+use super::{input, one};
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer};
+use crate::objects::Written;
+use crate::{ApiServer, Context};
+
+const TRIES: usize = 16;
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+async fn options(context: &Context, body: Body) -> Result<DeleteOptions, ApiError> {
+    let value = input::other(context, body).await?;
+    let mut options: DeleteOptions = serde_json::from_value(value)
+        .map_err(|e| ApiError::bad_request(format!("invalid DeleteOptions: {e}")))?;
+    let query = &context.query;
+    if let Some(seconds) = query.number("gracePeriodSeconds") {
+        options.grace_period_seconds.get_or_insert(seconds);
+    }
+    if let Some(policy) = query.get("propagationPolicy") {
+        options.propagation_policy.get_or_insert_with(|| policy.to_owned());
+    }
+    let policy = options.propagation_policy.as_deref();
+    if policy.is_some_and(|p| !matches!(p, "Background" | "Foreground" | "Orphan")) {
+        return Err(ApiError::bad_request(format!(
+            "invalid propagationPolicy {:?}",
+            policy.unwrap_or_default()
+        )));
+    }
+    Ok(options)
+}
+
+pub async fn delete(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    let options = options(context, body).await?;
+    let dry_run = context.dry_run() || options.dry_run.iter().flatten().any(|d| d == "All");
+    for _ in 0..TRIES {
+        let (entry, object) = super::read::find(server, context).await?;
+        match attempt(server, context, &options, &entry, object, dry_run).await? {
+            Some(Outcome::Removed(object)) => return Ok(removed(context, &object)),
+            Some(Outcome::Marked(object)) => return Ok(one(context, StatusCode::OK, &object)),
+            None => {}
+        }
+    }
+    Err(ApiError::modified(&context.resource(), &context.target.name))
+}
+
+enum Outcome {
+    Removed(Value),
+    /// It is on its way out.
+    Marked(Value),
+}
+
+/// Pods are answered with themselves, everything else with a Status, as clients know it.
+fn removed(context: &Context, object: &Value) -> Answer {
+    let kind = &context.kind;
+    if kind.kind == "Pod" && kind.group.is_empty() {
+        return one(context, StatusCode::OK, object);
+    }
+    let mut details = json!({"name": meta::name(object), "kind": &*kind.plural, "uid": meta::uid(object)});
+    if !kind.group.is_empty() {
+        details["group"] = kind.group.as_ref().into();
+    }
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+    respond::json(StatusCode::OK, &status)
+}
+
+async fn attempt(
+    server: &ApiServer,
+    context: &Context,
+    options: &DeleteOptions,
+    entry: &Entry,
+    old: Value,
+    dry_run: bool,
+) -> Result<Option<Outcome>, ApiError> {
+    let kind = &context.kind;
+    check_preconditions(context, options, &old)?;
+    if kind.kind == "Namespace"
+        && kind.group.is_empty()
+        && matches!(meta::name(&old), "default" | "kube-system" | "kube-public" | "kube-node-lease")
+    {
+        let why = "this namespace may not be deleted";
+        return Err(ApiError::forbidden(&context.resource(), meta::name(&old), why));
+    }
+    let mut object = old.clone();
+    mark(kind, options, &mut object);
+    if dry_run {
+        return Ok(Some(if is_finished(kind, &object) {
+            Outcome::Removed(object)
+        } else {
+            Outcome::Marked(object)
+        }));
+    }
+    if is_finished(kind, &object) {
+        return Ok(match server.0.objects.delete(&entry.key, entry.mod_revision).await? {
+            Written::At(revision) => {
+                meta::set(&mut object, "resourceVersion", revision.to_string());
+                server.0.released(kind, &object);
+                server.0.after_write(kind).await;
+                Some(Outcome::Removed(object))
+            }
+            Written::Lost => None,
+        });
+    }
+    if object == old {
+        return Ok(Some(Outcome::Marked(old)));
+    }
+    if kind.has_generation && !meta::is_deleting(&old) {
+        meta::set(&mut object, "generation", meta::generation(&old) + 1);
+    }
+    Ok(match server.0.objects.put(kind, &object, Expect::At(entry.mod_revision)).await? {
+        Written::At(revision) => {
+            meta::set(&mut object, "resourceVersion", revision.to_string());
+            server.0.after_write(kind).await;
+            Some(Outcome::Marked(object))
+        }
+        Written::Lost => None,
+    })
+}
+
+fn check_preconditions(context: &Context, options: &DeleteOptions, object: &Value) -> Result<(), ApiError> {
+    let Some(wanted) = &options.preconditions else { return Ok(()) };
+    let mismatch = |what: &str, wanted: &str, held: &str| {
+        let why =
+            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {held}");
+        Err(ApiError::conflict(&context.resource(), meta::name(object), &why))
+    };
+    match (&wanted.uid, &wanted.resource_version) {
+        (Some(uid), _) if uid != meta::uid(object) => mismatch("UID", uid, meta::uid(object)),
+        (_, Some(version)) if version != meta::resource_version(object) => {
+            mismatch("ResourceVersion", version, meta::resource_version(object))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Marks an object as being deleted: when, with how much grace, and who has to let go first.
+fn mark(kind: &api::kinds::Kind, options: &DeleteOptions, object: &mut Value) {
+    let grace = grace_seconds(kind, options, object);
+    let held = meta::metadata(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let was_deleting = meta::is_deleting(object);
+    // A later request may shorten the grace, never lengthen it.
+    if !was_deleting || held.is_some_and(|held| grace < held) {
+        let at = base::time::now()
+            .checked_add(jiff::SignedDuration::from_secs(grace))
+            .unwrap_or_else(|_| base::time::now());
+        meta::set(object, "deletionTimestamp", base::time::rfc3339_seconds(at));
+        meta::set(object, "deletionGracePeriodSeconds", grace);
+    }
+    let orphan =
+        options.orphan_dependents == Some(true) || options.propagation_policy.as_deref() == Some("Orphan");
+    let foreground = options.propagation_policy.as_deref() == Some("Foreground");
+    if (orphan || foreground) && !was_deleting {
+        let mut finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
+        finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
+        finalizers.push(if orphan { ORPHAN } else { FOREGROUND }.to_owned());
+        meta::set(object, "finalizers", finalizers);
+    }
+    if kind.kind == "Namespace" && kind.group.is_empty() {
+        object["status"]["phase"] = "Terminating".into();
+    }
+}
+
+/// Only a pod that an agent runs needs time.
+fn grace_seconds(kind: &api::kinds::Kind, options: &DeleteOptions, object: &Value) -> i64 {
+    if kind.kind != "Pod" || !kind.group.is_empty() {
+        return 0;
+    }
+    let text = |part: &str, field: &str| {
+        object.get(part).and_then(|p| p.get(field)).and_then(Value::as_str).unwrap_or_default()
+    };
+    let ended = matches!(text("status", "phase"), "Succeeded" | "Failed");
+    if text("spec", "nodeName").is_empty() || ended {
+        return 0;
+    }
+    let own = object.get("spec").and_then(|s| s.get("terminationGracePeriodSeconds")).and_then(Value::as_i64);
+    options.grace_period_seconds.or(own).unwrap_or(30).max(0)
+}
+
+pub async fn delete_collection(
+    server: &ApiServer,
+    context: &Context,
+    body: Body,
+) -> Result<Answer, ApiError> {
+    let options = options(context, body).await?;
+    let filter = Filter::parse(context)?;
+    let page = page(server, context, &filter).await?;
+    let dry_run = context.dry_run();
+    let mut items = Vec::new();
+    for listed in page.entries {
+        let mut entry = Some(listed);
+        // Each object on its own: one that changes meanwhile is read again.
+        for _ in 0..TRIES {
+            let Some(current) = entry else { break };
+            let object = server.0.objects.decode(&current)?;
+            let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+            match attempt(server, context, &options, &current, object, dry_run).await {
+                Ok(Some(Outcome::Removed(object) | Outcome::Marked(object))) => {
+                    items.push(object);
+                    break;
+                }
+                Ok(None) => {
+                    entry = server.0.objects.get(&context.kind, &namespace, &name).await?.map(|(e, _)| e)
+                }
+                Err(error) if error.reason == "Forbidden" => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let kind = &context.kind;
+    let list = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind,
+        "metadata": {"resourceVersion": page.revision.to_string()}, "items": items});
+    Ok(respond::json(StatusCode::OK, &list))
+}

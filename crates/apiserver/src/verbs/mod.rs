@@ -1,0 +1,115 @@
+//! The verbs, each once for all kinds. A kind supplies data and pure functions; what happens to an object, and in
+//! which order, is here.
+
+mod connect;
+mod create;
+mod delete;
+mod input;
+mod list;
+mod patch;
+mod pods;
+mod read;
+mod reviews;
+mod scale;
+mod update;
+mod watch;
+
+use ::http::{Request, StatusCode};
+use api::kinds::{Kind, Rejection};
+use api::meta;
+use api::status::ApiError;
+use serde_json::Value;
+
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer, Form};
+use crate::{ApiServer, Context, table};
+
+pub use create::create_object;
+pub use update::Writes;
+
+/// Sends a request to its verb.
+pub async fn dispatch(
+    server: &ApiServer,
+    context: Context,
+    request: Request<Body>,
+) -> Result<Answer, ApiError> {
+    let target = &context.target;
+    if target.subresource.is_empty() {
+        if !context.kind.verbs.contains(&target.verb) {
+            return Err(ApiError::method_not_allowed(&context.resource(), target.verb));
+        }
+        if context.kind.namespaced
+            && target.namespace.is_empty()
+            && !matches!(target.verb, "list" | "watch" | "deletecollection")
+        {
+            return Err(ApiError::no_such_path());
+        }
+        if context.kind.is_virtual() {
+            return reviews::answer(server, context, request.into_body()).await;
+        }
+        return match target.verb {
+            "get" => read::get(server, &context).await,
+            "list" => list::list(server, &context).await,
+            "watch" => watch::watch(server, &context).await,
+            "create" => create::create(server, &context, request.into_body()).await,
+            "update" => update::update(server, &context, request.into_body(), Writes::Main).await,
+            "patch" => patch::patch(server, &context, request.into_body(), Writes::Main).await,
+            "delete" => delete::delete(server, &context, request.into_body()).await,
+            "deletecollection" => delete::delete_collection(server, &context, request.into_body()).await,
+            _ => Err(ApiError::method_not_allowed(&context.resource(), target.verb)),
+        };
+    }
+    subresource(server, context, request).await
+}
+
+async fn subresource(
+    server: &ApiServer,
+    context: Context,
+    request: Request<Body>,
+) -> Result<Answer, ApiError> {
+    let target = &context.target;
+    let known = context.kind.subresource(&target.subresource).ok_or_else(ApiError::no_such_path)?;
+    let connects = matches!(known.name, "exec" | "attach" | "portforward" | "proxy");
+    if !connects && !known.verbs.contains(&target.verb) {
+        return Err(ApiError::method_not_allowed(&context.resource(), target.verb));
+    }
+    match (known.name, target.verb) {
+        ("status", "get") => read::get(server, &context).await,
+        ("status", "update") => update::update(server, &context, request.into_body(), Writes::Status).await,
+        ("status", "patch") => patch::patch(server, &context, request.into_body(), Writes::Status).await,
+        ("finalize", _) => update::update(server, &context, request.into_body(), Writes::Finalize).await,
+        ("scale", "get") => scale::get(server, &context).await,
+        ("scale", "update") => scale::update(server, &context, request.into_body()).await,
+        ("scale", "patch") => scale::patch(server, &context, request.into_body()).await,
+        ("binding", _) => pods::bind(server, &context, request.into_body()).await,
+        ("eviction", _) => pods::evict(server, &context, request.into_body()).await,
+        ("token", _) => reviews::token_request(server, &context, request.into_body()).await,
+        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
+            connect::connect(server, context, request).await
+        }
+        _ => Err(ApiError::no_such_path()),
+    }
+}
+
+/// What a kind's refusal means to the client.
+fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiError {
+    match rejection {
+        Rejection::Decode(detail) => ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {detail}",
+            kind.kind, kind.version, kind.kind
+        )),
+        Rejection::Fields(errors) => ApiError::invalid(&kind.group, &kind.kind, name, &errors),
+    }
+}
+
+/// One object in the form asked for.
+fn one(context: &Context, code: StatusCode, object: &Value) -> Answer {
+    match context.form {
+        Form::Table => respond::json(
+            code,
+            &table::table(&context.kind, &context.query, &[object], meta::resource_version(object), None),
+        ),
+        Form::Metadata => respond::json(code, &table::partial(object)),
+        form => respond::object(code, form, object),
+    }
+}

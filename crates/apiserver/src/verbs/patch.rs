@@ -1,0 +1,193 @@
+//! `patch`: the four kinds of patches, each made into a whole object and stored as an update is.
+
+use ::http::StatusCode;
+use api::apply::{ApplyError, Writer, managed};
+use api::meta;
+use api::patch;
+use api::schema::decode;
+use api::status::ApiError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::update::{Ownership, Writes, change, reset_fields};
+use super::{input, one};
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer};
+use crate::{ApiServer, Context};
+
+/// How a patch is to be read.
+pub enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+    Apply(Value),
+}
+
+impl Patch {
+    pub async fn read(context: &Context, body: Body) -> Result<(Self, Vec<String>), ApiError> {
+        let bytes = input::bytes(body).await?;
+        let content_type =
+            input::content_type(context).split(';').next().unwrap_or_default().trim().to_owned();
+        let yaml = content_type == "application/apply-patch+yaml";
+        let decoded = if yaml { decode::parse_yaml(&bytes) } else { decode::parse_json(&bytes) };
+        let decoded = decoded.map_err(input::decode_error)?;
+        let duplicates = decoded.duplicates.iter().map(ToString::to_string).collect();
+        let patch = match content_type.as_str() {
+            "application/json-patch+json" => Self::Json(decoded.value),
+            "application/merge-patch+json" => Self::Merge(decoded.value),
+            "application/strategic-merge-patch+json" => Self::Strategic(decoded.value),
+            "application/apply-patch+yaml" => Self::Apply(decoded.value),
+            _ => {
+                return Err(ApiError::unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, \
+                     application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json",
+                ));
+            }
+        };
+        Ok((patch, duplicates))
+    }
+
+    /// The object that the patch makes of `old`.
+    pub fn applied(&self, context: &Context, old: &Value) -> Result<Value, ApiError> {
+        let kind = &context.kind;
+        match self {
+            Self::Json(patch) => patch::json(old, patch).map_err(|e| patch_error(context, &e)),
+            Self::Merge(patch) => Ok(patch::merge(old, patch)),
+            Self::Strategic(patch) => {
+                let schema = api::schema::of_kind(&kind.group, &kind.version, &kind.kind)
+                    .filter(|_| kind.custom.is_none());
+                let schema = schema.ok_or_else(|| {
+                    ApiError::unsupported_media_type(
+                        "strategic merge patch is not supported for custom resources; use merge or apply",
+                    )
+                })?;
+                patch::strategic::apply(old, patch, &schema).map_err(|e| patch_error(context, &e))
+            }
+            Self::Apply(_) => Err(ApiError::bad_request("server-side apply is not a patch of a part")),
+        }
+    }
+}
+
+fn patch_error(context: &Context, error: &patch::PatchError) -> ApiError {
+    match error {
+        patch::PatchError::TooManyOperations(_) => ApiError::too_large(error.to_string()),
+        patch::PatchError::JsonPatch(_) => {
+            let kind = &context.kind;
+            let mut invalid = ApiError::invalid(&kind.group, &kind.kind, &context.target.name, &[]);
+            invalid.message = error.to_string();
+            invalid
+        }
+        _ => ApiError::bad_request(error.to_string()),
+    }
+}
+
+pub async fn patch(
+    server: &ApiServer,
+    context: &Context,
+    body: Body,
+    writes: Writes,
+) -> Result<Answer, ApiError> {
+    let (patch, duplicates) = Patch::read(context, body).await?;
+    if let Patch::Apply(config) = patch {
+        return apply(server, context, config, duplicates, writes).await;
+    }
+    let warnings = Mutex::new(Vec::new());
+    let edit = |old: &Value| {
+        let mut new = patch.applied(context, old)?;
+        *warnings.lock() = input::check_fields(context, &mut new, duplicates.clone())?;
+        Ok(new)
+    };
+    let changed = change(server, context, writes, Ownership::Take, edit).await?;
+    Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &warnings.into_inner()))
+}
+
+async fn apply(
+    server: &ApiServer,
+    context: &Context,
+    config: Value,
+    duplicates: Vec<String>,
+    writes: Writes,
+) -> Result<Answer, ApiError> {
+    let kind = &context.kind;
+    let manager = context.query.get("fieldManager").ok_or_else(|| {
+        let errors = [api::status::FieldError::required("fieldManager", "is required for apply patch")];
+        let mut error = ApiError::invalid("meta.k8s.io", "PatchOptions", "", &errors);
+        error.message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch".into();
+        error
+    })?;
+    let mut config = config;
+    if !config.is_object() {
+        return Err(ApiError::bad_request("the applied configuration is not an object"));
+    }
+    let api_version = config.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if api_version != kind.api_version() {
+        return Err(ApiError::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {api_version}, expected: {}",
+            kind.api_version()
+        )));
+    }
+    let given = meta::name(&config);
+    if !given.is_empty() && given != context.target.name {
+        return Err(ApiError::bad_request(format!("name in URL does not match name in metadata: {given}")));
+    }
+    if meta::metadata(&config).contains_key("managedFields") {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let warnings = input::check_fields(context, &mut config, duplicates)?;
+    meta::set(&mut config, "name", context.target.name.as_str());
+    if kind.namespaced {
+        meta::set(&mut config, "namespace", context.target.namespace.as_str());
+    }
+    let schema = input::schema_of(kind);
+    let now = base::time::rfc3339_seconds(base::time::now());
+    let force = context.query.flag("force");
+    let (api_version, reset) = (kind.api_version(), reset_fields(kind, writes));
+    let writer = Writer {
+        manager,
+        api_version: &api_version,
+        subresource: writes.subresource(),
+        time: &now,
+        schema: schema.as_ref(),
+        reset: reset.as_ref(),
+    };
+    let merged = |old: Option<&Value>| managed::apply(old, &config, &writer, force).map_err(apply_error);
+    let demanded = meta::resource_version(&config).to_owned();
+    let edit = |old: &Value| {
+        let mut new = merged(Some(old))?;
+        if demanded.is_empty() {
+            meta::set(&mut new, "resourceVersion", meta::resource_version(old));
+        }
+        Ok(new)
+    };
+    let answer = match change(server, context, writes, Ownership::Settled, edit).await {
+        Err(error)
+            if error.reason == "NotFound" && writes == Writes::Main && meta::uid(&config).is_empty() =>
+        {
+            if !demanded.is_empty() {
+                return Err(error);
+            }
+            server.0.authorize_create(context).await?;
+            match super::create_object(server, context, merged(None)?).await {
+                Err(error) if error.reason == "AlreadyExists" => {
+                    // Somebody created it in between: apply to that.
+                    let object = change(server, context, writes, Ownership::Settled, edit).await?.object();
+                    one(context, StatusCode::OK, &object)
+                }
+                created => one(context, StatusCode::CREATED, &created?),
+            }
+        }
+        changed => one(context, StatusCode::OK, &changed?.object()),
+    };
+    Ok(respond::warn(answer, &warnings))
+}
+
+fn apply_error(error: ApplyError) -> ApiError {
+    let ApplyError::Conflicts(conflicts) = &error else { return ApiError::bad_request(error.to_string()) };
+    let causes = conflicts.0.iter().map(|conflict| StatusCause {
+        reason: Some("FieldManagerConflict".into()),
+        message: Some(conflict.message()),
+        field: Some(conflict.field.clone()),
+    });
+    ApiError::apply_conflict(conflicts.to_string(), causes.collect())
+}

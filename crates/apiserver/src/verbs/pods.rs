@@ -1,0 +1,82 @@
+//! What pods alone have: being bound to a node, and being evicted.
+
+use ::http::StatusCode;
+use api::meta;
+use api::status::ApiError;
+use k8s_openapi::api::core::v1::Binding;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde_json::{Value, json};
+
+use super::delete;
+use super::input;
+use super::update::{Ownership, Writes, change};
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer};
+use crate::{ApiServer, Context};
+
+fn success(code: StatusCode) -> Answer {
+    respond::json(
+        code,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16()}),
+    )
+}
+
+/// Sets `spec.nodeName` and the PodScheduled condition, once.
+pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    let value = input::other(context, body).await?;
+    let binding: Binding =
+        serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("invalid Binding: {e}")))?;
+    let node = binding.target.name.unwrap_or_default();
+    if node.is_empty() {
+        return Err(ApiError::bad_request("target.name: Required value"));
+    }
+    change(server, context, Writes::Main, Ownership::Take, |old| {
+        let refuse = |why: String| Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
+        if let Some(held) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+            return refuse(format!("pod {} is already assigned to node {held:?}", meta::name(old)));
+        }
+        if meta::is_deleting(old) {
+            return refuse(format!("pod {} is being deleted, cannot be assigned to a host", meta::name(old)));
+        }
+        let mut new = old.clone();
+        new["spec"]["nodeName"] = node.as_str().into();
+        Ok(new)
+    })
+    .await?;
+    change(server, context, Writes::Status, Ownership::Take, |old| {
+        let mut new = old.clone();
+        let now = base::time::rfc3339_seconds(base::time::now());
+        let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+        let mut conditions = new["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|c| c["type"] != "PodScheduled");
+        conditions.push(scheduled);
+        new["status"]["conditions"] = Value::Array(conditions);
+        Ok(new)
+    })
+    .await?;
+    Ok(success(StatusCode::CREATED))
+}
+
+/// Deletes a pod if every budget that covers it allows one disruption more.
+pub async fn evict(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    let eviction = input::other(context, body).await?;
+    let found = server.0.objects.get(&context.kind, &context.target.namespace, &context.target.name).await?;
+    let (_, pod) = found.ok_or_else(|| ApiError::not_found(&context.resource(), &context.target.name))?;
+    let kinds = server.0.catalog.snapshot();
+    if let Some(kind) = kinds.by_kind("policy", "PodDisruptionBudget") {
+        let budgets: Vec<PodDisruptionBudget> = server.0.objects.all(kind).await?;
+        let labels = meta::pairs(&pod, "labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        for budget in budgets {
+            let here = budget.metadata.namespace.as_deref() == Some(meta::namespace(&pod));
+            let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+            let covers = api::selector::Selector::from_optional(selector).is_ok_and(|s| s.matches(&labels));
+            if here && covers && budget.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0) < 1 {
+                let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+                return Err(ApiError::too_many_requests(why, 10));
+            }
+        }
+    }
+    let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
+    delete::delete(server, context, crate::http::body::full(options.to_string())).await?;
+    Ok(success(StatusCode::CREATED))
+}

@@ -1,0 +1,31 @@
+//! `get`.
+
+use ::http::StatusCode;
+use api::status::ApiError;
+use serde_json::Value;
+use store::Entry;
+
+use super::one;
+use crate::http::respond::Answer;
+use crate::{ApiServer, Context};
+
+/// The object that a request names.
+pub async fn find(server: &ApiServer, context: &Context) -> Result<(Entry, Value), ApiError> {
+    let target = &context.target;
+    let found = server.0.objects.get(&context.kind, &target.namespace, &target.name).await?;
+    let (entry, mut object) = found.ok_or_else(|| ApiError::not_found(&context.resource(), &target.name))?;
+    set_version(&context.kind, &mut object);
+    Ok((entry, object))
+}
+
+/// Custom resources are stored in one version and served in all.
+pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
+    if let (Some(_), Value::Object(map)) = (&kind.custom, object) {
+        map.insert("apiVersion".into(), kind.api_version().into());
+    }
+}
+
+pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
+    let (_, object) = find(server, context).await?;
+    Ok(one(context, StatusCode::OK, &object))
+}

@@ -1,0 +1,274 @@
+//! Questions about identity and rights, and tokens on request: answered at once, never stored.
+
+use ::http::StatusCode;
+use api::meta;
+use api::status::ApiError;
+use k8s_openapi::api::authentication::v1::{
+    SelfSubjectReviewStatus, TokenRequest, TokenRequestStatus, TokenReview, TokenReviewStatus, UserInfo,
+};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceRule, ResourceAttributes, ResourceRule, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::input;
+use crate::auth::rbac::Attributes;
+use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
+use crate::auth::{AUTHENTICATED, Identity, MASTERS};
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer};
+use crate::{ApiServer, Context, Server};
+
+const TOKEN_MIN_SECONDS: i64 = 600;
+const TOKEN_DEFAULT_SECONDS: i64 = 3600;
+const TOKEN_MAX_SECONDS: i64 = 24 * 3600 * 365;
+
+pub async fn answer(server: &ApiServer, context: Context, body: Body) -> Result<Answer, ApiError> {
+    let input = input::object(&context, body).await?;
+    let mut review = input.value;
+    let status = match &*context.kind.kind {
+        "SelfSubjectReview" => {
+            to_value(&SelfSubjectReviewStatus { user_info: Some(user_info(&context.who)) })
+        }
+        "TokenReview" => to_value(&token_review(server, &review).await),
+        "SelfSubjectRulesReview" => {
+            let namespace = review["spec"]["namespace"].as_str().unwrap_or_default().to_owned();
+            to_value(&rules_review(server, &context.who, &namespace).await?)
+        }
+        "SelfSubjectAccessReview" => to_value(&verdict(server, &context.who, &review["spec"]).await?),
+        _ => {
+            let spec = &review["spec"];
+            let list = |field: &str| -> Vec<String> {
+                spec[field]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
+            };
+            let user = spec["user"].as_str().unwrap_or_default();
+            if user.is_empty() && list("groups").is_empty() {
+                return Err(ApiError::bad_request(
+                    "spec.user: Invalid value: \"\": at least one of user or group must be specified",
+                ));
+            }
+            let who = Identity { username: user.into(), groups: list("groups"), ..Default::default() };
+            to_value(&verdict(server, &who, spec).await?)
+        }
+    };
+    review["status"] = status;
+    if !meta::metadata(&review).contains_key("creationTimestamp") {
+        meta::set(&mut review, "creationTimestamp", Value::Null);
+    }
+    Ok(respond::object(StatusCode::CREATED, context.form, &review))
+}
+
+fn to_value(status: &impl Serialize) -> Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+fn user_info(who: &Identity) -> UserInfo {
+    UserInfo {
+        username: Some(who.username.clone()),
+        uid: Some(who.uid.clone()).filter(|u| !u.is_empty()),
+        groups: Some(who.groups.clone()),
+        extra: Some(who.extra.clone()).filter(|e| !e.is_empty()),
+    }
+}
+
+async fn verdict(
+    server: &ApiServer,
+    who: &Identity,
+    spec: &Value,
+) -> Result<SubjectAccessReviewStatus, ApiError> {
+    let mut what = Attributes::default();
+    if let Ok(resource) = serde_json::from_value::<ResourceAttributes>(spec["resourceAttributes"].clone()) {
+        let text = |t: Option<String>| t.unwrap_or_default();
+        what = Attributes {
+            verb: text(resource.verb),
+            resource: text(resource.resource),
+            subresource: text(resource.subresource),
+            group: text(resource.group),
+            namespace: text(resource.namespace),
+            name: text(resource.name),
+            path: String::new(),
+        };
+    } else if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
+        let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default();
+        what = Attributes { verb: verb.into(), path: path.into(), ..Default::default() };
+    }
+    let allowed = who.is_in(MASTERS) || server.0.rbac().await?.allows(who, &what);
+    Ok(SubjectAccessReviewStatus { allowed, ..Default::default() })
+}
+
+async fn rules_review(
+    server: &ApiServer,
+    who: &Identity,
+    namespace: &str,
+) -> Result<SubjectRulesReviewStatus, ApiError> {
+    let rbac = server.0.rbac().await?;
+    let mut status = SubjectRulesReviewStatus::default();
+    let all = || Some(vec!["*".to_owned()]);
+    if who.is_in(MASTERS) {
+        status.resource_rules.push(ResourceRule {
+            api_groups: all(),
+            resources: all(),
+            verbs: vec!["*".into()],
+            resource_names: None,
+        });
+        status.non_resource_rules.push(NonResourceRule { non_resource_urls: all(), verbs: vec!["*".into()] });
+    }
+    for rule in rbac.rules_of(who, namespace) {
+        let (verbs, urls) = (rule.verbs.clone(), rule.non_resource_urls.clone());
+        match urls.filter(|u| !u.is_empty()) {
+            Some(urls) => {
+                status.non_resource_rules.push(NonResourceRule { non_resource_urls: Some(urls), verbs })
+            }
+            None => status.resource_rules.push(ResourceRule {
+                api_groups: rule.api_groups.clone(),
+                resources: rule.resources.clone(),
+                resource_names: rule.resource_names.clone(),
+                verbs,
+            }),
+        }
+    }
+    Ok(status)
+}
+
+async fn token_review(server: &ApiServer, review: &Value) -> TokenReviewStatus {
+    let review: TokenReview = serde_json::from_value(review.clone()).unwrap_or_default();
+    let wanted =
+        review.spec.audiences.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
+    let audiences: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    match server.0.token_identity(&review.spec.token, &audiences).await {
+        Some(who) => TokenReviewStatus {
+            authenticated: Some(true),
+            user: Some(user_info(&who)),
+            audiences: Some(wanted),
+            error: None,
+        },
+        None => TokenReviewStatus { error: Some("the token is not valid".into()), ..Default::default() },
+    }
+}
+
+impl Server {
+    /// Who a token stands for, if it holds and everything it is bound to is still there.
+    pub(crate) async fn token_identity(&self, token: &str, audiences: &[&str]) -> Option<Identity> {
+        let claims = match self.signer.verify(token, audiences, base::time::now().as_second()) {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::debug!(%error, "refused a token");
+                return None;
+            }
+        };
+        let Bound { namespace, serviceaccount: account, pod, .. } = &claims.kubernetes;
+        self.still_there("serviceaccounts", namespace, account).await?;
+        let mut who = Identity {
+            username: format!("system:serviceaccount:{namespace}:{}", account.name),
+            uid: account.uid.clone(),
+            groups: vec![
+                "system:serviceaccounts".into(),
+                format!("system:serviceaccounts:{namespace}"),
+                AUTHENTICATED.into(),
+            ],
+            ..Default::default()
+        };
+        if let Some(pod) = pod {
+            self.still_there("pods", namespace, pod).await?;
+            who.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![pod.name.clone()]);
+            who.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![pod.uid.clone()]);
+        }
+        Some(who)
+    }
+
+    /// Whether what a token is bound to is the object that has its name now.
+    async fn still_there(&self, plural: &str, namespace: &str, wanted: &Reference) -> Option<()> {
+        let kinds = self.catalog.snapshot();
+        let kind = kinds.find("", "v1", plural)?;
+        let (_, object) = self.objects.get(kind, namespace, &wanted.name).await.ok()??;
+        (meta::uid(&object) == wanted.uid).then_some(())
+    }
+}
+
+/// `serviceaccounts/token`.
+pub async fn token_request(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    let value = input::other(context, body).await?;
+    let request: TokenRequest = serde_json::from_value(value.clone())
+        .map_err(|e| ApiError::bad_request(format!("invalid TokenRequest: {e}")))?;
+    let spec = request.spec.unwrap_or_default();
+    let (_, account) = super::read::find(server, context).await?;
+    let namespace = context.target.namespace.clone();
+    let mut bound = Bound {
+        namespace: namespace.clone(),
+        serviceaccount: Reference { name: meta::name(&account).into(), uid: meta::uid(&account).into() },
+        ..Default::default()
+    };
+    if let Some(object) = &spec.bound_object_ref {
+        bound.pod = Some(bound_pod(server, context, &namespace, object, meta::name(&account)).await?);
+    }
+    let seconds = spec.expiration_seconds.unwrap_or(TOKEN_DEFAULT_SECONDS);
+    if !(TOKEN_MIN_SECONDS..=TOKEN_MAX_SECONDS).contains(&seconds) {
+        let detail = "may not specify a duration less than 10 minutes";
+        let errors = [api::status::FieldError::invalid("spec.expirationSeconds", seconds, detail)];
+        return Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &errors));
+    }
+    let now = base::time::now().as_second();
+    let audiences = spec.audiences.filter(|a| !a.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
+    let claims = Claims {
+        iss: ISSUER.into(),
+        sub: format!("system:serviceaccount:{namespace}:{}", meta::name(&account)),
+        aud: audiences.clone(),
+        exp: now + seconds,
+        iat: now,
+        nbf: now,
+        jti: base::id::uuid(),
+        kubernetes: bound,
+    };
+    let token = server.0.signer.sign(&claims).map_err(ApiError::internal)?;
+    let expires = jiff::Timestamp::from_second(now + seconds).unwrap_or_default();
+    let status = TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(expires)) };
+    let mut answer = value;
+    answer["kind"] = "TokenRequest".into();
+    answer["apiVersion"] = "authentication.k8s.io/v1".into();
+    answer["metadata"] =
+        json!({"name": context.target.name, "namespace": namespace, "creationTimestamp": null});
+    answer["spec"]["audiences"] = json!(audiences);
+    answer["spec"]["expirationSeconds"] = seconds.into();
+    answer["status"] = to_value(&status);
+    Ok(respond::json(StatusCode::CREATED, &answer))
+}
+
+async fn bound_pod(
+    server: &ApiServer,
+    context: &Context,
+    namespace: &str,
+    object: &k8s_openapi::api::authentication::v1::BoundObjectReference,
+    account: &str,
+) -> Result<Reference, ApiError> {
+    let name = object.name.clone().unwrap_or_default();
+    let kind = object.kind.as_deref().unwrap_or_default();
+    if kind != "Pod" {
+        return Err(ApiError::bad_request(format!("cannot bind token to object of type {kind:?}")));
+    }
+    let kinds = server.0.catalog.snapshot();
+    let pods = kinds.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+    let found = server.0.objects.get(pods, namespace, &name).await?;
+    let (_, pod) = found.ok_or_else(|| ApiError::not_found(&pods.resource(), &name))?;
+    let wanted = object.uid.as_deref().unwrap_or_default();
+    if !wanted.is_empty() && wanted != meta::uid(&pod) {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(ApiError::conflict(&pods.resource(), &name, &why));
+    }
+    if pod["spec"]["serviceAccountName"].as_str().unwrap_or("default") != account {
+        let why = format!(
+            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+        );
+        return Err(ApiError::forbidden(&context.resource(), account, &why));
+    }
+    Ok(Reference { name, uid: meta::uid(&pod).to_owned() })
+}

@@ -1,0 +1,336 @@
+//! `update`, and the one way by which any verb changes an object that exists.
+
+use ::http::StatusCode;
+use api::apply::{FieldSet, Writer, managed};
+use api::kinds::{Errors, names};
+use api::meta;
+use api::status::{ApiError, FieldError};
+use serde_json::{Map, Value};
+use store::{Entry, Expect};
+
+use super::read::set_version;
+use super::{input, one, rejected};
+use crate::admission::{self, Operation};
+use crate::http::body::Body;
+use crate::http::respond::{self, Answer};
+use crate::objects::Written;
+use crate::{ApiServer, Context};
+
+/// Tries at a change whose author did not say which version it was made from.
+const TRIES: usize = 16;
+
+/// Which part of an object a request may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// All but the status of kinds that have the subresource.
+    Main,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+}
+
+impl Writes {
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Main | Self::Finalize => "",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// What a change came to.
+pub enum Changed {
+    Stored(Value),
+    /// Nothing was different.
+    Same(Value),
+    /// The last finalizer of an object that was being deleted is gone, and so is the object.
+    Removed(Value),
+}
+
+impl Changed {
+    pub fn object(self) -> Value {
+        match self {
+            Self::Stored(object) | Self::Same(object) | Self::Removed(object) => object,
+        }
+    }
+}
+
+pub async fn update(
+    server: &ApiServer,
+    context: &Context,
+    body: Body,
+    writes: Writes,
+) -> Result<Answer, ApiError> {
+    let input = input::object(context, body).await?;
+    let given = meta::name(&input.value);
+    if given != context.target.name && !given.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            context.target.name
+        )));
+    }
+    let creates_when_absent = writes == Writes::Main
+        && matches!(
+            &*context.kind.kind,
+            "Lease"
+                | "Event"
+                | "ClusterRole"
+                | "ClusterRoleBinding"
+                | "Role"
+                | "RoleBinding"
+                | "EndpointSlice"
+        );
+    let value = input.value;
+    let changed = match change(server, context, writes, Ownership::Take, |_| Ok(value.clone())).await {
+        Err(error)
+            if error.reason == "NotFound"
+                && creates_when_absent
+                && meta::resource_version(&value).is_empty() =>
+        {
+            let created = super::create_object(server, context, value).await?;
+            return Ok(one(context, StatusCode::CREATED, &created));
+        }
+        changed => changed?,
+    };
+    Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &input.warnings))
+}
+
+/// Reads the object, has `edit` make the new one from it, and stores that; again from the start when somebody else
+/// was faster, unless the new object names the version it was made from.
+pub async fn change(
+    server: &ApiServer,
+    context: &Context,
+    writes: Writes,
+    ownership: Ownership,
+    edit: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Changed, ApiError> {
+    let target = &context.target;
+    for _ in 0..TRIES {
+        let (entry, old) = super::read::find(server, context).await?;
+        let new = edit(&old)?;
+        let version = meta::resource_version(&new).to_owned();
+        if !version.is_empty() && version != meta::resource_version(&old) {
+            return Err(ApiError::modified(&context.resource(), &target.name));
+        }
+        if let Some(changed) = attempt(server, context, (writes, ownership), &entry, old, new).await? {
+            return Ok(changed);
+        }
+    }
+    Err(ApiError::modified(&context.resource(), &target.name))
+}
+
+/// One try; `None` when somebody else was faster.
+async fn attempt(
+    server: &ApiServer,
+    context: &Context,
+    (writes, ownership): (Writes, Ownership),
+    entry: &Entry,
+    old: Value,
+    new: Value,
+) -> Result<Option<Changed>, ApiError> {
+    let kind = &context.kind;
+    let name = meta::name(&old).to_owned();
+    let mut new = settle(context, writes, &old, new)?;
+    if writes == Writes::Main {
+        admission::admit(server, context, &mut new, Operation::Update).await?;
+    }
+    let mut errors = Errors::default();
+    names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
+    check_finalizers(&new, &old, &mut errors);
+    if !errors.0.is_empty() {
+        return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors.0));
+    }
+    let mut new = match writes {
+        Writes::Main => kind.behaviour.update(new, &old),
+        Writes::Status => kind.behaviour.update_status(new, &old),
+        Writes::Finalize => Ok(new),
+    }
+    .map_err(|r| rejected(kind, &name, r))?;
+    set_version(kind, &mut new);
+    let taken = server.0.allocate(kind, &mut new, Some(&old))?;
+    if kind.has_generation && writes == Writes::Main && differs_beyond_status(&new, &old) {
+        meta::set(&mut new, "generation", meta::generation(&old) + 1);
+    }
+    if ownership == Ownership::Take {
+        own(context, Some(&old), &mut new, writes);
+    }
+    if same_but_for_times(&new, &old) {
+        return Ok(Some(Changed::Same(old)));
+    }
+    if context.dry_run() {
+        return Ok(Some(Changed::Stored(new)));
+    }
+    if is_finished(kind, &new) {
+        return Ok(match server.0.objects.delete(&entry.key, entry.mod_revision).await? {
+            Written::At(revision) => {
+                meta::set(&mut new, "resourceVersion", revision.to_string());
+                server.0.released(kind, &new);
+                server.0.after_write(kind).await;
+                Some(Changed::Removed(new))
+            }
+            Written::Lost => None,
+        });
+    }
+    Ok(match server.0.objects.put(kind, &new, Expect::At(entry.mod_revision)).await? {
+        Written::At(revision) => {
+            taken.keep();
+            server.0.gave_up(kind, &new, &old);
+            meta::set(&mut new, "resourceVersion", revision.to_string());
+            server.0.after_write(kind).await;
+            Some(Changed::Stored(new))
+        }
+        Written::Lost => None,
+    })
+}
+
+/// Puts together what is to be stored: the part the request may change from `new`, the rest from `old`.
+fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<Value, ApiError> {
+    let kind = &context.kind;
+    let (given, held) = (meta::uid(&new), meta::uid(old));
+    if !given.is_empty() && given != held {
+        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {held}");
+        return Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
+    }
+    let mut out = match writes {
+        Writes::Main => {
+            let mut out = new;
+            if kind.has_status
+                && let Value::Object(map) = &mut out
+            {
+                match old.get("status") {
+                    Some(status) => drop(map.insert("status".into(), status.clone())),
+                    None => drop(map.remove("status")),
+                }
+            }
+            out
+        }
+        Writes::Status => {
+            let mut out = old.clone();
+            if let Value::Object(map) = &mut out {
+                match new.get("status") {
+                    Some(status) => drop(map.insert("status".into(), status.clone())),
+                    None => drop(map.remove("status")),
+                }
+            }
+            copy_field(&new, &mut out, "managedFields");
+            out
+        }
+        Writes::Finalize => {
+            let mut out = old.clone();
+            let finalizers = new.get("spec").and_then(|s| s.get("finalizers")).cloned().unwrap_or_default();
+            if let Value::Object(map) = &mut out {
+                let spec = map.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+                spec["finalizers"] = finalizers;
+            }
+            out
+        }
+    };
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+    ] {
+        copy_field(old, &mut out, field);
+    }
+    meta::unset(&mut out, "selfLink");
+    Ok(out)
+}
+
+fn copy_field(from: &Value, to: &mut Value, field: &str) {
+    match meta::metadata(from).get(field) {
+        Some(value) => meta::set(to, field, value.clone()),
+        None => meta::unset(to, field),
+    }
+}
+
+/// An object on its way out takes no new finalizers.
+fn check_finalizers(new: &Value, old: &Value, errors: &mut Errors) {
+    if !meta::is_deleting(old) {
+        return;
+    }
+    let before = meta::finalizers(old);
+    let added: Vec<&str> = meta::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
+    if !added.is_empty() {
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+        );
+        errors.push(FieldError::forbidden("metadata.finalizers", detail));
+    }
+}
+
+/// Whether an object that is being deleted has nothing left to wait for.
+pub fn is_finished(kind: &api::kinds::Kind, object: &Value) -> bool {
+    let grace = meta::metadata(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    let waits_for_agent = kind.kind == "Pod" && kind.group.is_empty() && grace > 0;
+    let own = object.get("spec").and_then(|s| s.get("finalizers")).and_then(Value::as_array);
+    let own = kind.kind == "Namespace" && own.is_some_and(|f| !f.is_empty());
+    meta::is_deleting(object) && meta::finalizers(object).is_empty() && !waits_for_agent && !own
+}
+
+/// Whether a change takes over what it changes, or comes with its ownership settled (server-side apply).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    Take,
+    Settled,
+}
+
+/// Records who owns the changed fields.
+pub fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
+    let schema = super::input::schema_of(&context.kind);
+    let reset = reset_fields(&context.kind, writes);
+    managed::update(
+        old,
+        new,
+        &Writer {
+            manager: &context.manager(),
+            api_version: &context.kind.api_version(),
+            subresource: writes.subresource(),
+            time: &base::time::rfc3339_seconds(base::time::now()),
+            schema: schema.as_ref(),
+            reset: reset.as_ref(),
+        },
+    );
+}
+
+/// What a request cannot set, and so cannot own: the status through the object, the rest through its status.
+pub fn reset_fields(kind: &api::kinds::Kind, writes: Writes) -> Option<FieldSet> {
+    let fields = match writes {
+        Writes::Main if kind.has_status => FieldSet::of(&["status"]),
+        Writes::Status => FieldSet::of(&["spec", "metadata"]),
+        Writes::Main | Writes::Finalize => return None,
+    };
+    Some(fields)
+}
+
+fn differs_beyond_status(new: &Value, old: &Value) -> bool {
+    let part = |v: &Value| -> Map<String, Value> {
+        let map = v.as_object().cloned().unwrap_or_default();
+        map.into_iter()
+            .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .collect()
+    };
+    part(new) != part(old)
+}
+
+/// Whether a write would change nothing but the time at which fields were last touched.
+fn same_but_for_times(new: &Value, old: &Value) -> bool {
+    let body = |v: &Value| {
+        let mut v = v.clone();
+        let fields = meta::metadata(&v).get("managedFields").cloned().unwrap_or_default();
+        meta::unset(&mut v, "managedFields");
+        meta::unset(&mut v, "resourceVersion");
+        let mut fields = fields;
+        for entry in fields.as_array_mut().into_iter().flatten() {
+            if let Value::Object(entry) = entry {
+                entry.remove("time");
+            }
+        }
+        (v, fields)
+    };
+    body(new) == body(old)
+}
