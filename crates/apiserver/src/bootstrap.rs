@@ -317,7 +317,7 @@ fn others(server: &ApiServer) -> Vec<(&'static str, Value)> {
         json!([{"addresses": [{"ip": ip}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
     let mut dns = object("v1", "Service", "kube-dns");
     let dns_ip = config.dns_address.to_string();
-    dns["metadata"]["labels"] = json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"});
+    dns["metadata"]["labels"] = json!({"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
     dns["spec"] = json!({"type": "ClusterIP", "clusterIP": dns_ip, "clusterIPs": [dns_ip], "ports": [
         {"name": "dns", "port": ports::DNS, "protocol": "UDP"}, {"name": "dns-tcp", "port": ports::DNS, "protocol": "TCP"}]});
     vec![

@@ -53,6 +53,20 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
+/// Standard base64 with padding, for the few places that must not know a whole encoding crate.
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().enumerate().fold(0_u32, |acc, (i, b)| acc | u32::from(*b) << (16 - 8 * i));
+        for i in 0..4 {
+            let digit = (group >> (18 - 6 * i)) as usize & 63;
+            out.push(if i <= chunk.len() { char::from(ALPHABET[digit]) } else { '=' });
+        }
+    }
+    out
+}
+
 /// SHA-256 in lower-case hexadecimal.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
@@ -75,6 +89,7 @@ mod tests {
     fn hashes_are_stable() {
         assert_eq!(fnv1a_32(b"a"), 0xe40c_292c);
         assert_eq!(sha256_hex(b"")[..8], *"e3b0c442");
+        assert_eq!(["", "f", "fo", "foo"].map(|t| base64(t.as_bytes())), ["", "Zg==", "Zm8=", "Zm9v"]);
         assert!(short_hash(b"template").bytes().all(|b| SUFFIX_ALPHABET.contains(&b)));
     }
 }

@@ -4,4 +4,5 @@
 pub mod backoff;
 pub mod constants;
 pub mod id;
+pub mod layout;
 pub mod time;

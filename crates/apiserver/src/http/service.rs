@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 
 use super::body::{Body, BoxError, boxed};

@@ -64,6 +64,7 @@ pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
     check_type(&context.kind, &mut value)?;
     let duplicates: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
     let warnings = check_fields(context, &mut value, duplicates)?;
+    canonicalize(&context.kind, &mut value);
     Ok(Input { value, warnings })
 }
 
@@ -139,6 +140,13 @@ pub fn check_fields(
         )));
     }
     schema.prune(value);
-    schema.canonicalize(value);
     Ok(if validation == Validation::Warn { problems } else { Vec::new() })
+}
+
+/// Gives a whole object the form its type writes. An applied configuration must stay as it was given: what it does not
+/// mention is not its manager's.
+pub fn canonicalize(kind: &Kind, value: &mut Value) {
+    if let Some(schema) = schema_of(kind) {
+        schema.canonicalize(value);
+    }
 }

@@ -96,6 +96,7 @@ pub async fn patch(
     let edit = |old: &Value| {
         let mut new = patch.applied(context, old)?;
         *warnings.lock() = input::check_fields(context, &mut new, duplicates.clone())?;
+        input::canonicalize(&context.kind, &mut new);
         Ok(new)
     };
     let changed = change(server, context, writes, Ownership::Take, edit).await?;

@@ -42,10 +42,9 @@ pub async fn watch(server: &ApiServer, context: &Context) -> Result<Answer, ApiE
     let version = query.get("resourceVersion").unwrap_or_default();
     let wants_initial = query.get("sendInitialEvents") == Some("true");
     let bookmarks = query.flag("allowWatchBookmarks");
-    let from: u64 =
-        version.parse().or(if version.is_empty() { Ok(0) } else { Err(()) }).map_err(|()| {
-            ApiError::bad_request(format!("Invalid value: {version:?}: invalid resource version"))
-        })?;
+    let from: u64 = version.parse().or(if version.is_empty() { Ok(0) } else { Err(()) }).map_err(|()| {
+        ApiError::bad_request(format!("Invalid value: {version:?}: invalid resource version"))
+    })?;
     let objects = &server.0.objects;
     let prefix = context.kind.key(&context.target.namespace, "");
     let mut ready = VecDeque::new();
