@@ -1,1 +1,52 @@
-//! placeholder
+//! The controllers of the control plane: one file (or folder) a controller, each a pure planner and a thin executor.
+//! They only read shared caches and write through the API; the driver in `client` runs, repeats and delays them.
+
+mod context;
+mod deployment;
+mod expectations;
+mod meta;
+mod percent;
+mod pod;
+mod replicaset;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use client::{Caches, Controller};
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+pub use context::Config;
+use context::Context;
+
+type Start = fn(&Context) -> Vec<Controller>;
+
+/// All there are. Adding one adds a line here.
+const TABLE: &[(&str, Start)] = &[
+    ("deployment", deployment::start),
+    ("replicaset", replicaset::start),
+];
+
+/// Runs all controllers until stopped.
+pub async fn run(caches: Caches, config: Config, stop: CancellationToken) {
+    let context = Context { caches, config: Arc::new(config) };
+    let mut running = Vec::new();
+    for (name, start) in TABLE {
+        tracing::debug!(controller = name, "starting");
+        running.extend(start(&context).into_iter().map(|controller| tokio::spawn(controller.run(stop.clone()))));
+    }
+    for ended in join_all(running).await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller ended badly");
+        }
+    }
+}
+
+/// What the API said, in its own words.
+fn message_of(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
