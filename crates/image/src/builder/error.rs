@@ -1,0 +1,45 @@
+//! Why a build failed, and at which line.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::ImageError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("failed to read {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the Dockerfile has no FROM: no build stage in current context")]
+    Empty,
+    #[error("target stage {0:?} could not be found")]
+    NoTarget(String),
+    #[error("dockerfile parse error on line {line}: {message}")]
+    Parse { line: usize, message: String },
+    #[error("dockerfile line {line}: {instruction}")]
+    Step { line: usize, instruction: String, source: StepError },
+    #[error(transparent)]
+    Image(ImageError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error("only ARG may come before the first FROM")]
+    BeforeFrom,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0:?}: not found in the build context (check .dockerignore)")]
+    NoSource(String),
+    #[error("process {command:?} did not complete successfully: exit code: {exit_code}")]
+    Command { command: String, exit_code: i32, output: String },
+    #[error("{operation}")]
+    Io { operation: String, source: io::Error },
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+impl StepError {
+    pub(super) fn io(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let operation = operation.into();
+        move |source| Self::Io { operation, source }
+    }
+}
