@@ -54,7 +54,7 @@ pub fn answer(records: &Records, reverse: &[Range], query: &Message, turn: usize
         };
         let alias = entry.cname.as_ref().filter(|_| question.query_type() != RecordType::CNAME);
         let Some(alias) = alias else {
-            add_data(&mut reply, &owner, entry, question.query_type(), records, turn);
+            add_data(&mut reply, &owner, &entry, question.query_type(), records, turn);
             break;
         };
         let Some(target) = name_of(alias) else { break };
@@ -127,9 +127,9 @@ fn add_srv(reply: &mut Message, owner: &Name, entry: &Entry, records: &Records) 
         let Some(target) = name_of(&srv.target) else { continue };
         let data = RData::SRV(SRV::new(0, share, srv.port, target.clone()));
         reply.add_answer(Record::from_rdata(owner.clone(), TTL_SECONDS, data));
-        let addresses = records.get(&srv.target).map(|e| e.a.as_slice()).unwrap_or_default();
+        let addresses = records.get(&srv.target).map(|e| e.a.clone()).unwrap_or_default();
         for address in addresses {
-            let record = Record::from_rdata(target.clone(), TTL_SECONDS, RData::A(A(*address)));
+            let record = Record::from_rdata(target.clone(), TTL_SECONDS, RData::A(A(address)));
             if !reply.additionals.contains(&record) {
                 reply.add_additional(record);
             }

@@ -1,5 +1,6 @@
 //! The snapshot answers come from.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,6 +27,8 @@ pub(super) struct Entry {
 pub struct Records {
     domain: String,
     names: HashMap<String, Entry>,
+    /// `a-b-c-d.<any>.<suffix>` is the address a.b.c.d.
+    echo: Option<String>,
 }
 
 impl Records {
@@ -33,7 +36,7 @@ impl Records {
     pub fn new(domain: &str) -> Self {
         let domain = normal(domain);
         let names = HashMap::from([(domain.clone(), Entry::default())]);
-        Self { domain, names }
+        Self { domain, names, echo: None }
     }
 
     pub fn domain(&self) -> &str {
@@ -86,6 +89,13 @@ impl Records {
         self.entry(name).txt.push(text.to_owned());
     }
 
+    /// From now on `a-b-c-d.<any label>.<suffix>` resolves to the address it spells.
+    pub fn echo_addresses_below(&mut self, suffix: &str) {
+        let suffix = normal(suffix);
+        self.names.entry(suffix.clone()).or_default();
+        self.echo = Some(suffix);
+    }
+
     /// The entry of a name, after making sure that its ancestors within the domain exist.
     fn entry(&mut self, name: &str) -> &mut Entry {
         let name = normal(name);
@@ -100,8 +110,15 @@ impl Records {
         self.names.entry(name).or_default()
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
-        self.names.get(name)
+    pub(super) fn get(&self, name: &str) -> Option<Cow<'_, Entry>> {
+        self.names.get(name).map(Cow::Borrowed).or_else(|| self.echoed(name).map(Cow::Owned))
+    }
+
+    fn echoed(&self, name: &str) -> Option<Entry> {
+        let front = name.strip_suffix(self.echo.as_deref()?)?.strip_suffix('.')?;
+        let Some((address, label)) = front.split_once('.') else { return Some(Entry::default()) };
+        let address = address.replace('-', ".").parse().ok()?;
+        (!label.contains('.')).then(|| Entry { a: vec![address], ..Entry::default() })
     }
 
     /// Whether `name` (normal form) is ours to answer.
@@ -150,6 +167,11 @@ mod tests {
         assert!(
             records.owns("x.cluster.local") && !records.owns("mycluster.local") && !records.owns("local")
         );
+        records.echo_addresses_below("pod.cluster.local");
+        let echoed = |name| records.get(name).map(|entry| entry.a.clone());
+        assert_eq!(echoed("10-42-0-9.ns.pod.cluster.local"), Some(vec![Ipv4Addr::new(10, 42, 0, 9)]));
+        assert_eq!(echoed("ns.pod.cluster.local"), Some(vec![]));
+        assert_eq!(echoed("x.ns.pod.cluster.local"), None);
         let name = reverse_name(IpAddr::from([10, 43, 0, 5]));
         assert_eq!(
             (name.as_str(), reversed(&name)),

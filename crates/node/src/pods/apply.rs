@@ -1,0 +1,421 @@
+//! What outcomes, probe reports and the runtime's news do to the record.
+
+use std::time::Duration;
+
+use container::runtime::{ContainerState, ContainerStatus, SandboxState};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+
+use super::directory::{ContainerEntry, PodEntry};
+use super::record::{
+    BACKOFF_RESET, Kind, Operation, PodRecord, RunRecord, SandboxPhase, Teardown, Waiting, after, keys, later,
+};
+use super::setup::{SetupError, Surroundings, sandbox_id};
+use super::start::{StartFailure, Used};
+use super::status::build_status;
+use super::worker::{Outcome, Worker};
+use crate::cluster::StatusError;
+use crate::logs::last_words;
+use crate::probes::{ProbeKind, ProbeNews, ProbeReport, Verdict};
+use crate::resources::find_container;
+use crate::security::pod_title;
+
+const CONFIG_RETRY: Duration = Duration::from_secs(20);
+const TELL_RETRY: Duration = Duration::from_secs(2);
+
+impl Worker {
+    pub(super) fn take_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::SetUp(result) => self.take_set_up(result),
+            Outcome::Started { name, attempt, used, result } => {
+                self.take_started(&name, attempt, used, result)
+            }
+            Outcome::Killed { name } => {
+                self.stale_runtime = true;
+                if let Some(container) = self.record.container_mut(&name)
+                    && !container.is_running()
+                {
+                    container.operation = None;
+                }
+                self.unstick(&name);
+            }
+            Outcome::SandboxStopped(Ok(())) => self.stale_runtime = true,
+            Outcome::SandboxStopped(Err(error)) => {
+                tracing::warn!(%error, pod = %self.key.name, "stop a pod's sandbox");
+                self.record.sandbox = SandboxPhase::Lost;
+                self.retry_later();
+            }
+            Outcome::TornDown(Ok(())) => self.record.teardown = Teardown::Done,
+            Outcome::TornDown(Err(error)) => {
+                tracing::warn!(%error, pod = %self.key.name, "take a pod down");
+                self.context.events.pod_event(
+                    &self.pod,
+                    "Warning",
+                    "FailedKillPod",
+                    &format!("error killing pod: {error}"),
+                );
+                self.record.teardown = Teardown::No;
+                self.retry_later();
+            }
+            Outcome::Finished(Ok(())) => self.record.teardown = Teardown::Finished,
+            Outcome::Finished(Err(error)) => {
+                tracing::warn!(%error, pod = %self.key.name, "tell the API that a pod is gone");
+                self.record.teardown = Teardown::Done;
+                self.retry_later();
+            }
+            Outcome::StatusWritten { status, result } => self.take_written(*status, result),
+            Outcome::VolumesRefreshed(result) => {
+                self.refreshing = false;
+                match result {
+                    Ok(volumes) => self.volumes = volumes,
+                    Err(error) => {
+                        // What is mounted stays as it was; the object may come back, and then we hear of it.
+                        self.context.events.pod_event(&self.pod, "Warning", error.reason(), &error.event());
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stop that ended without ending the container is tried again.
+    fn unstick(&mut self, name: &str) {
+        if let Some(container) = self.record.container_mut(name)
+            && let Some(Operation::Stopping { .. }) = container.operation
+        {
+            // The refresh that follows finds it running or not, and the plan goes on from there.
+            container.operation = None;
+        }
+    }
+
+    fn take_set_up(&mut self, result: Result<Surroundings, SetupError>) {
+        match result {
+            Ok(Surroundings { volumes, pod_ip }) => {
+                self.volumes = volumes;
+                self.record.pod_ip = Some(pod_ip);
+                self.record.sandbox = SandboxPhase::Ready;
+                self.record.set_up_not_before = None;
+                self.record.set_up_failures.reset();
+                self.stale_runtime = true;
+            }
+            Err(error) => {
+                let what = (error.reason(), error.event());
+                tracing::info!(%error, pod = %self.key.name, "set a pod up");
+                self.context.events.pod_event(&self.pod, "Warning", what.0, &what.1);
+                self.record.sandbox = SandboxPhase::Absent;
+                let delay = self.record.set_up_failures.next_delay();
+                self.record.set_up_not_before = Some(after(Timestamp::now(), delay));
+            }
+        }
+    }
+
+    fn take_started(
+        &mut self,
+        name: &str,
+        attempt: u32,
+        used: Option<Used>,
+        result: Result<(), StartFailure>,
+    ) {
+        self.stale_runtime = true;
+        let now = Timestamp::now();
+        let spec = self.pod.spec.clone();
+        let found = spec.as_ref().and_then(|spec| find_container(spec, name));
+        let backoff = self.crash_delay(name);
+        let Some(container) = self.record.container_mut(name) else { return };
+        container.operation = None;
+        container.image = used.or(container.image.take());
+        match result {
+            Ok(()) => {
+                container.waiting = None;
+                container.not_before = None;
+                container.image_failures.reset();
+                container.unhealthy = None;
+                let probed = |probe: fn(&k8s_openapi::api::core::v1::Container) -> bool| {
+                    found.as_ref().is_some_and(probe)
+                };
+                container.started = !probed(|c| c.startup_probe.is_some());
+                container.ready = container.started && !probed(|c| c.readiness_probe.is_some());
+            }
+            Err(StartFailure::Image(waiting)) => {
+                let delay = container.image_failures.next_delay();
+                container.not_before = Some(after(now, delay));
+                container.waiting = Some(waiting);
+                self.back_off_pulling(name);
+            }
+            Err(StartFailure::Config(waiting)) => {
+                container.not_before = Some(after(now, CONFIG_RETRY));
+                container.waiting = Some(waiting);
+            }
+            Err(StartFailure::Run(waiting)) => {
+                container.waiting = Some(waiting);
+                container.not_before = Some(after(now, backoff.max(Duration::from_secs(1))));
+                *self.crashes.entry(name.to_owned()).or_default() += 1;
+            }
+            Err(StartFailure::Hook(message)) => {
+                container.waiting = Some(Waiting::new("PostStartHookError", message));
+                container.not_before = Some(after(now, backoff));
+                *self.crashes.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        tracing::debug!(container = name, attempt, "start of a container settled");
+    }
+
+    /// A failed pull shows as `ErrImagePull` once; while it waits it is `ImagePullBackOff`.
+    fn back_off_pulling(&mut self, name: &str) {
+        let spec = self.pod.spec.as_ref();
+        let image =
+            spec.and_then(|spec| find_container(spec, name)).and_then(|c| c.image).unwrap_or_default();
+        let Some(container) = self.record.container_mut(name) else { return };
+        let Some(waiting) = &container.waiting else { return };
+        let message = format!("Back-off pulling image \"{image}\"");
+        let whole = format!("{message}: ErrImagePull: {}", waiting.message);
+        container.waiting = Some(Waiting::new("ImagePullBackOff", whole));
+        self.context.events.container_event(&self.pod, name, "Normal", "BackOff", &message);
+        self.context.events.container_event(&self.pod, name, "Warning", "Failed", "Error: ImagePullBackOff");
+    }
+
+    /// How long a container that ended now has to wait: not at all the first time.
+    fn crash_delay(&mut self, name: &str) -> Duration {
+        let crashes = self.crashes.get(name).copied().unwrap_or(0);
+        let Some(container) = self.record.container_mut(name) else { return Duration::ZERO };
+        if crashes == 0 { Duration::ZERO } else { container.crashes.next_delay() }
+    }
+
+    /// A watched object changed: what waited for it may be tried now.
+    pub(super) fn retry_waiting_for_objects(&mut self) {
+        for container in &mut self.record.containers {
+            let config = container.waiting.as_ref().is_some_and(|w| w.reason == "CreateContainerConfigError");
+            if config {
+                container.not_before = None;
+            }
+        }
+        self.record.set_up_not_before = None;
+    }
+
+    fn take_written(&mut self, status: PodStatus, result: Result<(), StatusError>) {
+        self.telling = false;
+        match result {
+            Ok(()) => self.told = Some(status),
+            Err(StatusError::Gone) => self.told = Some(status),
+            Err(error) => {
+                tracing::warn!(%error, pod = %self.key.name, "write a pod's status");
+                self.tell_not_before = Some(after(Timestamp::now(), TELL_RETRY));
+            }
+        }
+    }
+
+    pub(super) fn take_report(&mut self, report: ProbeReport) {
+        let pod = self.pod.clone();
+        let found = self.record.containers.iter_mut().find(|container| {
+            container.current.as_ref().is_some_and(|run| run.id == report.container_id && run.is_running())
+        });
+        let Some(container) = found else { return };
+        let (name, kind) = (container.name.clone(), report.kind);
+        let events = &self.context.events;
+        match report.news {
+            ProbeNews::Failed(output) => {
+                let message = format!("{} probe failed: {output}", kind.name());
+                events.container_event(&pod, &name, "Warning", "Unhealthy", &message);
+            }
+            ProbeNews::Errored(error) => {
+                let message = format!("{} probe errored and resulted in unknown state: {error}", kind.name());
+                events.container_event(&pod, &name, "Warning", "Unhealthy", &message);
+            }
+            ProbeNews::Verdict(verdict) => {
+                let success = verdict == Verdict::Success;
+                match (kind, success) {
+                    (ProbeKind::Readiness, ready) => container.ready = ready,
+                    (ProbeKind::Startup, true) => {
+                        container.started = true;
+                        let found = pod.spec.as_ref().and_then(|spec| find_container(spec, &name));
+                        container.ready = found.is_none_or(|c| c.readiness_probe.is_none());
+                    }
+                    (ProbeKind::Liveness, true) => {}
+                    (ProbeKind::Startup | ProbeKind::Liveness, false) => {
+                        let kind = kind.name().to_lowercase();
+                        container.unhealthy =
+                            Some(format!("Container {name} failed {kind} probe, will be restarted"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the runtime what became of the sandbox and its containers.
+    pub(super) async fn refresh(&mut self) {
+        if matches!(self.record.sandbox, SandboxPhase::Absent | SandboxPhase::Making) {
+            return;
+        }
+        let id = sandbox_id(&self.key.uid, self.record.sandbox_attempt);
+        if self.record.sandbox == SandboxPhase::Ready {
+            let lost = match self.context.runtime.pod_sandbox_status(&id).await {
+                Ok(status) => status.state != SandboxState::Ready,
+                Err(error) => error.is_not_found(),
+            };
+            if lost {
+                self.record.sandbox = SandboxPhase::Lost;
+            }
+        }
+        match self.context.runtime.list_containers(Some(&id)).await {
+            Ok(statuses) => self.take_statuses(&statuses),
+            Err(error) if error.is_not_found() => self.take_statuses(&[]),
+            Err(error) => {
+                tracing::warn!(%error, pod = %self.key.name, "list a pod's containers");
+                self.retry_later();
+            }
+        }
+    }
+
+    fn take_statuses(&mut self, statuses: &[ContainerStatus]) {
+        let before: Vec<(String, bool, Option<String>)> = self
+            .record
+            .containers
+            .iter()
+            .map(|c| (c.name.clone(), c.is_running(), c.current.as_ref().map(|run| run.id.clone())))
+            .collect();
+        let lost = self.record.sandbox == SandboxPhase::Lost;
+        take_runs(&mut self.record, statuses, lost);
+        for (name, was_running, old_id) in before {
+            let Some(container) = self.record.container_mut(&name) else { continue };
+            let Some(run) = container.current.clone() else { continue };
+            let ended = run.is_over() && (was_running || old_id.as_deref() != Some(&run.id));
+            if ended {
+                (container.started, container.ready, container.unhealthy) = (false, false, None);
+                if container.operation != Some(Operation::Starting) {
+                    container.operation = None;
+                    self.take_exit(&name, &run);
+                }
+            }
+        }
+    }
+
+    /// A run ended by itself or was killed: when may the next one begin?
+    fn take_exit(&mut self, name: &str, run: &RunRecord) {
+        if run.ran_for() >= BACKOFF_RESET {
+            self.crashes.remove(name);
+            if let Some(container) = self.record.container_mut(name) {
+                container.crashes.reset();
+            }
+        }
+        let restarts = self.record.ending.is_none()
+            && self
+                .record
+                .containers
+                .iter()
+                .find(|c| c.name == name)
+                .is_some_and(|c| self.record.will_restart(c));
+        if !restarts {
+            return;
+        }
+        let delay = self.crash_delay(name);
+        *self.crashes.entry(name.to_owned()).or_default() += 1;
+        let title = pod_title(&self.pod);
+        let Some(container) = self.record.container_mut(name) else { return };
+        if delay.is_zero() {
+            (container.waiting, container.not_before) = (None, None);
+            return;
+        }
+        let base = super::record::time_of(run.finished_at_ns).unwrap_or_else(Timestamp::now);
+        container.not_before = Some(after(base, delay));
+        let shown = go_duration(delay);
+        let message = format!("back-off {shown} restarting failed container={name} pod={title}");
+        container.waiting = Some(Waiting::new("CrashLoopBackOff", message));
+        let message = format!("Back-off restarting failed container {name} in pod {title}");
+        self.context.events.container_event(&self.pod, name, "Warning", "BackOff", &message);
+    }
+
+    pub(super) fn build_status(&self) -> PodStatus {
+        let told = self.told.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        build_status(&self.pod, &self.record, told, self.context.config.address, Timestamp::now())
+    }
+
+    /// Shows the pod to the node's server.
+    pub(super) fn publish(&self) {
+        let entry = |c: &super::record::ContainerRecord| ContainerEntry {
+            name: c.name.clone(),
+            id: c
+                .current
+                .as_ref()
+                .filter(|run| run.state != ContainerState::Created)
+                .map(|run| run.id.clone()),
+            attempt: c.current.as_ref().map_or(0, |run| run.attempt),
+            running: c.is_running(),
+            has_previous: c.previous.is_some(),
+            waiting: c.waiting.as_ref().map(|waiting| waiting.reason.clone()),
+        };
+        let mut pod = (*self.pod).clone();
+        if !self.settled {
+            pod.status = Some(self.build_status());
+        }
+        let entry = PodEntry {
+            pod: std::sync::Arc::new(pod),
+            log_dir: self.context.config.log_dir(&self.key.namespace, &self.key.name, &self.key.uid),
+            pod_ip: self.record.pod_ip,
+            network: self.network(),
+            containers: self.record.containers.iter().map(entry).collect(),
+        };
+        self.context.directory.put(&self.key.namespace, &self.key.name, entry);
+    }
+}
+
+/// Sets each container's newest run and the one before it. Where the sandbox is lost nothing can be running.
+pub(super) fn take_runs(record: &mut PodRecord, statuses: &[ContainerStatus], lost: bool) {
+    for container in &mut record.containers {
+        let mut runs: Vec<&ContainerStatus> = statuses.iter().filter(|s| s.name == container.name).collect();
+        runs.sort_by_key(|status| std::cmp::Reverse(status.attempt));
+        let known = [container.current.take(), container.previous.take()];
+        let mut taken = runs.into_iter().take(2).map(|status| {
+            let same = known.iter().flatten().find(|run| run.id == status.id && run.is_over());
+            same.cloned().unwrap_or_else(|| {
+                let ended = status.state == ContainerState::Exited;
+                RunRecord::from_status(status, if ended { message_of(status) } else { String::new() })
+            })
+        });
+        (container.current, container.previous) = (taken.next(), taken.next());
+        if container.current.is_none() {
+            // A runtime that forgot a run has not undone it.
+            let [current, previous] = known;
+            (container.current, container.previous) = (current, previous);
+            if let Some(run) = container.current.as_mut().filter(|run| !run.is_over()) {
+                run.state = ContainerState::Unknown;
+            }
+        }
+        if let Some(run) = container.current.as_mut().filter(|run| lost && run.is_running()) {
+            run.state = ContainerState::Unknown;
+        }
+    }
+}
+
+/// What a container said last, by the policy it was started with.
+fn message_of(status: &ContainerStatus) -> String {
+    let annotation = |key: &str| status.annotations.get(key).map(String::as_str);
+    let file = annotation(keys::MESSAGE_FILE).map(std::path::Path::new);
+    let fall_back =
+        annotation(keys::MESSAGE_POLICY) == Some("FallbackToLogsOnError") && status.exit_code != 0;
+    let said = last_words(file, fall_back.then_some(status.log_path.as_path()));
+    if said.is_empty() { status.message.clone() } else { said }
+}
+
+/// `10s`, `1m20s`, `5m0s`
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+}
+
+/// Sidecars and apps that were running when the agent came back count as up until a probe says otherwise.
+pub(super) fn assume_up(record: &mut PodRecord, pod: &k8s_openapi::api::core::v1::Pod) {
+    let told = pod.status.as_ref();
+    let statuses = told.into_iter().flat_map(|status| {
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
+    });
+    for status in statuses {
+        if let Some(container) = record.container_mut(&status.name)
+            && container.is_running()
+            && container.kind != Kind::Init
+        {
+            container.started = status.started.unwrap_or(false);
+            container.ready = status.ready;
+        }
+    }
+    let now = Timestamp::now();
+    record.set_up_not_before = record.set_up_not_before.map(|time| time.min(later(now, 60)));
+}

@@ -1,0 +1,133 @@
+//! `/portForward/{namespace}/{pod}`: connections to ports inside the pod's own network.
+//!
+//! Over a WebSocket either in the older way, two channels a port (data, error) named by the query, or as a tunnel for
+//! SPDY frames (see `spdy`).
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use futures::{SinkExt, StreamExt};
+use http::Request;
+use hyper::body::Incoming;
+use net::namespace::Namespace;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::protocol::Message;
+
+use super::query::Query;
+use super::upgrade::Upgrade;
+use super::websocket::{self, Socket, V4};
+use super::{Refusal, Reply};
+use crate::pods::Context;
+
+const QUEUE_MAX: usize = 16;
+const CHUNK_BYTES: usize = 32 * 1024;
+/// Ports one request may name.
+const PORTS_MAX: usize = 64;
+
+pub fn serve(
+    context: &Arc<Context>,
+    namespace: &str,
+    pod: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Reply, Refusal> {
+    let entry = context.directory.get(namespace, pod);
+    let entry = entry.ok_or_else(|| Refusal::not_found(format!("pod \"{pod}\" does not exist")))?;
+    let not_running = || Refusal::internal(format!("pod \"{pod}\" is not running"));
+    let network = entry.network.ok_or_else(not_running)?;
+    let upgrade = Upgrade::of(request.headers(), &[V4], &[])?;
+    let ports: Vec<u16> = query.all("port").iter().filter_map(|port| port.parse().ok()).collect();
+    if ports.is_empty() || ports.len() > PORTS_MAX {
+        return Err(Refusal::bad_request("at least one and not too many ports are required"));
+    }
+    Ok(upgrade.accept(request, move |upgraded| async move {
+        carry(websocket::open(upgraded).await, network, &ports).await;
+    }))
+}
+
+/// Dials a port of the pod as its own loopback sees it.
+pub async fn dial(network: &Namespace, port: u16) -> Result<tokio::net::TcpStream, String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    network.connect_tcp(address).await.map_err(|error| {
+        format!("failed to connect to localhost:{port} inside the pod's network namespace: {error}")
+    })
+}
+
+async fn carry(socket: Socket, network: Namespace, ports: &[u16]) {
+    let (mut sink, mut stream) = socket.split();
+    let (outputs, mut outputs_out) = mpsc::channel::<Vec<u8>>(QUEUE_MAX);
+    let mut inputs: BTreeMap<u8, mpsc::Sender<Vec<u8>>> = BTreeMap::new();
+    let mut connections = tokio::task::JoinSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let Ok(channel) = u8::try_from(index * 2) else { return };
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        inputs.insert(channel, sender);
+        for channel in [channel, channel + 1] {
+            let [low, high] = port.to_le_bytes();
+            if sink.send(Message::Binary(vec![channel, low, high].into())).await.is_err() {
+                return;
+            }
+        }
+        connections.spawn(connect(network.clone(), *port, channel, receiver, outputs.clone()));
+    }
+    drop(outputs);
+    loop {
+        tokio::select! {
+            output = outputs_out.recv() => {
+                let Some(output) = output else { break };
+                if sink.send(Message::Binary(output.into())).await.is_err() {
+                    return;
+                }
+            }
+            message = stream.next() => match message {
+                Some(Ok(Message::Binary(data))) => {
+                    if let Some((channel, data)) = data.split_first()
+                        && let Some(input) = inputs.get(channel)
+                        && input.send(data.to_vec()).await.is_err()
+                    {
+                        inputs.remove(channel);
+                    }
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+    if let Err(error) = sink.send(Message::Close(None)).await {
+        tracing::trace!(%error, "close a port-forward");
+    }
+}
+
+async fn connect(
+    network: Namespace,
+    port: u16,
+    channel: u8,
+    mut input: mpsc::Receiver<Vec<u8>>,
+    outputs: mpsc::Sender<Vec<u8>>,
+) {
+    let message = |channel: u8, data: &[u8]| [&[channel], data].concat();
+    let stream = match dial(&network, port).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            drop(outputs.send(message(channel + 1, error.as_bytes())).await);
+            return;
+        }
+    };
+    let (mut read, mut write) = stream.into_split();
+    let writing = tokio::spawn(async move {
+        while let Some(data) = input.recv().await {
+            if write.write_all(&data).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while let Ok(length @ 1..) = read.read(&mut buffer).await {
+        if outputs.send(message(channel, &buffer[..length])).await.is_err() {
+            break;
+        }
+    }
+    writing.abort();
+}

@@ -1,0 +1,125 @@
+//! The channels of `v4.channel.k8s.io` and `v5.channel.k8s.io`: the first byte of each message is a channel's number.
+
+use bytes::Bytes;
+use container::runtime::TerminalSize;
+use futures::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+
+use super::exec::{Input, Output};
+
+pub const V5: &str = "v5.channel.k8s.io";
+pub const V4: &str = "v4.channel.k8s.io";
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+/// v5: the next byte says which channel has ended.
+const CLOSE: u8 = 255;
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+pub async fn open(upgraded: Upgraded) -> Socket {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
+}
+
+/// A size as clients send it.
+pub fn parse_size(json: &[u8]) -> Option<TerminalSize> {
+    let size: Size = serde_json::from_slice(json).ok()?;
+    Some(TerminalSize { width: size.width, height: size.height })
+}
+
+/// What a message means; `None` for what means nothing to us.
+pub fn decode(message: &[u8]) -> Option<Input> {
+    let (channel, data) = message.split_first()?;
+    match *channel {
+        STDIN => Some(Input::Stdin(Bytes::copy_from_slice(data))),
+        RESIZE => parse_size(data).map(Input::Resize),
+        CLOSE if data == [STDIN] => Some(Input::StdinClosed),
+        _ => None,
+    }
+}
+
+pub fn encode(output: &Output) -> Vec<u8> {
+    let (channel, data): (u8, &[u8]) = match output {
+        Output::Stdout(data) => (STDOUT, data),
+        Output::Stderr(data) => (STDERR, data),
+        Output::Status(data) => (ERROR, data),
+    };
+    let mut message = Vec::with_capacity(data.len() + 1);
+    message.push(channel);
+    message.extend_from_slice(data);
+    message
+}
+
+/// Carries a session over the socket until the session has said its last or the caller is gone.
+pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mpsc::Receiver<Output>) {
+    let (mut sink, mut stream) = socket.split();
+    let mut inputs = Some(inputs);
+    loop {
+        tokio::select! {
+            output = outputs.recv() => {
+                let Some(output) = output else { break };
+                if sink.send(Message::Binary(encode(&output).into())).await.is_err() {
+                    return;
+                }
+            }
+            message = stream.next() => match message {
+                Some(Ok(Message::Binary(data))) => {
+                    let gone = match (&inputs, decode(&data)) {
+                        (Some(inputs), Some(input)) => inputs.send(input).await.is_err(),
+                        _ => false,
+                    };
+                    if gone {
+                        inputs = None;
+                    }
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+    // The session is over: say so, and wait for the other side to agree so that nothing sent is lost.
+    if sink.send(Message::Close(None)).await.is_ok() {
+        const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
+        let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+        // Whoever does not answer in time has had all there was.
+        drop(tokio::time::timeout(FAREWELL, rest).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_numbered() {
+        assert_eq!(decode(b"\0abc"), Some(Input::Stdin(Bytes::from_static(b"abc"))));
+        assert_eq!(
+            decode(b"\x04{\"Width\":80,\"Height\":24}"),
+            Some(Input::Resize(TerminalSize { width: 80, height: 24 }))
+        );
+        assert_eq!(decode(&[255, 0]), Some(Input::StdinClosed));
+        for nothing in [&b""[..], b"\x01x", b"\x04{", &[255, 1], &[255]] {
+            assert_eq!(decode(nothing), None, "{nothing:?}");
+        }
+        assert_eq!(encode(&Output::Stderr(Bytes::from_static(b"x"))), b"\x02x");
+    }
+}

@@ -1,0 +1,51 @@
+//! `emptyDir`: a directory that lives as long as the pod, on disk or in memory.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::Volume;
+use rustix::mount::MountFlags;
+
+use super::ownership::give_to_group;
+use super::{Plugin, Prepared, Preparing, VolumeContext, VolumeError, io_at};
+use crate::resources::amount_milli;
+
+pub struct EmptyDir;
+
+impl Plugin for EmptyDir {
+    fn name(&self) -> &'static str {
+        "empty-dir"
+    }
+
+    fn takes(&self, volume: &Volume) -> bool {
+        volume.empty_dir.is_some()
+    }
+
+    fn prepare<'a>(&'a self, context: &'a VolumeContext<'a>, volume: &'a Volume) -> Preparing<'a> {
+        Box::pin(async move {
+            let path = context.directory_of(self.name(), &volume.name);
+            // Contents belong to the pod: what is there already is left as it is.
+            if !path.exists() {
+                fs::create_dir_all(&path).map_err(io_at("create", &path))?;
+                let source = volume.empty_dir.as_ref();
+                if source.and_then(|s| s.medium.as_deref()) == Some("Memory") {
+                    mount_memory(&path, source.and_then(|s| s.size_limit.as_ref()).map(amount_milli))?;
+                }
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
+                    .map_err(io_at("change the mode of", &path))?;
+                if let Some(group) = context.fs_group {
+                    give_to_group(&path, group, false)?;
+                }
+            }
+            Ok(Prepared { host_path: path, readonly: false })
+        })
+    }
+}
+
+fn mount_memory(path: &Path, limit_milli: Option<i128>) -> Result<(), VolumeError> {
+    let options = limit_milli.map(|milli| format!("size={}", milli / 1000)).unwrap_or_default();
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())
+        .map_err(|error| io_at("mount memory on", path)(error.into()))
+}
