@@ -38,7 +38,9 @@ async fn commands_run_inside_with_the_containers_identity() {
     config.working_dir = "/work".into();
     config.security.user = Some(UserSpec::Id { uid: 33, gid: None });
     config.security.no_new_privileges = true;
+    config.resources.oom_score_adj = Some(321);
     cluster.start(&sandbox, config).await;
+    assert_eq!(cluster.exec("c", "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await.1, "321\n321\n");
     let (code, text) = cluster
         .exec("c", "echo $A $PWD $HOME; id -u; id -G; hostname; ps -o args | grep -c 'sleep 1000$'; exit 5")
         .await;

@@ -44,6 +44,51 @@ async fn a_new_agent_finds_everything() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_do_not_notice_a_killed_agent() {
+    use std::io::BufRead;
+    let mut cluster = Cluster::new().await;
+    cluster.runtime = None;
+    let gate = cluster.directory.path().join("gate");
+    fs::create_dir_all(&gate).expect("gate");
+    let mut config =
+        cluster.shell("c", "echo ready; while [ ! -e /gate/open ]; do sleep 0.02; done; exit 42");
+    config.mounts = vec![container::runtime::Mount {
+        host_path: gate.clone(),
+        container_path: "/gate".into(),
+        ..Default::default()
+    }];
+    let sandbox = container::runtime::SandboxConfig {
+        id: "s".into(),
+        log_directory: cluster.directory.path().join("logs"),
+        ..Default::default()
+    };
+    let task = serde_json::json!({
+        "state_dir": cluster.directory.path().join("state"), "prefix": cluster.prefix,
+        "sandbox": sandbox, "container": config,
+    });
+    let file = cluster.directory.path().join("task.json");
+    fs::write(&file, task.to_string()).expect("task");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kedge-shim-test"));
+    let mut agent =
+        command.arg("agent").arg(&file).stdout(std::process::Stdio::piped()).spawn().expect("an agent");
+    let mut line = String::new();
+    let stdout = agent.stdout.take().expect("stdout");
+    std::io::BufReader::new(stdout).read_line(&mut line).expect("read");
+    assert_eq!(line, "started\n");
+    agent.kill().expect("kill");
+    agent.wait().expect("reap");
+    fs::write(gate.join("open"), "").expect("open the gate");
+    let status_file = cluster.directory.path().join("state/sandboxes/s/containers/c/status.json");
+    wait_for("the recorded end", || {
+        fs::read_to_string(&status_file).is_ok_and(|text| text.contains("Exited"))
+    })
+    .await;
+    cluster.connect().await;
+    let status = cluster.runtime().container_status("c").await.expect("status");
+    assert_eq!((status.state, status.exit_code), (ContainerState::Exited, 42));
+}
+
 fn shim_pid(cluster: &Cluster, container_pid: i32) -> i32 {
     let stat = fs::read_to_string(format!("/proc/{container_pid}/stat")).expect("stat");
     let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).expect("ppid");

@@ -48,6 +48,11 @@ impl Cgroup {
         &self.path
     }
 
+    /// Whether v2 rules here.
+    pub fn is_unified(&self) -> bool {
+        matches!(self.layout, Layout::V2 { .. })
+    }
+
     pub fn exists(&self) -> bool {
         self.layout.directories(&self.path).iter().any(|directory| directory.exists())
     }

@@ -166,11 +166,18 @@ impl OwnRuntime {
             return Ok(());
         }
         match sandbox.ask(Request::Shutdown).await {
-            // The follower hears of its end as well; whoever asks next must not see it as ready.
-            Ok(_) | Err(RuntimeError::Unreachable { .. }) => sandbox.bury().await,
+            Ok(_) | Err(RuntimeError::Unreachable { .. }) => {}
             Err(error) => return Err(error),
         }
-        Ok(())
+        // The follower may still have news to take in, and takes note of the end itself.
+        match sandbox.wait_until_over(KILL_TIMEOUT).await {
+            true => Ok(()),
+            false => Err(RuntimeError::Timeout {
+                operation: "stop".into(),
+                id: sandbox.id().into(),
+                timeout_ms: KILL_TIMEOUT.as_millis() as u64,
+            }),
+        }
     }
 
     async fn remove(&self, id: &str) -> Result<()> {

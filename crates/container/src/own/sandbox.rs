@@ -28,6 +28,8 @@ pub struct Sandbox {
     alive: AtomicBool,
     statuses: Mutex<BTreeMap<String, ContainerStatus>>,
     changed: watch::Sender<()>,
+    /// The shim is gone and all that follows from it is recorded.
+    over: watch::Sender<bool>,
     events: broadcast::Sender<ContainerEvent>,
     /// Creating, removing and stopping go one at a time.
     pub operations: tokio::sync::Mutex<()>,
@@ -41,6 +43,7 @@ impl Sandbox {
             alive: AtomicBool::new(false),
             statuses: Mutex::default(),
             changed: watch::Sender::new(()),
+            over: watch::Sender::new(false),
             events,
             operations: tokio::sync::Mutex::new(()),
         }
@@ -138,6 +141,13 @@ impl Sandbox {
             self.update(status);
         }
         self.changed.send_replace(());
+        self.over.send_replace(true);
+    }
+
+    /// Waits until the follower has taken in the last word of the shim. `false`: `patience` ran out.
+    pub async fn wait_until_over(&self, patience: Duration) -> bool {
+        let mut over = self.over.subscribe();
+        tokio::time::timeout(patience, over.wait_for(|over| *over)).await.is_ok()
     }
 
     async fn end_orphan(&self, mut status: ContainerStatus, directory: &Path) -> ContainerStatus {

@@ -29,6 +29,8 @@ pub struct Entry<'a> {
     /// The container's first process.
     pub pid: i32,
     pub cgroup_procs: Vec<File>,
+    /// The container's, which is not the shim's.
+    pub oom_score_adj: String,
     pub working_dir: PathBuf,
     pub launch: &'a Launch,
     pub stdio: Stdio,
@@ -106,6 +108,8 @@ fn step_in(
     for procs in &mut entry.cgroup_procs {
         procs.write_all(b"0").map_err(|error| LaunchFailure::at("join cgroup", error))?;
     }
+    // Lowering it needs a right that not everybody has; then the inherited one must do.
+    fs::write("/proc/self/oom_score_adj", &entry.oom_score_adj).ok();
     // SAFETY: a pidfd of ours and plain flags.
     if flags != 0 && unsafe { libc::setns(pidfd.as_raw_fd(), flags) } != 0 {
         return Err(LaunchFailure::at("join namespaces", io::Error::last_os_error()));

@@ -86,10 +86,9 @@ impl Creation<'_> {
         for procs in &mut cgroup.open_procs().map_err(|e| self.failed("cgroup")(&e))? {
             procs.write_all(pid.to_string().as_bytes()).map_err(|e| self.failed("join cgroup")(&e))?;
         }
-        if let Some(adjustment) = config.resources.oom_score_adj {
-            // Below our own it needs a right that not everybody has; then the inherited one must do.
-            fs::write(format!("/proc/{pid}/oom_score_adj"), adjustment.to_string()).ok();
-        }
+        // Never the shim's own. Lowering it needs a right that not everybody has; then the inherited one must do.
+        let adjustment = config.resources.oom_score_adj.unwrap_or(0);
+        fs::write(format!("/proc/{pid}/oom_score_adj"), adjustment.to_string()).ok();
         let container = Container {
             status: self.status(pid),
             config: config.clone(),
@@ -153,6 +152,8 @@ impl Creation<'_> {
             sandbox_dir: &self.sandbox.directory,
             pid_namespace,
             cgroup_path: self.cgroup_path,
+            // What a v1 container sees is its own group already.
+            cgroup_namespace: Cgroup::detect(self.cgroup_path).is_ok_and(|cgroup| cgroup.is_unified()),
             devices: self.devices().map_err(|error| self.invalid(format!("devices: {error}")))?,
         })?;
         let bundle = self.directory.join("bundle");

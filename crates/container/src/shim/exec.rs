@@ -1,6 +1,6 @@
 //! Commands executed in running containers. Their stdio is handed to the client; the shim only starts and reaps them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -50,6 +50,7 @@ impl Exec {
         let pid = enter::start(Entry {
             pid: container.status.pid,
             cgroup_procs: container.cgroup.open_procs().map_err(io::Error::other)?,
+            oom_score_adj: fs::read_to_string(format!("/proc/{}/oom_score_adj", container.status.pid))?,
             working_dir: PathBuf::from(spec::working_dir(&container.config)),
             launch: &launch,
             stdio,

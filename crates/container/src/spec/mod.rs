@@ -45,6 +45,8 @@ pub struct SpecInput<'a> {
     pub sandbox_dir: &'a Path,
     pub pid_namespace: PidNamespace,
     pub cgroup_path: &'a str,
+    /// Its own group is to look like the root of all groups.
+    pub cgroup_namespace: bool,
     pub devices: Vec<HostDevice>,
 }
 
@@ -158,6 +160,9 @@ fn namespaces(input: &SpecInput<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError
     if let Some(path) = &input.sandbox.network_namespace {
         all.push(of(LinuxNamespaceType::Network).path(&**path).build()?);
     }
+    if input.cgroup_namespace {
+        all.push(of(LinuxNamespaceType::Cgroup).build()?);
+    }
     match &input.pid_namespace {
         PidNamespace::New => all.push(of(LinuxNamespaceType::Pid).build()?),
         PidNamespace::Join(path) => all.push(of(LinuxNamespaceType::Pid).path(&**path).build()?),
@@ -197,6 +202,7 @@ mod tests {
             sandbox_dir: Path::new("/s"),
             pid_namespace: PidNamespace::New,
             cgroup_path: "k/c",
+            cgroup_namespace: false,
             devices: Vec::new(),
         }
     }
