@@ -3,11 +3,15 @@
 
 mod context;
 mod deployment;
+mod discovery;
+mod endpoints;
 mod expectations;
 mod meta;
+mod namespace;
 mod percent;
 mod pod;
 mod replicaset;
+mod service_account;
 #[cfg(test)]
 mod testing;
 
@@ -26,6 +30,9 @@ type Start = fn(&Context) -> Vec<Controller>;
 const TABLE: &[(&str, Start)] = &[
     ("deployment", deployment::start),
     ("replicaset", replicaset::start),
+    ("serviceaccount", service_account::start),
+    ("endpointslice", endpoints::start),
+    ("namespace", namespace::start),
 ];
 
 /// Runs all controllers until stopped.
