@@ -26,6 +26,15 @@ pub trait Reconciler: Send + Sync + 'static {
     fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome>;
 }
 
+/// A way to have keys looked at from outside, made before the controller it is for: see [`Controller::woken_by`].
+pub fn waker() -> (impl Fn(Key) + Send + Sync + Clone + 'static, Woken) {
+    let queue = Arc::<Queue>::default();
+    let woken = Woken(Arc::clone(&queue));
+    (move |key| queue.add(key), woken)
+}
+
+pub struct Woken(Arc<Queue>);
+
 /// A reconciler with what wakes it.
 pub struct Controller {
     name: &'static str,
@@ -79,10 +88,28 @@ impl Controller {
         })
     }
 
-    /// A way to have keys looked at from outside.
-    pub fn trigger(&self) -> impl Fn(Key) + Send + Sync + Clone + 'static {
-        let queue = Arc::clone(&self.queue);
-        move |key| queue.add(key)
+    /// Looks at an object when it comes, goes, or is changed by a user: a new generation, or other annotations. Changes
+    /// of its status, which are the reconciler's own, do not wake it.
+    pub fn on_spec_change<T: Object>(self, cache: &Arc<Cache<T>>) -> Self {
+        self.watches(cache, |change| {
+            let asked = |o: &Arc<T>| {
+                let meta = o.meta();
+                (
+                    meta.generation,
+                    meta.annotations.clone(),
+                    meta.deletion_timestamp.is_some(),
+                    meta.uid.clone(),
+                )
+            };
+            let same = change.old.as_ref().map(asked) == change.new.as_ref().map(asked);
+            if same { Vec::new() } else { vec![Key::of(&**change.object())] }
+        })
+    }
+
+    /// Takes the keys that a [`waker`] is called with, those of before included.
+    pub fn woken_by(mut self, waker: Woken) -> Self {
+        self.queue = waker.0;
+        self
     }
 
     /// Runs until stopped. Nothing is reconciled before every cache it looks at is complete.
@@ -180,8 +207,9 @@ mod tests {
     #[tokio::test]
     async fn errors_panics_and_requeues_bring_a_key_back() {
         let calls = Arc::new(AtomicUsize::new(0));
-        let controller = Controller::new("flaky", Flaky(Arc::clone(&calls))).workers(1);
-        controller.trigger()(Key::new("a", "b"));
+        let (wake, woken) = waker();
+        let controller = Controller::new("flaky", Flaky(Arc::clone(&calls))).workers(1).woken_by(woken);
+        wake(Key::new("a", "b"));
         let stop = CancellationToken::new();
         let running = tokio::spawn(controller.run(stop.clone()));
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -8,7 +8,7 @@ mod events;
 mod queue;
 
 pub use cache::{Cache, Caches, Change, Object};
-pub use driver::{Controller, Next, Outcome, Reconciler};
+pub use driver::{Controller, Next, Outcome, Reconciler, Woken, waker};
 pub use events::{Level, Recorder};
 pub use kube;
 

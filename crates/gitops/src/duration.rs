@@ -1,0 +1,41 @@
+//! Durations as Flux's fields spell them: `1m30s`, `2h`, `500ms`.
+
+use std::time::Duration;
+
+pub fn parse(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let number: f64 = number.parse().ok()?;
+        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total += Duration::try_from_secs_f64(number * seconds).ok()?;
+        rest = after;
+    }
+    (!text.trim().is_empty()).then_some(total)
+}
+
+/// The field's duration, or `otherwise` when it is absent or cannot be read (its schema refuses the latter).
+pub fn or(text: Option<&str>, otherwise: Duration) -> Duration {
+    text.and_then(parse).filter(|d| !d.is_zero()).unwrap_or(otherwise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(parse("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(parse("1.5h"), Some(Duration::from_secs(5400)));
+        assert_eq!(parse("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!((parse("10"), parse(""), parse("x"), parse("5d")), (None, None, None, None));
+    }
+}

@@ -1,0 +1,570 @@
+//! The reconciler of Kustomization: source → build → check → apply → prune → health, each step's failure said in the
+//! Ready condition. A broken source never takes down what runs: nothing is applied unless all of it would be accepted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base::constants::annotations::RECONCILE_REQUESTED_AT;
+use base::constants::labels::{KUSTOMIZATION_NAME, KUSTOMIZATION_NAMESPACE};
+use client::{Cache, Key, Level, Next, Outcome, Reconciler, Recorder};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, ClusterError};
+use crate::conditions::{self, HEALTHY, READY, RECONCILING};
+use crate::drift::Drift;
+use crate::git_repository::Checkouts;
+use crate::health::{self, Health};
+use crate::inventory::{self, Id};
+use crate::kustomize::{self, BuildError, Overrides};
+use crate::source::Checkout;
+use crate::types::{Inventory, Kustomization, KustomizationSpec, KustomizationStatus, Snapshot};
+use crate::{duration, substitute};
+
+const FINALIZER: &str = "finalizers.fluxcd.io";
+const PRUNE_ANNOTATION: &str = "kustomize.toolkit.fluxcd.io/prune";
+const INTERVAL: Duration = Duration::from_secs(600);
+/// How often health is looked at while it is being waited for.
+const HEALTH_PERIOD: Duration = Duration::from_millis(250);
+const HISTORY_LIMIT: usize = 5;
+/// Objects that are checked or applied at a time.
+const AT_ONCE: usize = 8;
+
+pub struct Kustomizations {
+    pub client: Client,
+    pub cluster: Cluster,
+    pub cache: Arc<Cache<Kustomization>>,
+    pub checkouts: Checkouts,
+    pub recorder: Recorder,
+    pub drift: Drift,
+    /// Revisions whose objects are applied and are now waited for: since when.
+    pub waiting: Mutex<BTreeMap<Key, (String, Instant)>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("Source artifact not found, retrying in {0} s")]
+    NoSource(u64),
+    #[error("dependency '{0}' is not ready")]
+    Dependency(String),
+    #[error("kustomize build failed: {0}")]
+    Build(#[from] BuildError),
+    #[error("post build failed: {0}")]
+    PostBuild(String),
+    #[error("{0}")]
+    Apply(String),
+    #[error("pruning failed: {0}")]
+    Prune(ClusterError),
+    #[error("health check failed: {0}")]
+    Health(String),
+}
+
+impl Failure {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSource(_) => "ArtifactFailed",
+            Self::Dependency(_) => "DependencyNotReady",
+            Self::Build(_) | Self::PostBuild(_) => "BuildFailed",
+            Self::Apply(_) => "ReconciliationFailed",
+            Self::Prune(_) => "PruneFailed",
+            Self::Health(_) => "HealthCheckFailed",
+        }
+    }
+}
+
+/// How far a reconciliation came.
+enum Done {
+    Ready,
+    /// Applied; what is not healthy yet.
+    Waiting(String),
+}
+
+impl Reconciler for Kustomizations {
+    fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
+        Box::pin(self.look(key))
+    }
+}
+
+impl Kustomizations {
+    async fn look(&self, key: Key) -> Outcome {
+        let Some(object) = self.cache.get(&key) else { return Ok(Next::OnChange) };
+        if object.metadata.deletion_timestamp.is_some() {
+            return self.finalize(&key, &object).await;
+        }
+        if !object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER) {
+            self.set_finalizer(&key, true).await?;
+        }
+        if object.spec.suspend == Some(true) {
+            return Ok(Next::OnChange);
+        }
+        let started = Instant::now();
+        let mut status = object.status.clone().unwrap_or_default();
+        let source = self.source(&object, &key);
+        let revision = source.as_ref().map(|s| s.revision.clone()).unwrap_or_default();
+        let result = match source {
+            Some(source) => self.bring_about(&key, &object, &source, &mut status).await,
+            None => Err(Failure::NoSource(interval(&object.spec).as_secs())),
+        };
+        let next = self.settle(&key, &object, &revision, started, result, &mut status);
+        self.report(&key, &object, &status).await?;
+        Ok(next)
+    }
+
+    fn source(&self, object: &Kustomization, key: &Key) -> Option<Checkout> {
+        let reference = &object.spec.source_ref;
+        let namespace = reference.namespace.clone().unwrap_or_else(|| key.namespace.clone());
+        self.checkouts.get(&Key::new(namespace, &reference.name))
+    }
+
+    async fn bring_about(
+        &self,
+        key: &Key,
+        object: &Kustomization,
+        source: &Checkout,
+        status: &mut KustomizationStatus,
+    ) -> Result<Done, Failure> {
+        self.check_dependencies(key, &object.spec)?;
+        status.last_attempted_revision = Some(source.revision.clone());
+        let mut wanted = self.render(key, object, source).await?;
+        self.place(&mut wanted).await;
+        let mark = format!("{} {}", source.revision, object.metadata.generation.unwrap_or(0));
+        let already = self.waiting.lock().get(key).is_some_and(|(of, _)| *of == mark);
+        if !already {
+            self.apply_all(object, &mut wanted).await?;
+            let before = status.inventory.clone().unwrap_or_default();
+            // From here on the objects are ours, whatever comes of the rest.
+            let after = inventory::of(&wanted);
+            if object.spec.prune {
+                self.prune(key, object, &before, &wanted).await.map_err(Failure::Prune)?;
+            }
+            status.inventory = Some(after);
+            let ids: Vec<Id> = wanted.iter().map(Id::of).collect();
+            self.drift.follow(&ids).await;
+        }
+        let unhealthy = self.check_health(&object.spec, &wanted).await?;
+        let Some(unhealthy) = unhealthy else {
+            self.waiting.lock().remove(key);
+            return Ok(Done::Ready);
+        };
+        let since = {
+            let mut waiting = self.waiting.lock();
+            let entry = waiting.entry(key.clone()).or_insert_with(|| (mark.clone(), Instant::now()));
+            if entry.0 != mark {
+                *entry = (mark, Instant::now());
+            }
+            entry.1
+        };
+        let timeout = duration::or(object.spec.timeout.as_deref(), interval(&object.spec));
+        if since.elapsed() > timeout {
+            self.waiting.lock().remove(key);
+            return Err(Failure::Health(format!("timeout waiting for: [{unhealthy}]")));
+        }
+        Ok(Done::Waiting(unhealthy))
+    }
+
+    fn check_dependencies(&self, key: &Key, spec: &KustomizationSpec) -> Result<(), Failure> {
+        for dependency in &spec.depends_on {
+            let namespace = dependency.namespace.clone().unwrap_or_else(|| key.namespace.clone());
+            let other = Key::new(namespace, &dependency.name);
+            let ready = self.cache.get(&other).is_some_and(|k| {
+                let status = k.status.clone().unwrap_or_default();
+                conditions::is_true(&status.conditions, READY)
+                    && status.observed_generation == k.metadata.generation
+            });
+            if !ready {
+                return Err(Failure::Dependency(other.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The objects that the source and the Kustomization's own fields amount to.
+    async fn render(
+        &self,
+        key: &Key,
+        object: &Kustomization,
+        source: &Checkout,
+    ) -> Result<Vec<Value>, Failure> {
+        let spec = &object.spec;
+        let overrides = Overrides {
+            namespace: spec.target_namespace.clone(),
+            name_prefix: spec.name_prefix.clone(),
+            name_suffix: spec.name_suffix.clone(),
+            patches: spec.patches.clone(),
+            images: spec.images.clone(),
+        };
+        let path = spec.path.as_deref().unwrap_or_default();
+        let mut objects = kustomize::build(&source.files, path, &overrides)?;
+        if let Some(post_build) = &spec.post_build {
+            let variables = self.variables(key, post_build).await?;
+            objects.iter_mut().for_each(|object| substitute::run(object, &variables));
+        }
+        for value in &mut objects {
+            if let Some(common) = &spec.common_metadata {
+                for (field, pairs) in [("labels", &common.labels), ("annotations", &common.annotations)] {
+                    pairs.iter().for_each(|(k, v)| value["metadata"][field][k] = v.as_str().into());
+                }
+            }
+            value["metadata"]["labels"][KUSTOMIZATION_NAME] = key.name.as_str().into();
+            value["metadata"]["labels"][KUSTOMIZATION_NAMESPACE] = key.namespace.as_str().into();
+        }
+        Ok(objects)
+    }
+
+    async fn variables(
+        &self,
+        key: &Key,
+        post_build: &crate::types::PostBuild,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let mut variables = BTreeMap::new();
+        for from in &post_build.substitute_from {
+            let found = match from.kind.as_str() {
+                "Secret" => {
+                    let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
+                    let secret =
+                        api.get_opt(&from.name).await.map_err(|e| Failure::PostBuild(e.to_string()))?;
+                    secret.map(|s| {
+                        s.data
+                            .unwrap_or_default()
+                            .into_iter()
+                            .map(|(k, v)| (k, String::from_utf8_lossy(&v.0).into_owned()))
+                            .collect()
+                    })
+                }
+                _ => {
+                    let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &key.namespace);
+                    let map = api.get_opt(&from.name).await.map_err(|e| Failure::PostBuild(e.to_string()))?;
+                    map.map(|m| m.data.unwrap_or_default())
+                }
+            };
+            match found {
+                Some(found) => variables.extend(found),
+                None if from.optional => {}
+                None => {
+                    return Err(Failure::PostBuild(format!(
+                        "substitute from '{}/{}': not found",
+                        from.kind, from.name
+                    )));
+                }
+            }
+        }
+        variables.extend(post_build.substitute.clone());
+        Ok(variables)
+    }
+
+    /// Namespaces and definitions first, since the rest may need them; then a trial of all the rest, then the rest.
+    async fn apply_all(&self, object: &Kustomization, wanted: &mut [Value]) -> Result<(), Failure> {
+        let is_first = |v: &&Value| v["kind"] == "Namespace" || v["kind"] == "CustomResourceDefinition";
+        let first: Vec<&Value> = wanted.iter().filter(is_first).collect();
+        let mut faults = self.each(&first, true).await.1;
+        if faults.is_empty() {
+            let (applied, failed) = self.each(&first, false).await;
+            self.announce(object, &applied);
+            faults = failed;
+        }
+        // Kinds whose definition has just been applied are known only now.
+        self.place(wanted).await;
+        let rest: Vec<&Value> = wanted.iter().filter(|v| !is_first(v)).collect();
+        if faults.is_empty() {
+            faults = self.each(&rest, true).await.1;
+        }
+        if faults.is_empty() {
+            let (applied, failed) = self.each(&rest, false).await;
+            self.announce(object, &applied);
+            faults = failed;
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Failure::Apply(faults.join("\n"))) }
+    }
+
+    /// An object of a namespaced kind that names no namespace goes to `default`.
+    async fn place(&self, objects: &mut [Value]) {
+        for object in objects {
+            let id = Id::of(object);
+            if id.namespace.is_empty() && self.cluster.is_namespaced(&id).await.unwrap_or(false) {
+                object["metadata"]["namespace"] = "default".into();
+            }
+        }
+    }
+
+    /// Applies (or tries) objects, some at a time; what changed and what went wrong.
+    async fn each(&self, objects: &[&Value], dry_run: bool) -> (Vec<String>, Vec<String>) {
+        let work: Vec<BoxFuture<'static, _>> =
+            objects.iter().map(|object| try_one(self.cluster.clone(), (*object).clone(), dry_run)).collect();
+        let results: Vec<_> = futures::stream::iter(work).buffered(AT_ONCE).collect().await;
+        let (mut changed, mut faults) = (Vec::new(), Vec::new());
+        for (id, before, applied) in results {
+            let version =
+                |v: &Value| v["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+            match (applied, before) {
+                (Err(error), _) => faults.push(error.to_string()),
+                (Ok(_), None) => changed.push(format!("{} created", id.label())),
+                (Ok(after), Some(before)) if version(&after) != version(&before) => {
+                    changed.push(format!("{} configured", id.label()))
+                }
+                (Ok(_), Some(_)) => {}
+            }
+        }
+        (changed, faults)
+    }
+
+    fn announce(&self, object: &Kustomization, changed: &[String]) {
+        if !changed.is_empty() {
+            self.recorder.record(object, Level::Normal, "Progressing", changed.join("\n"));
+        }
+    }
+
+    async fn prune(
+        &self,
+        key: &Key,
+        object: &Kustomization,
+        before: &Inventory,
+        wanted: &[Value],
+    ) -> Result<(), ClusterError> {
+        let mut deleted = Vec::new();
+        for id in inventory::stale(before, wanted) {
+            let Some(found) = self.cluster.get(&id).await? else { continue };
+            if self.is_ours(key, &found) {
+                self.cluster.delete(&id).await?;
+                deleted.push(format!("{} deleted", id.label()));
+            }
+        }
+        self.announce(object, &deleted);
+        Ok(())
+    }
+
+    /// Only what carries our labels and does not forbid it is deleted.
+    fn is_ours(&self, key: &Key, object: &Value) -> bool {
+        let label = |name: &str| object["metadata"]["labels"][name].as_str().unwrap_or_default().to_owned();
+        let kept = |field: &str| object["metadata"][field][PRUNE_ANNOTATION] == "disabled";
+        label(KUSTOMIZATION_NAME) == key.name
+            && label(KUSTOMIZATION_NAMESPACE) == key.namespace
+            && !kept("annotations")
+            && !kept("labels")
+    }
+
+    /// What is not healthy yet of what is to be waited for; a failure that will not pass is an error at once.
+    async fn check_health(
+        &self,
+        spec: &KustomizationSpec,
+        wanted: &[Value],
+    ) -> Result<Option<String>, Failure> {
+        let mut ids: Vec<Id> = Vec::new();
+        if spec.wait == Some(true) {
+            ids.extend(wanted.iter().map(Id::of));
+        } else {
+            for check in &spec.health_checks {
+                let (group, version) = match (check.api_version.as_deref(), check.kind.as_str()) {
+                    (Some(v), _) => v.split_once('/').map_or(("", v), |(g, v)| (g, v)),
+                    (None, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") => ("apps", "v1"),
+                    (None, _) => ("", "v1"),
+                };
+                ids.push(Id {
+                    group: group.into(),
+                    version: version.into(),
+                    kind: check.kind.clone(),
+                    namespace: check.namespace.clone().unwrap_or_default(),
+                    name: check.name.clone(),
+                });
+            }
+        }
+        let mut unhealthy = Vec::new();
+        for id in ids {
+            let found = self.cluster.get(&id).await.map_err(|e| Failure::Health(e.to_string()))?;
+            match found.as_ref().map(health::of) {
+                None => unhealthy.push(format!("{} status: 'NotFound'", id.label())),
+                Some(Health::Healthy) => {}
+                Some(Health::Progressing(what)) => {
+                    unhealthy.push(format!("{} status: 'InProgress': {what}", id.label()))
+                }
+                Some(Health::Failed(what)) => {
+                    return Err(Failure::Health(format!("{} status: 'Failed': {what}", id.label())));
+                }
+            }
+        }
+        Ok((!unhealthy.is_empty()).then(|| unhealthy.join(", ")))
+    }
+
+    /// Puts the result into the status and says when to look again.
+    fn settle(
+        &self,
+        key: &Key,
+        object: &Kustomization,
+        revision: &str,
+        started: Instant,
+        result: Result<Done, Failure>,
+        status: &mut KustomizationStatus,
+    ) -> Next {
+        let generation = object.metadata.generation;
+        let spec = &object.spec;
+        let annotations = object.metadata.annotations.as_ref();
+        let requested = annotations.and_then(|a| a.get(RECONCILE_REQUESTED_AT)).cloned();
+        let checks = spec.wait == Some(true) || !spec.health_checks.is_empty();
+        match result {
+            Ok(Done::Ready) => {
+                let new = status.last_applied_revision.as_deref() != Some(revision)
+                    || !conditions::is_true(&status.conditions, READY);
+                status.last_applied_revision = Some(revision.to_owned());
+                status.observed_generation = generation;
+                status.last_handled_reconcile_at = requested;
+                let message = format!("Applied revision: {revision}");
+                conditions::remove(&mut status.conditions, RECONCILING);
+                conditions::set(
+                    &mut status.conditions,
+                    READY,
+                    "True",
+                    "ReconciliationSucceeded",
+                    &message,
+                    generation,
+                );
+                if checks {
+                    conditions::set(
+                        &mut status.conditions,
+                        HEALTHY,
+                        "True",
+                        "Succeeded",
+                        "Health check passed",
+                        generation,
+                    );
+                }
+                if new {
+                    remember(status, revision, started, "ReconciliationSucceeded");
+                    let text = format!(
+                        "Reconciliation finished in {} ms, {}",
+                        started.elapsed().as_millis(),
+                        message.to_lowercase()
+                    );
+                    self.recorder.record(object, Level::Normal, "ReconciliationSucceeded", text);
+                }
+                Next::After(interval(spec))
+            }
+            Ok(Done::Waiting(what)) => {
+                status.observed_generation = generation;
+                let message = format!("Running health checks for revision {revision}: {what}");
+                conditions::set(
+                    &mut status.conditions,
+                    RECONCILING,
+                    "True",
+                    "Progressing",
+                    &message,
+                    generation,
+                );
+                conditions::set(
+                    &mut status.conditions,
+                    READY,
+                    "Unknown",
+                    "Progressing",
+                    &message,
+                    generation,
+                );
+                conditions::set(&mut status.conditions, HEALTHY, "Unknown", "Progressing", &what, generation);
+                Next::After(HEALTH_PERIOD)
+            }
+            Err(failure) => {
+                let (reason, message) = (failure.reason(), failure.to_string());
+                self.waiting.lock().remove(key);
+                status.observed_generation = generation;
+                status.last_handled_reconcile_at = requested;
+                conditions::remove(&mut status.conditions, RECONCILING);
+                let known = status
+                    .conditions
+                    .iter()
+                    .any(|c| c.type_ == READY && c.reason == reason && c.message == message);
+                conditions::set(&mut status.conditions, READY, "False", reason, &message, generation);
+                if matches!(failure, Failure::Health(_)) {
+                    conditions::set(&mut status.conditions, HEALTHY, "False", reason, &message, generation);
+                }
+                if !known {
+                    remember(status, revision, started, reason);
+                    self.recorder.record(object, Level::Warning, reason, message);
+                }
+                match failure {
+                    // Told when it changes.
+                    Failure::NoSource(_) | Failure::Dependency(_) => Next::OnChange,
+                    _ => Next::After(duration::or(spec.retry_interval.as_deref(), interval(spec))),
+                }
+            }
+        }
+    }
+
+    async fn report(
+        &self,
+        key: &Key,
+        object: &Kustomization,
+        status: &KustomizationStatus,
+    ) -> Result<(), kube::Error> {
+        if object.status.as_ref() == Some(status) {
+            return Ok(());
+        }
+        let api: Api<Kustomization> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patch = Patch::Merge(serde_json::json!({"status": status}));
+        api.patch_status(&key.name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    /// Takes everything down that was applied, then lets the object go.
+    async fn finalize(&self, key: &Key, object: &Kustomization) -> Outcome {
+        let before = object.status.as_ref().and_then(|s| s.inventory.clone()).unwrap_or_default();
+        if object.spec.prune && object.spec.suspend != Some(true) {
+            self.prune(key, object, &before, &[]).await?;
+        }
+        self.waiting.lock().remove(key);
+        self.set_finalizer(key, false).await?;
+        Ok(Next::OnChange)
+    }
+
+    async fn set_finalizer(&self, key: &Key, present: bool) -> Result<(), kube::Error> {
+        let api: Api<Kustomization> = Api::namespaced(self.client.clone(), &key.namespace);
+        let Some(current) = api.get_opt(&key.name).await? else { return Ok(()) };
+        let mut finalizers = current.metadata.finalizers.unwrap_or_default();
+        finalizers.retain(|f| f != FINALIZER);
+        if present {
+            finalizers.push(FINALIZER.into());
+        }
+        let metadata = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": current.metadata.resource_version}});
+        api.patch(&key.name, &PatchParams::default(), &Patch::Merge(metadata)).await.map(drop)
+    }
+}
+
+/// Applies one object; what it was before tells whether that changed anything.
+fn try_one(
+    cluster: Cluster,
+    object: Value,
+    dry_run: bool,
+) -> BoxFuture<'static, (Id, Option<Value>, Result<Value, ClusterError>)> {
+    Box::pin(async move {
+        let id = Id::of(&object);
+        let before = if dry_run { None } else { cluster.get(&id).await.ok().flatten() };
+        let applied = cluster.apply(&object, dry_run).await;
+        (id, before, applied)
+    })
+}
+
+fn interval(spec: &KustomizationSpec) -> Duration {
+    duration::or(Some(&spec.interval), INTERVAL)
+}
+
+/// Adds to the history: one entry a revision, newest first.
+fn remember(status: &mut KustomizationStatus, revision: &str, started: Instant, outcome: &str) {
+    let now = base::time::rfc3339_seconds(base::time::now());
+    let digest = base::id::sha256_hex(revision.as_bytes());
+    let old = status.history.iter().position(|s| s.digest == digest).map(|at| status.history.remove(at));
+    let first = old.as_ref().map_or_else(|| now.clone(), |o| o.first_reconciled.clone());
+    status.history.insert(
+        0,
+        Snapshot {
+            digest,
+            first_reconciled: first,
+            last_reconciled: now,
+            last_reconciled_duration: format!("{}ms", started.elapsed().as_millis()),
+            last_reconciled_status: outcome.to_owned(),
+            total_reconciliations: old.map_or(0, |o| o.total_reconciliations) + 1,
+            metadata: BTreeMap::from([("revision".to_owned(), revision.to_owned())]),
+        },
+    );
+    status.history.truncate(HISTORY_LIMIT);
+}
