@@ -194,6 +194,7 @@ fn cluster_roles() -> Vec<(&'static str, Value)> {
         ),
         role("system:node", node_rules()),
         role("system:kube-scheduler", scheduler_rules()),
+        role("system:service-publisher", json!([rule(&[""], &["services"], &["patch"])])),
         // The garbage collector and the namespace controller delete whatever there is.
         role("system:kube-controller-manager", json!([rule(ALL, ALL, ALL)])),
     ]
@@ -285,6 +286,7 @@ fn bindings() -> Vec<(&'static str, Value)> {
             "system:kube-controller-manager",
             &[("User", "system:kube-controller-manager")],
         ),
+        binding("system:service-publisher", "system:service-publisher", &[("User", "system:service-publisher")]),
         binding("kedge:gitops", "cluster-admin", &[("User", "system:gitops")]),
     ]
 }

@@ -33,6 +33,8 @@ pub mod annotations {
     pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
     pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
     pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+    /// Where a service's ports answer on the host's loopback: ports in the order of its own, separated by commas.
+    pub const PUBLISHED_PORTS: &str = "kedge.dev/published";
     /// Asks a Flux object to reconcile now; its value is copied to `status.lastHandledReconcileAt`.
     pub const RECONCILE_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
 }

@@ -22,18 +22,26 @@ use crate::auth::certificates::{Credential, PkiError, identity};
 const CONNECTION_LIMIT: usize = 4096;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A TLS configuration that asks for, but does not insist on, a client certificate of the cluster's authority.
+/// Asks for, but does not insist on, a client certificate of the cluster's authority: a token may come instead.
 pub fn tls_config(serving: &Credential, authority: &str) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    config(serving, authority, false)
+}
+
+/// Lets in only who has a certificate of `authority`; HTTP/1.1, which upgrades need.
+pub fn node_tls(serving: &Credential, authority: &str) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    config(serving, authority, true)
+}
+
+fn config(serving: &Credential, authority: &str, insist: bool) -> Result<Arc<rustls::ServerConfig>, PkiError> {
     let invalid = |detail: String| PkiError::Invalid { path: "the serving certificate".into(), detail };
     let mut roots = RootCertStore::empty();
     let authority =
         CertificateDer::from_pem_slice(authority.as_bytes()).map_err(|e| invalid(e.to_string()))?;
     roots.add(authority).map_err(|e| invalid(e.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| invalid(e.to_string()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = if insist { verifier } else { verifier.allow_unauthenticated() };
+    let verifier = verifier.build().map_err(|e| invalid(e.to_string()))?;
     let (chain, key) = serving.parse()?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -41,7 +49,7 @@ pub fn tls_config(serving: &Credential, authority: &str) -> Result<Arc<rustls::S
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|e| invalid(e.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = if insist { vec![b"http/1.1".to_vec()] } else { vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
     Ok(Arc::new(config))
 }
 

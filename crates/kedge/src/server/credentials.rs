@@ -16,6 +16,9 @@ pub struct Credentials {
     pub node_client: Credential,
     /// What the agent shows whoever connects to it.
     pub node_serving: Credential,
+    /// Signs the API server's certificate towards agents and nothing else, so that no other certificate of the cluster
+    /// opens an agent's door.
+    pub node_client_authority: String,
 }
 
 impl Credentials {
@@ -26,6 +29,7 @@ impl Credentials {
         node_name: &str,
     ) -> Result<Self, PkiError> {
         let authority = Authority::open(&layout.pki())?;
+        let node_client_authority = Authority::open(&layout.pki().join("node-client"))?;
         let domain = ranges::CLUSTER_DOMAIN;
         let names =
             ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"].map(str::to_owned);
@@ -40,7 +44,7 @@ impl Credentials {
                 "kube-apiserver",
                 Usage::Server { names: names.collect(), addresses: addresses.collect() },
             )?,
-            node_client: authority.issue("kube-apiserver-kubelet-client", masters())?,
+            node_client: node_client_authority.issue("kube-apiserver-kubelet-client", masters())?,
             node_serving: authority.issue(
                 &format!("system:node:{node_name}"),
                 Usage::Server {
@@ -48,6 +52,7 @@ impl Credentials {
                     addresses: vec![IpAddr::V4(node_address)],
                 },
             )?,
+            node_client_authority: node_client_authority.certificate.clone(),
             authority: authority.certificate.clone(),
         };
         let admin = authority.issue("kubernetes-admin", masters())?;

@@ -1,6 +1,8 @@
 //! `kedge server`: all roles in one process, from an empty directory to a ready node.
 
 mod credentials;
+mod publish;
+mod purge;
 mod run_file;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,15 +12,19 @@ use std::time::Instant;
 
 use anyhow::Context;
 use apiserver::auth::Identity;
-use apiserver::http::serve::{serve, tls_config};
+use apiserver::http::serve::{node_tls, serve, tls_config};
 use apiserver::{ApiServer, Dial};
 use base::constants::{ports, ranges};
 use base::layout::Layout;
-use client::kube;
+use client::{Caches, kube};
 use futures::future::BoxFuture;
+use container::own::OwnRuntime;
+use image::ImageStore;
 use net::namespace::Namespace;
+use node::{Node, NodeConfig};
 use store::{Embedded, EmbeddedOptions, Store};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use credentials::Credentials;
@@ -77,9 +83,72 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     run_file::write(layout, api_port)?;
     tracing::info!(api_port, elapsed_ms = started.elapsed().as_millis(), "the API is served");
 
-    stop.cancelled().await;
+    let mut roles = roles(&options, &server, &credentials, namespace, &stop).await?;
+    tracing::info!(elapsed_ms = started.elapsed().as_millis(), "all roles run");
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        // A role ends only when it is told to: anything else is a fault that a restart may mend.
+        Some(ended) = roles.join_next() => ended.map_err(anyhow::Error::from).and_then(|role| role),
+    };
+    stop.cancel();
+    while let Some(ended) = roles.join_next().await {
+        if let Err(error) = ended {
+            tracing::warn!(%error, "a role ended badly");
+        }
+    }
     run_file::remove(layout);
-    Ok(())
+    result
+}
+
+/// Controllers, scheduler, GitOps and the node, each as a user of its own.
+async fn roles(
+    options: &Options,
+    server: &ApiServer,
+    credentials: &Credentials,
+    namespace: Namespace,
+    stop: &CancellationToken,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let layout = &options.layout;
+    let mut roles = JoinSet::new();
+    let caches = |who: &str| Caches::new(client_of(server, Identity::component(who)), stop.clone());
+
+    let config = controllers::Config { cluster_ca_pem: credentials.authority.clone(), volumes_dir: layout.volumes() };
+    let controllers = controllers::run(caches("kube-controller-manager"), config, stop.clone());
+    roles.spawn(async move {
+        controllers.await;
+        Ok(())
+    });
+    let scheduler = scheduler::run(caches("kube-scheduler"), stop.clone());
+    roles.spawn(async move {
+        scheduler.await;
+        Ok(())
+    });
+    let gitops = gitops::run(caches("gitops"), gitops::Config { folder: layout.git() }, stop.clone());
+    roles.spawn(async move { Ok(gitops.await?) });
+
+    let who = Identity::new(format!("system:node:{}", options.node_name), &["system:nodes"]);
+    let client = client_of(server, who);
+    let runtime = OwnRuntime::new(layout.containers(), "/proc/self/exe", layout.cgroup_prefix()).await;
+    let runtime = runtime.context("cannot look at the containers that are there")?;
+    let images = ImageStore::open(&layout.images()).context("cannot open the image store")?;
+    let mut config =
+        NodeConfig::new(&options.node_name, layout.cluster_id(), layout.node(), layout.runtime_dir(), namespace.clone());
+    config.dns_upstreams = upstreams();
+    let listener = namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), config.server_port)).await?;
+    let tls = node_tls(&credentials.node_serving, &credentials.node_client_authority)?;
+    let node = Node::new(config, client.clone(), Arc::new(runtime), Arc::new(images))?
+        .with_server(node::agent::Listener { listener, tls })
+        .with_load_balancers(publish::start(namespace, client_of(server, Identity::component("service-publisher"))));
+    let node_stop = stop.clone();
+    roles.spawn(async move { Ok(node.run(node_stop).await?) });
+    Ok(roles)
+}
+
+/// The host's name servers, for names that are not the cluster's.
+fn upstreams() -> Vec<SocketAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver ")?.trim().parse::<IpAddr>().ok());
+    servers.take(3).map(|ip| SocketAddr::new(ip, ports::DNS)).collect()
 }
 
 /// A client of the server in this process.
@@ -105,11 +174,15 @@ async fn node_namespace(layout: &Layout) -> anyhow::Result<Namespace> {
     Ok(namespace)
 }
 
-/// The roles that work through the API.
 pub fn try_out() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter("info").init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let data_dir = std::env::args().nth(2).expect("a data dir");
+    drop(rustls::crypto::ring::default_provider().install_default());
+    if std::path::Path::new("/tmp/bbroot").exists() {
+        let store = ImageStore::open(&Layout::new(&data_dir).images()).expect("opens");
+        store.import_rootfs_dir(std::path::Path::new("/tmp/bbroot"), "localhost/busybox:1", Default::default()).expect("imports");
+    }
     let options = Options { layout: Layout::new(data_dir), api_port: 0, node_name: "node-1".into() };
     match runtime.block_on(run(options, CancellationToken::new())) {
         Ok(()) => ExitCode::SUCCESS,

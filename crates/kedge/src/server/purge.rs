@@ -1,0 +1,36 @@
+//! Taking a cluster down to the last trace, also after a crash: processes, mounts, namespaces, cgroups, files.
+
+use anyhow::{Context, bail};
+use base::layout::Layout;
+use net::namespace::Namespace;
+
+/// Ends every container and shim and takes the network away; the data stays.
+pub fn stop_containers(layout: &Layout) -> anyhow::Result<()> {
+    container::own::purge(&layout.cgroup_prefix(), &[&layout.containers(), &layout.images(), &layout.node()])
+        .context("cannot end all containers; run `kedge down` again, and see which process is stuck with `ps`")?;
+    Namespace::purge(&layout.namespaces()).context("cannot remove the cluster's network namespaces")?;
+    remove(&layout.runtime_dir())?;
+    Ok(())
+}
+
+/// The same, and deletes the data directory.
+pub fn purge(layout: &Layout) -> anyhow::Result<()> {
+    let data_dir = layout.data_dir();
+    if !data_dir.exists() {
+        return stop_containers(layout);
+    }
+    if !layout.lock().exists() || !layout.pki().is_dir() {
+        bail!("{} does not look like a cluster's data directory; nothing was deleted", data_dir.display());
+    }
+    stop_containers(layout)?;
+    remove(data_dir)
+}
+
+fn remove(folder: &std::path::Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot delete {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
