@@ -10,7 +10,7 @@ use net::namespace::Namespace;
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     pub name: String,
-    /// Names the cluster in cgroup paths; a short word.
+    /// Names the cluster in what is kept with sandboxes; a short word.
     pub cluster_id: String,
     /// The node's own directory: pods, logs.
     pub data_dir: PathBuf,

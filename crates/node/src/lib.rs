@@ -2,13 +2,15 @@
 //! tells the API how they are, serves their logs and streams, and translates services for the node's network.
 //!
 //! It decides nothing about the cluster. It talks to the API only through `kube::Client`, to containers only through
-//! the runtime trait, to images only through [`images::Images`], and to the kernel's network only through `net`.
+//! the runtime trait, to images only through [`images::Images`] (which the image store is adapted to), and to the
+//! kernel's network only through `net`.
 
 pub mod agent;
 mod cluster;
 pub mod config;
 mod env;
 mod events;
+mod image_store;
 pub mod images;
 pub mod logs;
 mod machine;

@@ -81,9 +81,9 @@ pub fn qos_of(pod: &Pod) -> Qos {
     }
 }
 
-/// The cgroup that holds the containers of a pod.
-pub fn cgroup_parent(cluster_id: &str, pod: &Pod, uid: &str) -> String {
-    format!("/kedge-{cluster_id}/{}/pod{uid}", qos_of(pod).name().to_lowercase())
+/// The cgroup that holds the containers of a pod, below the cluster's own.
+pub fn cgroup_parent(pod: &Pod, uid: &str) -> String {
+    format!("{}/pod{uid}", qos_of(pod).name().to_lowercase())
 }
 
 /// What the kernel is told about one container.

@@ -119,7 +119,8 @@ impl Worker {
         let now = Timestamp::now();
         let spec = self.pod.spec.clone();
         let found = spec.as_ref().and_then(|spec| find_container(spec, name));
-        let backoff = self.crash_delay(name);
+        let failed = matches!(result, Err(StartFailure::Run(_) | StartFailure::Hook(_)));
+        let backoff = if failed { self.crash_delay(name) } else { Duration::ZERO };
         let Some(container) = self.record.container_mut(name) else { return };
         container.operation = None;
         container.image = used.or(container.image.take());
@@ -134,6 +135,12 @@ impl Worker {
                 };
                 container.started = !probed(|c| c.startup_probe.is_some());
                 container.ready = container.started && !probed(|c| c.readiness_probe.is_some());
+                // It may have ended while its start was still being settled.
+                let over = container.current.clone().filter(|run| run.attempt == attempt && run.is_over());
+                if let Some(run) = over {
+                    (container.started, container.ready) = (false, false);
+                    self.take_exit(name, &run);
+                }
             }
             Err(StartFailure::Image(waiting)) => {
                 let delay = container.image_failures.next_delay();
@@ -146,9 +153,13 @@ impl Worker {
                 container.waiting = Some(waiting);
             }
             Err(StartFailure::Run(waiting)) => {
+                let ran = waiting.reason == "RunContainerError";
                 container.waiting = Some(waiting);
                 container.not_before = Some(after(now, backoff.max(Duration::from_secs(1))));
                 *self.crashes.entry(name.to_owned()).or_default() += 1;
+                if ran && !backoff.is_zero() {
+                    self.back_off(name, now, backoff);
+                }
             }
             Err(StartFailure::Hook(message)) => {
                 container.waiting = Some(Waiting::new("PostStartHookError", message));
@@ -308,13 +319,20 @@ impl Worker {
         }
         let delay = self.crash_delay(name);
         *self.crashes.entry(name.to_owned()).or_default() += 1;
-        let title = pod_title(&self.pod);
-        let Some(container) = self.record.container_mut(name) else { return };
         if delay.is_zero() {
-            (container.waiting, container.not_before) = (None, None);
+            if let Some(container) = self.record.container_mut(name) {
+                (container.waiting, container.not_before) = (None, None);
+            }
             return;
         }
         let base = super::record::time_of(run.finished_at_ns).unwrap_or_else(Timestamp::now);
+        self.back_off(name, base, delay);
+    }
+
+    /// It keeps failing: shown and told, and tried again only after the delay.
+    fn back_off(&mut self, name: &str, base: Timestamp, delay: Duration) {
+        let title = pod_title(&self.pod);
+        let Some(container) = self.record.container_mut(name) else { return };
         container.not_before = Some(after(base, delay));
         let shown = go_duration(delay);
         let message = format!("back-off {shown} restarting failed container={name} pod={title}");
@@ -371,7 +389,8 @@ pub(super) fn take_runs(record: &mut PodRecord, statuses: &[ContainerStatus], lo
             })
         });
         (container.current, container.previous) = (taken.next(), taken.next());
-        if container.current.is_none() {
+        let newest = known[0].as_ref().map(|run| run.attempt);
+        if container.current.as_ref().map(|run| run.attempt) < newest {
             // A runtime that forgot a run has not undone it.
             let [current, previous] = known;
             (container.current, container.previous) = (current, previous);

@@ -229,7 +229,7 @@ fn sandbox_config(
         host_ipc: spec.and_then(|s| s.host_ipc).unwrap_or(false),
         host_pid: spec.and_then(|s| s.host_pid).unwrap_or(false),
         sysctls: sysctls(pod).into_iter().filter(|(name, _)| !name.starts_with("net.")).collect(),
-        cgroup_parent: cgroup_parent(&config.cluster_id, pod, &key.uid),
+        cgroup_parent: cgroup_parent(pod, &key.uid),
         labels,
         annotations,
     }

@@ -8,7 +8,8 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use super::exec::{Input, Output};
 
@@ -97,7 +98,9 @@ pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mps
         }
     }
     // The session is over: say so, and wait for the other side to agree so that nothing sent is lost.
-    if sink.send(Message::Close(None)).await.is_ok() {
+    // With the code of a normal end: clients take a close without one for a fault.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: Default::default() };
+    if sink.send(Message::Close(Some(normal))).await.is_ok() {
         const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
         let rest = async { while let Some(Ok(_)) = stream.next().await {} };
         // Whoever does not answer in time has had all there was.

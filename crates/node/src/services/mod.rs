@@ -45,6 +45,7 @@ pub(crate) struct World<'a> {
     pub pods: Vec<(Arc<Pod>, Ipv4Addr)>,
     pub node_name: &'a str,
     pub node_address: Ipv4Addr,
+    pub dns_address: Ipv4Addr,
     pub domain: &'a str,
 }
 
@@ -65,6 +66,7 @@ impl<'a> World<'a> {
             pods: pods.collect(),
             node_name: &context.config.name,
             node_address: context.config.address,
+            dns_address: context.config.dns_address,
             domain: &context.config.cluster_domain,
         }
     }

@@ -25,6 +25,7 @@ fn world<'a>(services: &'a [Arc<Service>], slices: Vec<Arc<EndpointSlice>>) -> W
         pods: Vec::new(),
         node_name: "n",
         node_address: Ipv4Addr::new(10, 44, 0, 1),
+        dns_address: Ipv4Addr::new(10, 43, 0, 10),
         domain: "cluster.local",
     }
 }

@@ -14,7 +14,8 @@ const AFFINITY_SECONDS_DEFAULT: u64 = 10_800;
 
 pub fn frontends(world: &World<'_>) -> Vec<Frontend> {
     let mut all: Vec<Frontend> =
-        world.services.iter().flat_map(|service| of_service(world, service)).collect();
+        // The address of DNS is the node's own: it is answered here, not translated.
+        world.services.iter().filter(|s| cluster_ip(s) != Some(world.dns_address)).flat_map(|service| of_service(world, service)).collect();
     all.extend(host_ports(world));
     all
 }
