@@ -1,0 +1,104 @@
+//! Commands that are put together from others: building, testing, measuring.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+fn cargo(args: &[&str]) -> anyhow::Result<()> {
+    let started = Instant::now();
+    println!("── cargo {}", args.join(" "));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let status = command.args(args).current_dir(root()).status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed", args.join(" "));
+    }
+    println!("── {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Where cargo puts what it builds in a profile.
+fn built(profile: &str) -> anyhow::Result<PathBuf> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root())
+        .output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let target = metadata["target_directory"].as_str().context("cargo names no target directory")?;
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    Ok(Path::new(target).join(triple).join(profile))
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+/// Installs what is missing of what the tests use beside the Rust toolchain.
+fn install(tools: &[(&str, &str)]) -> anyhow::Result<()> {
+    let there = |tool: &str| {
+        let folders = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+        folders.iter().any(|folder| Path::new(folder).join(tool).exists())
+    };
+    let missing: Vec<&str> =
+        tools.iter().filter(|(tool, _)| !there(tool)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("── installing {}", missing.join(", "));
+    let apt =
+        |args: &[&str]| Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let updated = apt(&["update", "-qq"]).context("cannot run apt-get; install by hand what is missing")?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(&missing);
+    if !updated.success() || !apt(&args)?.success() {
+        bail!("apt-get could not install {}; install it by hand and try again", missing.join(", "));
+    }
+    Ok(())
+}
+
+pub fn up(args: &[String]) -> anyhow::Result<()> {
+    if !is_root() {
+        bail!("containers need root: run the same command as root, for example with `sudo -E`");
+    }
+    cargo(&["build", "--release", "--package", "kedge", "--package", "shop"])?;
+    let built = built("release")?;
+    let bin = root().join("examples/shop/bin");
+    std::fs::create_dir_all(&bin)?;
+    std::fs::copy(built.join("shop"), bin.join("shop"))
+        .context("cannot put the example's program into its build context")?;
+    let mut command = Command::new(built.join("kedge"));
+    command.arg("up").current_dir(root());
+    // Without a repository of the user's own, the example's, which is this one.
+    if args.iter().all(|arg| arg.starts_with('-')) {
+        command.arg(root());
+    }
+    let status = command.args(args).status().context("cannot run kedge")?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+pub fn test() -> anyhow::Result<()> {
+    if !is_root() {
+        bail!(
+            "the tests run real containers and need root: run the same command as root, for example with `sudo -E`"
+        );
+    }
+    install(&[("busybox", "busybox-static"), ("git", "git"), ("nft", "nftables"), ("ip", "iproute2")])?;
+    cargo(&["fmt", "--all", "--check"])?;
+    super::tidy::run()?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    cargo(&["build", "--package", "shop", "--package", "kedge"])?;
+    cargo(&["test", "--workspace", "--no-fail-fast"])
+}
+
+pub fn bench(names: &[String]) -> anyhow::Result<()> {
+    install(&[("etcd", "etcd-server"), ("runc", "runc"), ("busybox", "busybox-static")])?;
+    cargo(&["build", "--release", "--package", "kedge", "--package", "testkit", "--package", "shop"])?;
+    let status = Command::new(built("release")?.join("bench")).args(names).current_dir(root()).status()?;
+    std::process::exit(status.code().unwrap_or(1));
+}
