@@ -191,7 +191,8 @@ pub fn sync_directory(path: &Path) -> Result<()> {
 
 /// Whole or not at all, and on the disk when it returns.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
+    // A name of its own: another process may be writing the same file.
+    let temporary = path.with_extension(format!("{}.tmp", base::id::uuid()));
     let write = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;

@@ -32,7 +32,7 @@ struct DockerImage {
 impl ImageStore {
     /// Takes in every image of an archive. Images without a name keep only the one of their digest. Blocks.
     pub fn import_tar(&self, archive: &Path) -> Result<Vec<ImageRecord>> {
-        let _adding = self.add_blocking();
+        let _adding = self.add_blocking()?;
         let work = self.content().temporary();
         fs::create_dir_all(&work).map_err(failed("create", &work))?;
         let result = self.import_unpacked(archive, &work);
@@ -166,7 +166,7 @@ impl ImageStore {
         settings: Settings,
     ) -> Result<ImageRecord> {
         let reference: Reference = reference.parse()?;
-        let _adding = self.add_blocking();
+        let _adding = self.add_blocking()?;
         let (layer, diff_id) = self.add_layer(directory)?;
         let configuration = Configuration {
             architecture: architecture().into(),

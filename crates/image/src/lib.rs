@@ -14,6 +14,7 @@ mod overlay;
 mod pack;
 mod pull;
 mod reference;
+mod shared;
 mod snapshot;
 mod store;
 mod tree;

@@ -61,7 +61,7 @@ impl ImageStore {
         progress: impl Fn(PullProgress) + Send + Sync + 'static,
     ) -> Result<ImageRecord> {
         let reference: Reference = reference.parse()?;
-        let adding = self.add().await;
+        let adding = self.add().await?;
         let puller = Puller::new(self, reference, auth, Arc::new(progress))?;
         let (top, manifest_digest) = puller.manifests().await?;
         puller.blobs(&manifest_digest).await?;

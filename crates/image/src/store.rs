@@ -5,15 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Content, write_atomically};
 use crate::error::{ImageError, Result, decode, failed};
 use crate::manifest::{Configuration, Descriptor, Manifest, Settings, chain_ids, media_type};
 use crate::reference::{Reference, is_digest};
+use crate::shared::{Held, Locks, Version, version};
 use crate::snapshot::{ContainerRoot, Snapshots};
-use crate::tree::remove_all;
 
 /// An image that is here, whole and unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ struct Index {
     references: BTreeMap<String, String>,
 }
 
-/// Cheap to clone; all clones are the same store. One process at a time may have a store open.
+/// Cheap to clone; all clones are the same store. Other processes may have it open as well, and see each other's images.
 #[derive(Clone)]
 pub struct ImageStore {
     inner: Arc<Inner>,
@@ -58,7 +58,10 @@ struct Inner {
     root: PathBuf,
     content: Content,
     snapshots: Snapshots,
-    index: Mutex<Index>,
+    locks: Locks,
+    _open: Held,
+    /// As it was read or written last.
+    index: Mutex<(Version, Index)>,
     /// Shared by whoever adds what nothing names yet, exclusive to the collector.
     adding: Arc<tokio::sync::RwLock<()>>,
 }
@@ -66,23 +69,20 @@ struct Inner {
 /// While it lives, nothing is collected.
 pub(crate) struct Adding {
     _guard: tokio::sync::OwnedRwLockReadGuard<()>,
+    _held: Held,
 }
 
 impl ImageStore {
     /// Opens or makes the store in a directory, clearing away what was left unfinished.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
         let root = root.into();
-        let ingest = root.join("ingest");
-        remove_all(&ingest).map_err(failed("clear", &ingest))?;
+        fs::create_dir_all(&root).map_err(failed("create", &root))?;
+        let locks = Locks::open(&root)?;
+        let open = locks.enter(&root.join("ingest"))?;
         let content = Content::open(&root)?;
         let snapshots = Snapshots::open(&root, &content)?;
-        let file = root.join("index.json");
-        let index = match fs::read(&file) {
-            Ok(bytes) => decode("image index", &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Index::default(),
-            Err(error) => return Err(failed("read", &file)(error)),
-        };
-        let inner = Inner { root, content, snapshots, index: Mutex::new(index), adding: Arc::default() };
+        let index = Mutex::new(read_index(&root)?);
+        let inner = Inner { root, content, snapshots, locks, _open: open, index, adding: Arc::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -98,20 +98,27 @@ impl ImageStore {
         &self.inner.snapshots
     }
 
-    /// `None` while a collection runs.
-    pub(crate) fn try_add(&self) -> Option<Adding> {
-        self.inner.adding.clone().try_read_owned().ok().map(|guard| Adding { _guard: guard })
+    /// The index as it is now, whoever wrote it.
+    fn index(&self) -> Result<MutexGuard<'_, (Version, Index)>> {
+        let mut index = self.inner.index.lock();
+        if index.0 != version(&self.inner.root.join(INDEX)) {
+            *index = read_index(&self.inner.root)?;
+        }
+        Ok(index)
     }
 
-    pub(crate) async fn add(&self) -> Adding {
-        Adding { _guard: self.inner.adding.clone().read_owned().await }
+    pub(crate) async fn add(&self) -> Result<Adding> {
+        let guard = self.inner.adding.clone().read_owned().await;
+        let locks = self.inner.locks.clone();
+        let held = tokio::task::spawn_blocking(move || locks.add()).await.map_err(ImageError::Worker)??;
+        Ok(Adding { _guard: guard, _held: held })
     }
 
     /// Waits for a running collection. Not to be called on a thread of an asynchronous runtime.
-    pub(crate) fn add_blocking(&self) -> Adding {
+    pub(crate) fn add_blocking(&self) -> Result<Adding> {
         loop {
-            if let Some(adding) = self.try_add() {
-                return adding;
+            if let Ok(guard) = self.inner.adding.clone().try_read_owned() {
+                return Ok(Adding { _guard: guard, _held: self.inner.locks.add()? });
             }
             // A collection holds the index's lock for as long as it runs.
             drop(self.inner.index.lock());
@@ -124,21 +131,21 @@ impl ImageStore {
             return Ok(self.list()?.into_iter().find(|record| record.id == reference));
         }
         let full: Reference = reference.parse()?;
-        let Some(manifest) = self.lookup(&full) else { return Ok(None) };
+        let Some(manifest) = self.lookup(&full)? else { return Ok(None) };
         self.record(&manifest).map(Some)
     }
 
-    fn lookup(&self, reference: &Reference) -> Option<String> {
-        let index = self.inner.index.lock();
-        match &reference.digest {
+    fn lookup(&self, reference: &Reference) -> Result<Option<String>> {
+        let name = match &reference.digest {
             // A tag beside a digest does not matter.
-            Some(digest) => index.references.get(&reference.with_digest(digest).to_string()).cloned(),
-            None => index.references.get(&reference.to_string()).cloned(),
-        }
+            Some(digest) => reference.with_digest(digest).to_string(),
+            None => reference.to_string(),
+        };
+        Ok(self.index()?.1.references.get(&name).cloned())
     }
 
     pub fn list(&self) -> Result<Vec<ImageRecord>> {
-        let manifests: BTreeSet<String> = self.inner.index.lock().references.values().cloned().collect();
+        let manifests: BTreeSet<String> = self.index()?.1.references.values().cloned().collect();
         manifests.iter().map(|manifest| self.record(manifest)).collect()
     }
 
@@ -147,8 +154,8 @@ impl ImageStore {
         let bytes = content.read(manifest_digest)?;
         let manifest: Manifest = decode("manifest", &bytes)?;
         let configuration: Configuration = decode("configuration", &content.read(&manifest.config.digest)?)?;
-        let index = self.inner.index.lock();
-        let named = index.references.iter().filter(|(_, digest)| *digest == manifest_digest);
+        let index = self.index()?;
+        let named = index.1.references.iter().filter(|(_, digest)| *digest == manifest_digest);
         let (digests, tags) = named.map(|(name, _)| name.clone()).partition(|name| name.contains('@'));
         let layers: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
         Ok(ImageRecord {
@@ -186,7 +193,7 @@ impl ImageStore {
             let record = self.resolve(reference)?;
             record.map(|record| record.tags.into_iter().chain(record.digests).collect()).unwrap_or_default()
         } else {
-            self.names_to_remove(&reference.parse()?)
+            self.names_to_remove(&reference.parse()?)?
         };
         if names.is_empty() {
             return Ok(false);
@@ -197,13 +204,14 @@ impl ImageStore {
     }
 
     /// The last tag of a repository takes the repository's digest with it.
-    fn names_to_remove(&self, reference: &Reference) -> Vec<String> {
-        let index = self.inner.index.lock();
+    fn names_to_remove(&self, reference: &Reference) -> Result<Vec<String>> {
+        let index = self.index()?;
+        let index = &index.1;
         let name = match &reference.digest {
             Some(digest) => reference.with_digest(digest).to_string(),
             None => reference.to_string(),
         };
-        let Some(manifest) = index.references.get(&name) else { return Vec::new() };
+        let Some(manifest) = index.references.get(&name) else { return Ok(Vec::new()) };
         let repository = reference.name();
         let of_repository = |other: &&String| {
             other.strip_prefix(&repository).is_some_and(|rest| rest.starts_with([':', '@']))
@@ -212,7 +220,7 @@ impl ImageStore {
             index.references.iter().filter(|(_, digest)| *digest == manifest).map(|(other, _)| other);
         let siblings: Vec<&String> = siblings.filter(of_repository).collect();
         let has_other_tag = siblings.iter().any(|other| **other != name && !other.contains('@'));
-        if has_other_tag { vec![name] } else { siblings.into_iter().cloned().collect() }
+        Ok(if has_other_tag { vec![name] } else { siblings.into_iter().cloned().collect() })
     }
 
     pub(crate) fn name(&self, names: impl IntoIterator<Item = String>, manifest: &str) -> Result<()> {
@@ -222,13 +230,15 @@ impl ImageStore {
     }
 
     fn change(&self, change: impl FnOnce(&mut Index)) -> Result<()> {
-        let mut index = self.inner.index.lock();
-        let mut changed = index.clone();
+        let _turn = self.inner.locks.index()?;
+        let mut index = self.index()?;
+        let mut changed = index.1.clone();
         change(&mut changed);
         let bytes = serde_json::to_vec_pretty(&changed)
             .map_err(|source| ImageError::Decode { what: "image index".into(), source })?;
-        write_atomically(&self.inner.root.join("index.json"), &bytes)?;
-        *index = changed;
+        let file = self.inner.root.join(INDEX);
+        write_atomically(&file, &bytes)?;
+        *index = (version(&file), changed);
         Ok(())
     }
 
@@ -285,9 +295,11 @@ impl ImageStore {
     /// Removes blobs and unpacked layers that neither an image nor a container needs. Does nothing while something is
     /// being added.
     pub fn collect(&self) -> Result<Collected> {
-        let index = self.inner.index.lock();
+        let _turn = self.inner.locks.index()?;
+        let index = self.index()?;
         let Ok(_alone) = self.inner.adding.clone().try_write_owned() else { return Ok(Collected::default()) };
-        let (blobs, snapshots) = self.needed(&index)?;
+        let Some(_alone_of_all) = self.inner.locks.collect()? else { return Ok(Collected::default()) };
+        let (blobs, snapshots) = self.needed(&index.1)?;
         let mut collected = Collected::default();
         for digest in self.content().list()?.into_iter().filter(|digest| !blobs.contains(digest)) {
             collected.freed_blob_bytes += self.content().size(&digest)?;
@@ -317,5 +329,18 @@ impl ImageStore {
             blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
         }
         Ok((blobs, snapshots))
+    }
+}
+
+const INDEX: &str = "index.json";
+
+/// The version is taken first: a change in between is seen the next time.
+fn read_index(root: &Path) -> Result<(Version, Index)> {
+    let file = root.join(INDEX);
+    let version = version(&file);
+    match fs::read(&file) {
+        Ok(bytes) => Ok((version, decode("image index", &bytes)?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((version, Index::default())),
+        Err(error) => Err(failed("read", &file)(error)),
     }
 }

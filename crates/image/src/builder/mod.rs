@@ -94,7 +94,7 @@ pub fn build(
     let context = Context::open(&request.context, &path)
         .map_err(|source| BuildError::Read { path: request.context.clone(), source })?;
     let plan = Plan::new(&steps, request)?;
-    let _adding = store.add_blocking();
+    let _adding = store.add_blocking().map_err(BuildError::Image)?;
     let finished = plan.run(store, &context, request, tools)?;
     finish(store, request, finished, names)
 }
