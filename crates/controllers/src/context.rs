@@ -4,13 +4,14 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use client::{Caches, Key, Object, Recorder};
+use client::{Caches, Object, Recorder};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::meta;
 
@@ -27,6 +28,8 @@ pub struct Config {
 pub struct Context {
     pub caches: Caches,
     pub config: Arc<Config>,
+    /// Ends what a controller started beside its reconciles.
+    pub stop: CancellationToken,
 }
 
 impl Context {
@@ -187,9 +190,4 @@ pub fn ignore_existing<T>(result: Result<T, kube::Error>) -> Result<(), kube::Er
 pub fn is_namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status)
         if status.code == 403 && status.message.contains("because it is being terminated"))
-}
-
-/// The key of a pod's or set's namespace-mates is its own namespace and another name.
-pub fn sibling(of: &Key, name: &str) -> Key {
-    Key::new(of.namespace.clone(), name)
 }

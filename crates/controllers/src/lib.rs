@@ -2,18 +2,23 @@
 //! They only read shared caches and write through the API; the driver in `client` runs, repeats and delays them.
 
 mod context;
+mod crd;
 mod deployment;
+mod disruption;
 mod discovery;
 mod endpoints;
 mod expectations;
+mod gc;
 mod meta;
 mod namespace;
+mod nodes;
 mod percent;
 mod pod;
 mod replicaset;
 mod service_account;
 #[cfg(test)]
 mod testing;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -33,11 +38,19 @@ const TABLE: &[(&str, Start)] = &[
     ("serviceaccount", service_account::start),
     ("endpointslice", endpoints::start),
     ("namespace", namespace::start),
+    ("garbagecollector", gc::start),
+    ("customresourcedefinition", crd::start),
+    ("nodelifecycle", nodes::lifecycle::start),
+    ("tainteviction", nodes::eviction::start),
+    ("podgc", nodes::pod_gc::start),
+    ("persistentvolumebinder", volumes::start),
+    ("volumeprotection", volumes::protection::start),
+    ("poddisruptionbudget", disruption::start),
 ];
 
 /// Runs all controllers until stopped.
 pub async fn run(caches: Caches, config: Config, stop: CancellationToken) {
-    let context = Context { caches, config: Arc::new(config) };
+    let context = Context { caches, config: Arc::new(config), stop: stop.clone() };
     let mut running = Vec::new();
     for (name, start) in TABLE {
         tracing::debug!(controller = name, "starting");

@@ -1,0 +1,227 @@
+//! Disruption budgets: how many pods may be evicted now without a service suffering.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::selector::Selector;
+use base::time::now;
+use client::{Cache, Change, Controller, Key, Next, Outcome, Reconciler};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::Api;
+
+use crate::context::{self, Context};
+use crate::percent::{Round, scaled};
+use crate::{meta, pod};
+
+/// An eviction that was allowed and did not happen within this time counts no longer.
+const EVICTION_SECONDS: i64 = 120;
+
+pub fn start(context: &Context) -> Vec<Controller> {
+    let budgets = context.caches.of::<PodDisruptionBudget>();
+    let pods = context.caches.of::<Pod>();
+    let reconciler = Budgets {
+        context: context.clone(),
+        budgets: Arc::clone(&budgets),
+        pods: Arc::clone(&pods),
+        sets: context.caches.of(),
+        stateful: context.caches.of(),
+        deployments: context.caches.of(),
+    };
+    let sets = context.caches.of::<ReplicaSet>();
+    let all = Arc::clone(&budgets);
+    let controller = Controller::new("disruption", reconciler)
+        .owns_kind(&budgets)
+        .watches(&pods, move |change: &Change<Pod>| {
+            let pod = change.object();
+            let budgets = all.in_namespace(meta::namespace(&pod.metadata)).into_iter();
+            budgets.filter(|b| selects(b, pod)).map(|b| Key::of(&*b)).collect()
+        })
+        .watches(&sets, |_| Vec::new());
+    vec![controller]
+}
+
+fn selects(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
+    let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
+    Selector::from_optional(selector).is_ok_and(|s| s.matches(meta::labels(&pod.metadata)))
+}
+
+struct Budgets {
+    context: Context,
+    budgets: Arc<Cache<PodDisruptionBudget>>,
+    pods: Arc<Cache<Pod>>,
+    sets: Arc<Cache<ReplicaSet>>,
+    stateful: Arc<Cache<StatefulSet>>,
+    deployments: Arc<Cache<Deployment>>,
+}
+
+impl Reconciler for Budgets {
+    fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            let Some(budget) = self.budgets.get(&key) else { return Ok(Next::OnChange) };
+            let pods = self.pods.in_namespace(&key.namespace).into_iter().filter(|p| selects(&budget, p));
+            let pods: Vec<Arc<Pod>> = pods.filter(|p| !pod::has_ended(p)).collect();
+            let scale = self.scale(&pods);
+            let (status, next) = plan(&budget, &pods, scale, now());
+            if budget.status.as_ref() != Some(&status) {
+                let api: Api<PodDisruptionBudget> = self.context.api(&key.namespace);
+                let updated = PodDisruptionBudget { status: Some(status), ..(*budget).clone() };
+                context::ignore_missing(context::write_status(&api, &updated).await)?;
+            }
+            Ok(next.map_or(Next::OnChange, Next::After))
+        })
+    }
+}
+
+impl Budgets {
+    /// How many pods the owners of `pods` want; nothing if one has no owner whose size is known.
+    fn scale(&self, pods: &[Arc<Pod>]) -> Option<i32> {
+        let mut sizes: HashMap<String, i32> = HashMap::new();
+        for pod in pods {
+            let namespace = meta::namespace(&pod.metadata);
+            let owner = meta::controller_of(&pod.metadata)?;
+            let key = Key::new(namespace, owner.name.clone());
+            let (uid, size) = match owner.kind.as_str() {
+                "StatefulSet" => {
+                    let set = self.stateful.get(&key)?;
+                    (owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1))
+                }
+                "ReplicaSet" => {
+                    let set = self.sets.get(&key)?;
+                    match meta::controller_of(&set.metadata).filter(|o| o.kind == "Deployment") {
+                        Some(above) => {
+                            let deployment = self.deployments.get(&Key::new(namespace, above.name.clone()))?;
+                            (above.uid.clone(), deployment.spec.as_ref()?.replicas.unwrap_or(1))
+                        }
+                        None => (owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1)),
+                    }
+                }
+                _ => return None,
+            };
+            sizes.insert(uid, size);
+        }
+        Some(sizes.values().sum())
+    }
+}
+
+fn plan(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    scale: Option<i32>,
+    now: Timestamp,
+) -> (PodDisruptionBudgetStatus, Option<Duration>) {
+    let spec = budget.spec.clone().unwrap_or_default();
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let (expected, desired, failure) = match (&spec.max_unavailable, &spec.min_available) {
+        (Some(max), _) => match scale {
+            Some(expected) => (expected, (expected - scaled(max, expected, Round::Up)).max(0), None),
+            None => (count(pods.len()), count(pods.len()), Some("found no controller ref for pods")),
+        },
+        (None, Some(IntOrString::Int(min))) => (count(pods.len()), *min, None),
+        (None, Some(min)) => match scale {
+            Some(expected) => (expected, scaled(min, expected, Round::Up), None),
+            None => (count(pods.len()), count(pods.len()), Some("found no controller ref for pods")),
+        },
+        (None, None) => (count(pods.len()), count(pods.len()), None),
+    };
+    let (disrupted, next) = still_disrupted(budget, pods, now);
+    let healthy = pods.iter().filter(|p| {
+        pod::is_ready(p) && !meta::is_deleting(&p.metadata) && !disrupted.contains_key(meta::name(&p.metadata))
+    });
+    let healthy = count(healthy.count());
+    let allowed = if expected <= 0 || failure.is_some() { 0 } else { (healthy - desired).max(0) };
+    let old = budget.status.clone().unwrap_or_default();
+    let status = PodDisruptionBudgetStatus {
+        current_healthy: Some(healthy),
+        desired_healthy: Some(desired),
+        expected_pods: Some(expected),
+        disruptions_allowed: Some(allowed),
+        disrupted_pods: (!disrupted.is_empty()).then_some(disrupted),
+        observed_generation: budget.metadata.generation,
+        conditions: Some(conditions(old.conditions, allowed, failure, budget.metadata.generation, now)),
+    };
+    (status, next)
+}
+
+/// Evictions that were allowed and are still to be seen.
+fn still_disrupted(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], now: Timestamp) -> (BTreeMap<String, Time>, Option<Duration>) {
+    let known = budget.status.as_ref().and_then(|s| s.disrupted_pods.clone()).unwrap_or_default();
+    let mut next: Option<Duration> = None;
+    let kept = known.into_iter().filter(|(name, since)| {
+        let there = pods.iter().any(|p| p.metadata.name.as_ref() == Some(name) && !meta::is_deleting(&p.metadata));
+        let left = pod::remaining(since.0, EVICTION_SECONDS, now);
+        if there && !left.is_zero() {
+            next = Some(next.map_or(left, |known| known.min(left)));
+        }
+        there && !left.is_zero()
+    });
+    let kept = kept.collect();
+    (kept, next)
+}
+
+fn conditions(
+    old: Option<Vec<Condition>>,
+    allowed: i32,
+    failure: Option<&str>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut all = old.unwrap_or_default();
+    let (status, reason, message) = match failure {
+        Some(failure) => ("False", "SyncFailed", failure),
+        None if allowed > 0 => ("True", "SufficientPods", ""),
+        None => ("False", "InsufficientPods", ""),
+    };
+    let known = all.iter().find(|c| c.type_ == "DisruptionAllowed" && c.status == status);
+    let since = known.map_or(Time(now), |c| c.last_transition_time.clone());
+    all.retain(|c| c.type_ != "DisruptionAllowed");
+    all.push(Condition {
+        type_: "DisruptionAllowed".into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: message.into(),
+        last_transition_time: since,
+        observed_generation: generation,
+    });
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{at, pod_named};
+
+    fn allowed(min: Option<IntOrString>, max: Option<IntOrString>, ready: usize, scale: Option<i32>) -> Option<i32> {
+        let mut budget = PodDisruptionBudget::default();
+        let spec = budget.spec.get_or_insert_default();
+        (spec.min_available, spec.max_unavailable) = (min, max);
+        let pods: Vec<_> = (0..ready).map(|n| pod_named(&n.to_string()).ready(at(0)).arc()).collect();
+        plan(&budget, &pods, scale, at(1)).0.disruptions_allowed
+    }
+
+    #[test]
+    fn what_may_be_disrupted() {
+        let int = |n| Some(IntOrString::Int(n));
+        let percent = |p: &str| Some(IntOrString::String(p.into()));
+        let cases = [
+            (int(2), None, 3, Some(3), 1),
+            (int(3), None, 3, Some(3), 0),
+            (percent("50%"), None, 3, Some(3), 1),
+            (None, int(1), 3, Some(3), 1),
+            (None, int(1), 2, Some(3), 0),
+            (None, percent("50%"), 4, Some(4), 2),
+            (None, int(1), 3, None, 0),
+            (int(0), None, 0, Some(0), 0),
+        ];
+        for (min, max, ready, scale, expected) in cases {
+            let got = allowed(min.clone(), max.clone(), ready, scale);
+            assert_eq!(got, Some(expected), "min {min:?} max {max:?} ready {ready}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Claims that a pod uses and volumes that a claim uses are not removed under them: finalizers hold them until they
+//! are free.
+
+use std::sync::Arc;
+
+use client::{Cache, Controller, Key, Next, Outcome, Reconciler};
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::Api;
+use kube::api::ListParams;
+
+use crate::context::{self, Context};
+use crate::{meta, pod};
+
+pub const PVC_FINALIZER: &str = "kubernetes.io/pvc-protection";
+pub const PV_FINALIZER: &str = "kubernetes.io/pv-protection";
+
+pub fn start(context: &Context) -> Vec<Controller> {
+    let claims = context.caches.of::<PersistentVolumeClaim>();
+    let volumes = context.caches.of::<PersistentVolume>();
+    let pods = context.caches.of::<Pod>();
+    let of_claims = ClaimProtection { context: context.clone(), claims: Arc::clone(&claims), pods: Arc::clone(&pods) };
+    let of_volumes = VolumeProtection { context: context.clone(), volumes: Arc::clone(&volumes) };
+    let claims_of_pod = |pod: &Pod| {
+        let namespace = meta::namespace(&pod.metadata);
+        claim_names(pod).into_iter().map(|name| Key::new(namespace, name)).collect::<Vec<_>>()
+    };
+    vec![
+        Controller::new("pvc-protection", of_claims).owns_kind(&claims).watches(&pods, move |change| {
+            match change.new.as_ref().is_none_or(|pod| pod::has_ended(pod)) {
+                true => claims_of_pod(change.object()),
+                false => Vec::new(),
+            }
+        }),
+        Controller::new("pv-protection", of_volumes).owns_kind(&volumes),
+    ]
+}
+
+pub fn claim_names(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let names = volumes.filter_map(|volume| {
+        let named = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", meta::name(&pod.metadata), volume.name)))
+    });
+    names.collect()
+}
+
+fn uses(pod: &Pod, claim: &str) -> bool {
+    !pod::has_ended(pod) && pod::node_name(pod).is_some() && claim_names(pod).iter().any(|name| name == claim)
+}
+
+struct ClaimProtection {
+    context: Context,
+    claims: Arc<Cache<PersistentVolumeClaim>>,
+    pods: Arc<Cache<Pod>>,
+}
+
+impl Reconciler for ClaimProtection {
+    fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            let Some(claim) = self.claims.get(&key) else { return Ok(Next::OnChange) };
+            let api: Api<PersistentVolumeClaim> = self.context.api(&key.namespace);
+            let held = meta::has_finalizer(&claim.metadata, PVC_FINALIZER);
+            match (meta::is_deleting(&claim.metadata), held) {
+                (false, false) => context::add_finalizer(&api, &*claim, PVC_FINALIZER).await?,
+                (true, true) if !self.in_use(&key).await? => {
+                    context::remove_finalizer(&api, &*claim, PVC_FINALIZER).await?;
+                }
+                _ => {}
+            }
+            Ok(Next::OnChange)
+        })
+    }
+}
+
+impl ClaimProtection {
+    /// A pod that was bound a moment ago may be missing in the cache: the API has the last word.
+    async fn in_use(&self, key: &Key) -> Result<bool, kube::Error> {
+        if self.pods.in_namespace(&key.namespace).iter().any(|pod| uses(pod, &key.name)) {
+            return Ok(true);
+        }
+        let api: Api<Pod> = self.context.api(&key.namespace);
+        let live = api.list(&ListParams::default()).await?;
+        Ok(live.items.iter().any(|pod| uses(pod, &key.name)))
+    }
+}
+
+struct VolumeProtection {
+    context: Context,
+    volumes: Arc<Cache<PersistentVolume>>,
+}
+
+impl Reconciler for VolumeProtection {
+    fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            let Some(volume) = self.volumes.get(&key) else { return Ok(Next::OnChange) };
+            let api: Api<PersistentVolume> = self.context.cluster_api();
+            let held = meta::has_finalizer(&volume.metadata, PV_FINALIZER);
+            let bound = volume.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+            match (meta::is_deleting(&volume.metadata), held) {
+                (false, false) => context::add_finalizer(&api, &*volume, PV_FINALIZER).await?,
+                (true, true) if !bound => context::remove_finalizer(&api, &*volume, PV_FINALIZER).await?,
+                _ => {}
+            }
+            Ok(Next::OnChange)
+        })
+    }
+}
