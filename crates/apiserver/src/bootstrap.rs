@@ -286,7 +286,11 @@ fn bindings() -> Vec<(&'static str, Value)> {
             "system:kube-controller-manager",
             &[("User", "system:kube-controller-manager")],
         ),
-        binding("system:service-publisher", "system:service-publisher", &[("User", "system:service-publisher")]),
+        binding(
+            "system:service-publisher",
+            "system:service-publisher",
+            &[("User", "system:service-publisher")],
+        ),
         binding("kedge:gitops", "cluster-admin", &[("User", "system:gitops")]),
     ]
 }

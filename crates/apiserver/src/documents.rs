@@ -23,14 +23,15 @@ impl Documents {
         match path.trim_end_matches('/') {
             "/openapi/v3" => Ok(respond::json(StatusCode::OK, &documents.index())),
             "/openapi/v2" => {
-                // Its protobuf form is not made; clients that insist on it are told so.
-                let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
-                match accept.contains("json") || accept.contains("*/*") {
-                    true => Ok(document(documents.v2(), headers)),
-                    false => Err(ApiError::not_acceptable(
-                        "only the following media types are accepted: application/json",
-                    )),
+                // The old spelling of the media type has an `@` that is not allowed in one.
+                let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+                if !accept.contains("proto-openapi.spec.v2") {
+                    return Ok(document(documents.v2(), headers));
                 }
+                let mut answer = document(documents.v2_protobuf(), headers);
+                let media_type = HeaderValue::from_static(api::openapi::protobuf::MEDIA_TYPE);
+                answer.headers_mut().insert(header::CONTENT_TYPE, media_type);
+                Ok(answer)
             }
             path => {
                 let inner = path.strip_prefix("/openapi/v3/").ok_or_else(ApiError::no_such_path)?;

@@ -4,6 +4,7 @@
 mod descriptions;
 mod models;
 mod paths;
+pub mod protobuf;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -140,6 +141,15 @@ impl OpenApi {
         };
         let json = slot.document.get_or_init(|| write(&v2_document(&slot.resources)));
         Document { json: json.clone(), hash: slot.hash.clone() }
+    }
+}
+
+impl OpenApi {
+    /// The answer to `/openapi/v2` in protobuf. It is made anew each time: its clients keep what they got.
+    pub fn v2_protobuf(&self) -> Document {
+        let json = self.v2();
+        let document: Value = serde_json::from_slice(&json.json).unwrap_or_default();
+        Document { json: Bytes::from(protobuf::encode(&document)), hash: json.hash }
     }
 }
 

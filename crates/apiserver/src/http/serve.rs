@@ -32,7 +32,11 @@ pub fn node_tls(serving: &Credential, authority: &str) -> Result<Arc<rustls::Ser
     config(serving, authority, true)
 }
 
-fn config(serving: &Credential, authority: &str, insist: bool) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+fn config(
+    serving: &Credential,
+    authority: &str,
+    insist: bool,
+) -> Result<Arc<rustls::ServerConfig>, PkiError> {
     let invalid = |detail: String| PkiError::Invalid { path: "the serving certificate".into(), detail };
     let mut roots = RootCertStore::empty();
     let authority =
@@ -49,7 +53,8 @@ fn config(serving: &Credential, authority: &str, insist: bool) -> Result<Arc<rus
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|e| invalid(e.to_string()))?;
-    config.alpn_protocols = if insist { vec![b"http/1.1".to_vec()] } else { vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
+    config.alpn_protocols =
+        if insist { vec![b"http/1.1".to_vec()] } else { vec![b"h2".to_vec(), b"http/1.1".to_vec()] };
     Ok(Arc::new(config))
 }
 
