@@ -6,11 +6,13 @@ use bytes::Bytes;
 use container::runtime::{ExecRequest, ExecSession, RuntimeError, TerminalSize};
 use http::Request;
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::query::Query;
+use super::spdy::{self, Session, exec::Wanted};
 use super::upgrade::Upgrade;
 use super::websocket::{self, V4, V5};
 use super::{Refusal, Reply};
@@ -52,6 +54,15 @@ fn running(context: &Context, (namespace, pod, container): Target<'_>) -> Result
     found.id.ok_or_else(missing)
 }
 
+fn streams(query: &Query) -> Wanted {
+    Wanted {
+        stdin: query.flag("input") || query.flag("stdin"),
+        stdout: query.flag("output") || query.flag("stdout"),
+        stderr: query.flag("error") || query.flag("stderr"),
+        tty: query.flag("tty"),
+    }
+}
+
 pub async fn exec(
     context: &Arc<Context>,
     target: Target<'_>,
@@ -59,40 +70,44 @@ pub async fn exec(
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let id = running(context, target)?;
+    let streams = streams(query);
     let wanted = ExecRequest {
         command: query.all("command"),
-        tty: query.flag("tty"),
-        stdin: query.flag("input") || query.flag("stdin"),
-        stdout: query.flag("output") || query.flag("stdout"),
-        stderr: query.flag("error") || query.flag("stderr"),
+        tty: streams.tty,
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
         size: None,
     };
     if wanted.command.is_empty() {
         return Err(Refusal::bad_request("you must specify a command"));
     }
-    let upgrade = Upgrade::of(request.headers(), &[V5, V4], &[])?;
+    let upgrade = Upgrade::of(request.headers(), &[V5, V4], &[spdy::EXEC_PROTOCOL])?;
     let context = context.clone();
-    Ok(accept(&upgrade, request, true, async move { context.runtime.exec(&id, wanted).await }))
+    Ok(accept(upgrade, streams, request, true, async move { context.runtime.exec(&id, wanted).await }))
 }
 
 pub async fn attach(
     context: &Arc<Context>,
     target: Target<'_>,
+    query: &Query,
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let id = running(context, target)?;
-    let upgrade = Upgrade::of(request.headers(), &[V5, V4], &[])?;
+    let upgrade = Upgrade::of(request.headers(), &[V5, V4], &[spdy::EXEC_PROTOCOL])?;
     let context = context.clone();
-    Ok(accept(&upgrade, request, false, async move { context.runtime.attach(&id).await }))
+    Ok(accept(upgrade, streams(query), request, false, async move { context.runtime.attach(&id).await }))
 }
 
 /// `tells_exit`: whether the caller is told the exit code. One who attached is not, for the process is not its own.
 fn accept(
-    upgrade: &Upgrade,
+    upgrade: Upgrade,
+    streams: Wanted,
     request: Request<Incoming>,
     tells_exit: bool,
     session: impl Future<Output = Result<ExecSession, RuntimeError>> + Send + 'static,
 ) -> Reply {
+    let tunnel = upgrade.clone();
     upgrade.accept(request, move |upgraded| async move {
         let (inputs, inputs_out) = mpsc::channel(QUEUE_MAX);
         let (outputs, outputs_out) = mpsc::channel(QUEUE_MAX);
@@ -102,7 +117,15 @@ fn accept(
                 Err(error) => send(&outputs, Output::Status(failure(&error))).await,
             }
         });
-        websocket::carry(websocket::open(upgraded).await, inputs, outputs_out).await;
+        match tunnel {
+            Upgrade::WebSocket { .. } => {
+                websocket::carry(websocket::open(upgraded).await, inputs, outputs_out).await;
+            }
+            Upgrade::Spdy { .. } => {
+                let session = Session::start(TokioIo::new(upgraded));
+                spdy::exec::carry(session, streams, inputs, outputs_out).await;
+            }
+        }
         // The caller is gone or has been told everything.
         run.abort();
     })

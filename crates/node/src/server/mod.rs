@@ -4,6 +4,7 @@ mod exec;
 mod logs;
 mod port_forward;
 mod query;
+mod spdy;
 mod upgrade;
 mod websocket;
 
@@ -124,7 +125,7 @@ async fn route(context: Arc<Context>, request: Request<Incoming>) -> Result<Repl
             exec::exec(&context, (namespace, pod, container), &query, request).await
         }
         ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
-            exec::attach(&context, (namespace, pod, container), request).await
+            exec::attach(&context, (namespace, pod, container), &query, request).await
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
             port_forward::serve(&context, namespace, pod, &query, request)

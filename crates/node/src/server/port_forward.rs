@@ -10,12 +10,14 @@ use std::sync::Arc;
 use futures::{SinkExt, StreamExt};
 use http::Request;
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use net::namespace::Namespace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::query::Query;
+use super::spdy::{self, Session};
 use super::upgrade::Upgrade;
 use super::websocket::{self, Socket, V4};
 use super::{Refusal, Reply};
@@ -37,7 +39,23 @@ pub fn serve(
     let entry = entry.ok_or_else(|| Refusal::not_found(format!("pod \"{pod}\" does not exist")))?;
     let not_running = || Refusal::internal(format!("pod \"{pod}\" is not running"));
     let network = entry.network.ok_or_else(not_running)?;
-    let upgrade = Upgrade::of(request.headers(), &[V4], &[])?;
+    let upgrade =
+        Upgrade::of(request.headers(), &[spdy::TUNNEL_PROTOCOL, V4], &[spdy::PORT_FORWARD_PROTOCOL])?;
+    match upgrade {
+        Upgrade::WebSocket { protocol: spdy::TUNNEL_PROTOCOL, .. } => {
+            return Ok(upgrade.accept(request, move |upgraded| async move {
+                let (stream, carrying) = spdy::through_websocket(websocket::open(upgraded).await);
+                let serving = spdy::port_forward::serve(Session::start(stream), network);
+                tokio::join!(carrying, serving);
+            }));
+        }
+        Upgrade::Spdy { .. } => {
+            return Ok(upgrade.accept(request, move |upgraded| async move {
+                spdy::port_forward::serve(Session::start(TokioIo::new(upgraded)), network).await;
+            }));
+        }
+        Upgrade::WebSocket { .. } => {}
+    }
     let ports: Vec<u16> = query.all("port").iter().filter_map(|port| port.parse().ok()).collect();
     if ports.is_empty() || ports.len() > PORTS_MAX {
         return Err(Refusal::bad_request("at least one and not too many ports are required"));
