@@ -16,6 +16,7 @@ mod percent;
 mod pod;
 mod replicaset;
 mod service_account;
+mod statefulset;
 #[cfg(test)]
 mod testing;
 mod volumes;
@@ -35,6 +36,7 @@ type Start = fn(&Context) -> Vec<Controller>;
 const TABLE: &[(&str, Start)] = &[
     ("deployment", deployment::start),
     ("replicaset", replicaset::start),
+    ("statefulset", statefulset::start),
     ("serviceaccount", service_account::start),
     ("endpointslice", endpoints::start),
     ("namespace", namespace::start),
