@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use client::{Caches, Object, Recorder};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -119,6 +120,12 @@ async fn patch_owners<T: Object>(
     api.patch(meta::name(object), &params_patch(), &Patch::Strategic(patch)).await
 }
 
+/// Now, in the whole seconds in which the API spells times: what is written reads back as the same.
+pub fn now() -> Timestamp {
+    let now = base::time::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
 pub fn params() -> PostParams {
     PostParams { field_manager: Some(base::constants::FIELD_MANAGER.into()), ..Default::default() }
 }
@@ -153,7 +160,11 @@ where
 }
 
 /// Sets the finalizers of this very version of an object.
-pub async fn set_finalizers<T: Object>(api: &Api<T>, object: &T, finalizers: Vec<String>) -> Result<(), kube::Error> {
+pub async fn set_finalizers<T: Object>(
+    api: &Api<T>,
+    object: &T,
+    finalizers: Vec<String>,
+) -> Result<(), kube::Error> {
     let meta = object.meta();
     let patch = json!({ "metadata": { "resourceVersion": meta.resource_version, "uid": meta.uid, "finalizers": finalizers } });
     api.patch(meta::name(meta), &params_patch(), &Patch::Merge(patch)).await.map(drop)
@@ -165,7 +176,11 @@ pub async fn add_finalizer<T: Object>(api: &Api<T>, object: &T, finalizer: &str)
     set_finalizers(api, object, all).await
 }
 
-pub async fn remove_finalizer<T: Object>(api: &Api<T>, object: &T, finalizer: &str) -> Result<(), kube::Error> {
+pub async fn remove_finalizer<T: Object>(
+    api: &Api<T>,
+    object: &T,
+    finalizer: &str,
+) -> Result<(), kube::Error> {
     let mut all = object.meta().finalizers.clone().unwrap_or_default();
     all.retain(|f| f != finalizer);
     ignore_missing(set_finalizers(api, object, all).await)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::time::now;
 use client::{Cache, Controller, Key, Next, Outcome, Reconciler};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams};
 use kube::core::ApiResource;
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, now};
 use crate::meta;
 
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -106,9 +105,11 @@ impl Definitions {
         };
         for instance in instances.iter().filter(|i| !meta::is_deleting(&i.metadata)) {
             let api: Api<DynamicObject> = match spec.scope.as_str() {
-                "Namespaced" => {
-                    Api::namespaced_with(self.context.client(), meta::namespace(&instance.metadata), &resource)
-                }
+                "Namespaced" => Api::namespaced_with(
+                    self.context.client(),
+                    meta::namespace(&instance.metadata),
+                    &resource,
+                ),
                 _ => all.clone(),
             };
             context::delete_exactly(&api, &instance.metadata, DeleteParams::default()).await?;
@@ -141,13 +142,27 @@ fn accept(definition: &Definition, all: &[Arc<Definition>], now: Timestamp) -> S
     match &conflict {
         None => {
             set(&mut conditions, now, "NamesAccepted", "True", "NoConflicts", "no conflicts found");
-            set(&mut conditions, now, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
+            set(
+                &mut conditions,
+                now,
+                "Established",
+                "True",
+                "InitialNamesAccepted",
+                "the initial names have been accepted",
+            );
             accepted = Some(wanted);
         }
         Some((reason, message)) => {
             set(&mut conditions, now, "NamesAccepted", "False", reason, message);
             if !has_condition(definition, "Established") {
-                set(&mut conditions, now, "Established", "False", "NotAccepted", "not all names are accepted");
+                set(
+                    &mut conditions,
+                    now,
+                    "Established",
+                    "False",
+                    "NotAccepted",
+                    "not all names are accepted",
+                );
             }
         }
     }
@@ -195,11 +210,25 @@ fn conflict(wanted: &Names, taken: &[Names]) -> Option<(&'static str, String)> {
 
 fn terminating(mut status: Status, now: Timestamp) -> Status {
     let conditions = status.conditions.get_or_insert_default();
-    set(conditions, now, "Terminating", "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress");
+    set(
+        conditions,
+        now,
+        "Terminating",
+        "True",
+        "InstanceDeletionInProgress",
+        "CustomResource deletion is in progress",
+    );
     status
 }
 
-fn set(conditions: &mut Vec<Condition>, now: Timestamp, type_: &str, status: &str, reason: &str, message: &str) {
+fn set(
+    conditions: &mut Vec<Condition>,
+    now: Timestamp,
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) {
     let known = conditions.iter().position(|c| c.type_ == type_);
     let old = known.map(|at| conditions[at].clone());
     let since = old.as_ref().filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
@@ -249,7 +278,10 @@ mod tests {
         let status = accept(&first, &[], at(0));
         assert_eq!(told(&status)[1], ("Established".into(), "True".into(), "InitialNamesAccepted".into()));
         let accepted = status.accepted_names.clone().expect("accepted");
-        assert_eq!((accepted.singular.as_deref(), accepted.list_kind.as_deref()), (Some("foo"), Some("FooList")));
+        assert_eq!(
+            (accepted.singular.as_deref(), accepted.list_kind.as_deref()),
+            (Some("foo"), Some("FooList"))
+        );
         assert_eq!(status.stored_versions, Some(vec!["v1".into()]));
         first.status = Some(status);
         assert_eq!(accept(&first, &[], at(9)), first.status.clone().expect("set"), "it settles");

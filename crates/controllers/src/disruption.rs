@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::selector::Selector;
-use base::time::now;
 use client::{Cache, Change, Controller, Key, Next, Outcome, Reconciler};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, now};
 use crate::percent::{Round, scaled};
 use crate::{meta, pod};
 
@@ -34,8 +33,9 @@ pub fn start(context: &Context) -> Vec<Controller> {
         stateful: context.caches.of(),
         deployments: context.caches.of(),
     };
-    let sets = context.caches.of::<ReplicaSet>();
     let all = Arc::clone(&budgets);
+    let (of_sets, of_stateful, of_deployments) =
+        (Arc::clone(&budgets), Arc::clone(&budgets), Arc::clone(&budgets));
     let controller = Controller::new("disruption", reconciler)
         .owns_kind(&budgets)
         .watches(&pods, move |change: &Change<Pod>| {
@@ -43,8 +43,30 @@ pub fn start(context: &Context) -> Vec<Controller> {
             let budgets = all.in_namespace(meta::namespace(&pod.metadata)).into_iter();
             budgets.filter(|b| selects(b, pod)).map(|b| Key::of(&*b)).collect()
         })
-        .watches(&sets, |_| Vec::new());
+        .watches(&context.caches.of::<ReplicaSet>(), move |c| {
+            resized(&of_sets, c, |s| s.spec.as_ref()?.replicas)
+        })
+        .watches(&context.caches.of::<StatefulSet>(), move |c| {
+            resized(&of_stateful, c, |s| s.spec.as_ref()?.replicas)
+        })
+        .watches(&context.caches.of::<Deployment>(), move |c| {
+            resized(&of_deployments, c, |d| d.spec.as_ref()?.replicas)
+        });
     vec![controller]
+}
+
+/// A share of a set's size is another number when the set is resized.
+fn resized<T: client::Object>(
+    budgets: &Cache<PodDisruptionBudget>,
+    change: &Change<T>,
+    size: impl Fn(&T) -> Option<i32>,
+) -> Vec<Key> {
+    let side = |object: &Option<Arc<T>>| object.as_ref().and_then(|o| size(o));
+    if side(&change.old) == side(&change.new) {
+        return Vec::new();
+    }
+    let budgets = budgets.in_namespace(meta::namespace(change.object().meta()));
+    budgets.iter().map(|budget| Key::of(&**budget)).collect()
 }
 
 fn selects(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
@@ -96,7 +118,8 @@ impl Budgets {
                     let set = self.sets.get(&key)?;
                     match meta::controller_of(&set.metadata).filter(|o| o.kind == "Deployment") {
                         Some(above) => {
-                            let deployment = self.deployments.get(&Key::new(namespace, above.name.clone()))?;
+                            let deployment =
+                                self.deployments.get(&Key::new(namespace, above.name.clone()))?;
                             (above.uid.clone(), deployment.spec.as_ref()?.replicas.unwrap_or(1))
                         }
                         None => (owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1)),
@@ -132,7 +155,9 @@ fn plan(
     };
     let (disrupted, next) = still_disrupted(budget, pods, now);
     let healthy = pods.iter().filter(|p| {
-        pod::is_ready(p) && !meta::is_deleting(&p.metadata) && !disrupted.contains_key(meta::name(&p.metadata))
+        pod::is_ready(p)
+            && !meta::is_deleting(&p.metadata)
+            && !disrupted.contains_key(meta::name(&p.metadata))
     });
     let healthy = count(healthy.count());
     let allowed = if expected <= 0 || failure.is_some() { 0 } else { (healthy - desired).max(0) };
@@ -150,11 +175,16 @@ fn plan(
 }
 
 /// Evictions that were allowed and are still to be seen.
-fn still_disrupted(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], now: Timestamp) -> (BTreeMap<String, Time>, Option<Duration>) {
+fn still_disrupted(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> (BTreeMap<String, Time>, Option<Duration>) {
     let known = budget.status.as_ref().and_then(|s| s.disrupted_pods.clone()).unwrap_or_default();
     let mut next: Option<Duration> = None;
     let kept = known.into_iter().filter(|(name, since)| {
-        let there = pods.iter().any(|p| p.metadata.name.as_ref() == Some(name) && !meta::is_deleting(&p.metadata));
+        let there =
+            pods.iter().any(|p| p.metadata.name.as_ref() == Some(name) && !meta::is_deleting(&p.metadata));
         let left = pod::remaining(since.0, EVICTION_SECONDS, now);
         if there && !left.is_zero() {
             next = Some(next.map_or(left, |known| known.min(left)));
@@ -197,7 +227,12 @@ mod tests {
     use super::*;
     use crate::testing::{at, pod_named};
 
-    fn allowed(min: Option<IntOrString>, max: Option<IntOrString>, ready: usize, scale: Option<i32>) -> Option<i32> {
+    fn allowed(
+        min: Option<IntOrString>,
+        max: Option<IntOrString>,
+        ready: usize,
+        scale: Option<i32>,
+    ) -> Option<i32> {
         let mut budget = PodDisruptionBudget::default();
         let spec = budget.spec.get_or_insert_default();
         (spec.min_available, spec.max_unavailable) = (min, max);

@@ -45,7 +45,8 @@ impl Expectations {
     }
 
     pub fn expect(&self, owner: &str, creations: usize, deletions: impl IntoIterator<Item = String>) {
-        let expected = Expected { creations, deletions: deletions.into_iter().collect(), since: Instant::now() };
+        let expected =
+            Expected { creations, deletions: deletions.into_iter().collect(), since: Instant::now() };
         let mut by_owner = self.by_owner.lock();
         // What belonged to owners that are gone must not pile up.
         by_owner.retain(|_, e| e.since.elapsed() < EXPIRY);

@@ -4,11 +4,12 @@
 mod context;
 mod crd;
 mod deployment;
-mod disruption;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod expectations;
 mod gc;
+mod job;
 mod meta;
 mod namespace;
 mod nodes;
@@ -36,6 +37,7 @@ type Start = fn(&Context) -> Vec<Controller>;
 const TABLE: &[(&str, Start)] = &[
     ("deployment", deployment::start),
     ("replicaset", replicaset::start),
+    ("job", job::start),
     ("statefulset", statefulset::start),
     ("serviceaccount", service_account::start),
     ("endpointslice", endpoints::start),
@@ -56,7 +58,8 @@ pub async fn run(caches: Caches, config: Config, stop: CancellationToken) {
     let mut running = Vec::new();
     for (name, start) in TABLE {
         tracing::debug!(controller = name, "starting");
-        running.extend(start(&context).into_iter().map(|controller| tokio::spawn(controller.run(stop.clone()))));
+        running
+            .extend(start(&context).into_iter().map(|controller| tokio::spawn(controller.run(stop.clone()))));
     }
     for ended in join_all(running).await {
         if let Err(error) = ended {

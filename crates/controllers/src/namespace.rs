@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::time::now;
 use client::{Cache, Controller, Key, Next, Outcome, Reconciler};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
@@ -13,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PartialObjectMeta};
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, now};
 use crate::discovery::{self, Served};
 use crate::meta;
 
@@ -56,7 +55,8 @@ impl Reconciler for Namespaces {
     fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             let Some(namespace) = self.namespaces.get(&key) else { return Ok(Next::OnChange) };
-            let finalized = !namespace.spec.iter().flat_map(|s| s.finalizers.iter().flatten()).any(|f| f == FINALIZER);
+            let finalized =
+                !namespace.spec.iter().flat_map(|s| s.finalizers.iter().flatten()).any(|f| f == FINALIZER);
             if !meta::is_deleting(&namespace.metadata) || finalized {
                 return Ok(Next::OnChange);
             }
@@ -69,7 +69,9 @@ impl Namespaces {
     async fn empty(&self, namespace: &Namespace, name: &str) -> Outcome {
         let content = match discovery::served(self.context.client()).await {
             Ok(served) => self.delete_all(served, name).await,
-            Err(error) => Content { discovery_failure: Some(crate::message_of(&error)), ..Default::default() },
+            Err(error) => {
+                Content { discovery_failure: Some(crate::message_of(&error)), ..Default::default() }
+            }
         };
         let status = status(namespace.status.clone().unwrap_or_default(), &content, now());
         let api: Api<Namespace> = self.context.cluster_api();
@@ -94,13 +96,18 @@ impl Namespaces {
 
     async fn delete_all(&self, served: Vec<Served>, namespace: &str) -> Content {
         let kinds = served.into_iter().filter(|s| s.namespaced && s.listable && s.deletable);
-        let passes = stream::iter(kinds).map(|kind| self.delete_kind(kind, namespace)).buffer_unordered(AT_ONCE);
+        let passes =
+            stream::iter(kinds).map(|kind| self.delete_kind(kind, namespace)).buffer_unordered(AT_ONCE);
         let passes: Vec<(String, Result<Vec<ObjectMeta>, kube::Error>)> = passes.collect().await;
         summarize(passes.into_iter().map(|(kind, result)| (kind, result.map_err(|e| crate::message_of(&e)))))
     }
 
     /// Deletes all of one kind and returns what is left of it.
-    async fn delete_kind(&self, kind: Served, namespace: &str) -> (String, Result<Vec<ObjectMeta>, kube::Error>) {
+    async fn delete_kind(
+        &self,
+        kind: Served,
+        namespace: &str,
+    ) -> (String, Result<Vec<ObjectMeta>, kube::Error>) {
         let name = format!("{}.{}", kind.resource.plural, kind.resource.group);
         (name, self.delete_content(&kind, namespace).await)
     }
@@ -124,7 +131,11 @@ impl Namespaces {
 
 async fn list(api: &Api<DynamicObject>) -> Result<Vec<ObjectMeta>, kube::Error> {
     match api.list_metadata(&ListParams::default()).await {
-        Ok(list) => Ok(list.items.into_iter().map(|object: PartialObjectMeta<DynamicObject>| object.metadata).collect()),
+        Ok(list) => Ok(list
+            .items
+            .into_iter()
+            .map(|object: PartialObjectMeta<DynamicObject>| object.metadata)
+            .collect()),
         // The kind went away meanwhile, and its objects with it.
         Err(error) if client::is_not_found(&error) => Ok(Vec::new()),
         Err(kube::Error::Api(status)) if status.code == 405 => Ok(Vec::new()),
@@ -155,22 +166,59 @@ fn summarize(passes: impl Iterator<Item = (String, Result<Vec<ObjectMeta>, Strin
 
 fn status(before: NamespaceStatus, content: &Content, now: Timestamp) -> NamespaceStatus {
     let failed = |message: &Option<String>| message.clone().map(|m| ("True", m));
-    let failures = (!content.failures.is_empty())
-        .then(|| format!("Failed to delete all resource types, {} remaining: {}", content.failures.len(), content.failures.join(", ")));
+    let failures = (!content.failures.is_empty()).then(|| {
+        format!(
+            "Failed to delete all resource types, {} remaining: {}",
+            content.failures.len(),
+            content.failures.join(", ")
+        )
+    });
     let remaining = (!content.remaining.is_empty()).then(|| {
-        let list: Vec<_> = content.remaining.iter().map(|(kind, n)| format!("{kind} has {n} resource instances")).collect();
+        let list: Vec<_> =
+            content.remaining.iter().map(|(kind, n)| format!("{kind} has {n} resource instances")).collect();
         format!("Some resources are remaining: {}", list.join(", "))
     });
     let finalizers = (!content.finalizers.is_empty()).then(|| {
-        let list: Vec<_> = content.finalizers.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect();
+        let list: Vec<_> =
+            content.finalizers.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect();
         format!("Some content in the namespace has finalizers remaining: {}", list.join(", "))
     });
     let rows: [(&str, Option<String>, &str, &str, &str); 5] = [
-        ("NamespaceDeletionDiscoveryFailure", content.discovery_failure.clone(), "DiscoveryFailed", "ResourcesDiscovered", "All resources successfully discovered"),
-        ("NamespaceDeletionGroupVersionParsingFailure", None, "", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
-        ("NamespaceDeletionContentFailure", failures, "ContentDeletionFailed", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
-        ("NamespaceContentRemaining", remaining, "SomeResourcesRemain", "ContentRemoved", "All content successfully removed"),
-        ("NamespaceFinalizersRemaining", finalizers, "SomeFinalizersRemain", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            content.discovery_failure.clone(),
+            "DiscoveryFailed",
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            None,
+            "",
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            failures,
+            "ContentDeletionFailed",
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        (
+            "NamespaceContentRemaining",
+            remaining,
+            "SomeResourcesRemain",
+            "ContentRemoved",
+            "All content successfully removed",
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            finalizers,
+            "SomeFinalizersRemain",
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished",
+        ),
     ];
     let known = before.conditions.unwrap_or_default();
     let conditions = rows.into_iter().map(|(type_, bad, bad_reason, good_reason, good)| {
@@ -208,9 +256,13 @@ mod tests {
         assert!(!content.is_gone());
         let status = status(NamespaceStatus::default(), &content, at(0));
         let conditions = status.conditions.expect("set");
-        let told: Vec<_> = conditions.iter().map(|c| (c.status.as_str(), c.message.as_deref().unwrap_or(""))).collect();
+        let told: Vec<_> =
+            conditions.iter().map(|c| (c.status.as_str(), c.message.as_deref().unwrap_or(""))).collect();
         assert_eq!(told[3], ("True", "Some resources are remaining: pods. has 2 resource instances"));
-        assert_eq!(told[4].1, "Some content in the namespace has finalizers remaining: a/b in 2 resource instances");
+        assert_eq!(
+            told[4].1,
+            "Some content in the namespace has finalizers remaining: a/b in 2 resource instances"
+        );
         assert!(summarize([("a".to_owned(), Ok(vec![]))].into_iter()).is_gone());
     }
 }

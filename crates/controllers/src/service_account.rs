@@ -51,12 +51,18 @@ enum Write {
     Replace,
 }
 
-fn plan(namespace: &Namespace, account: Option<&ServiceAccount>, map: Option<&ConfigMap>, ca_pem: &str) -> Plan {
+fn plan(
+    namespace: &Namespace,
+    account: Option<&ServiceAccount>,
+    map: Option<&ConfigMap>,
+    ca_pem: &str,
+) -> Plan {
     let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());
     if meta::is_deleting(&namespace.metadata) || phase == Some("Terminating") {
         return Plan::default();
     }
-    let published = map.map(|map| map.data.as_ref().and_then(|data| data.get(ROOT_CA_KEY)).map(String::as_str));
+    let published =
+        map.map(|map| map.data.as_ref().and_then(|data| data.get(ROOT_CA_KEY)).map(String::as_str));
     let root_ca = match published {
         None => Some(Write::Create),
         Some(Some(pem)) if pem == ca_pem => None,
@@ -96,8 +102,12 @@ impl Basics {
         }
         let api: Api<ConfigMap> = self.context.api(name);
         match plan.root_ca {
-            Some(Write::Create) => context::ignore_existing(api.create(&context::params(), &self.root_ca(name)).await),
-            Some(Write::Replace) => api.replace(ROOT_CA, &context::params(), &self.root_ca(name)).await.map(drop),
+            Some(Write::Create) => {
+                context::ignore_existing(api.create(&context::params(), &self.root_ca(name)).await)
+            }
+            Some(Write::Replace) => {
+                api.replace(ROOT_CA, &context::params(), &self.root_ca(name)).await.map(drop)
+            }
             None => Ok(()),
         }
     }
@@ -126,7 +136,10 @@ mod tests {
     fn a_namespace_gets_what_it_lacks_until_it_goes() {
         let mut namespace = Namespace::default();
         let account = ServiceAccount::default();
-        let map = |pem: &str| ConfigMap { data: Some([("ca.crt".into(), pem.into())].into()), ..Default::default() };
+        let map = |pem: &str| ConfigMap {
+            data: Some([("ca.crt".into(), pem.into())].into()),
+            ..Default::default()
+        };
         let all = Plan { create_account: true, root_ca: Some(Write::Create) };
         assert_eq!(plan(&namespace, None, None, "ca"), all);
         assert_eq!(plan(&namespace, Some(&account), Some(&map("ca")), "ca"), Plan::default());

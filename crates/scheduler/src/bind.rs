@@ -111,7 +111,8 @@ impl Binder {
 
     async fn volumes_bound(&self, pod: &Pod, node: &str) -> Result<(), BindError> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let keys: Vec<Key> = claim_names(pod).into_iter().map(|(name, _)| Key::new(namespace.clone(), name)).collect();
+        let keys: Vec<Key> =
+            claim_names(pod).into_iter().map(|(name, _)| Key::new(namespace.clone(), name)).collect();
         let mut changed = self.claims_changed.subscribe();
         let mut seen_selected = Vec::new();
         let wait = async {
@@ -119,7 +120,9 @@ impl Binder {
                 changed.mark_unchanged();
                 let mut all = true;
                 for key in &keys {
-                    let Some(claim) = self.claims.get(key) else { return Err(BindError::VolumesElsewhere(key.name.clone())) };
+                    let Some(claim) = self.claims.get(key) else {
+                        return Err(BindError::VolumesElsewhere(key.name.clone()));
+                    };
                     if is_bound(&claim) {
                         continue;
                     }
@@ -127,7 +130,9 @@ impl Binder {
                     match selected_node(&claim) {
                         Some(selected) if selected == node => seen_selected.push(key.clone()),
                         // The provisioner takes the annotation away when it cannot provide on that node.
-                        None if seen_selected.contains(key) => return Err(BindError::VolumesElsewhere(key.name.clone())),
+                        None if seen_selected.contains(key) => {
+                            return Err(BindError::VolumesElsewhere(key.name.clone()));
+                        }
                         _ => {}
                     }
                 }
@@ -143,10 +148,21 @@ impl Binder {
     }
 
     /// Tells a pod why it waits.
-    pub async fn report(&self, pod: &Pod, reason: &str, message: &str, nominated: Option<&str>) -> Result<(), kube::Error> {
-        let known = pod.status.as_ref().and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled"));
+    pub async fn report(
+        &self,
+        pod: &Pod,
+        reason: &str,
+        message: &str,
+        nominated: Option<&str>,
+    ) -> Result<(), kube::Error> {
+        let known = pod
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled"));
         let same = |c: &&k8s_openapi::api::core::v1::PodCondition| {
-            c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message)
+            c.status == "False"
+                && c.reason.as_deref() == Some(reason)
+                && c.message.as_deref() == Some(message)
         };
         let nominated_already = pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref());
         if known.as_ref().is_some_and(same) && (nominated.is_none() || nominated == nominated_already) {
@@ -189,7 +205,9 @@ impl Binder {
             let how = DeleteParams { preconditions: Some(exactly), ..Default::default() };
             let name = victim.pod.metadata.name.as_deref().unwrap_or_default();
             match self.pods(&victim.pod).delete(name, &how).await {
-                Err(error) if !client::is_not_found(&error) && !client::is_conflict(&error) => return Err(error),
+                Err(error) if !client::is_not_found(&error) && !client::is_conflict(&error) => {
+                    return Err(error);
+                }
                 _ => {}
             }
             let by = pod.metadata.uid.as_deref().unwrap_or_default();

@@ -8,7 +8,9 @@ use api::selector::Selector;
 use base::constants::taints;
 use k8s_openapi::api::core::v1::{Taint, TopologySpreadConstraint};
 
-use crate::matching::{NamespaceLabels, PodTerm, tolerates, tolerations, untolerated, wants_node, with_label_keys};
+use crate::matching::{
+    NamespaceLabels, PodTerm, tolerates, tolerations, untolerated, wants_node, with_label_keys,
+};
 use crate::snapshot::{NodeInfo, PodInfo};
 use crate::volumes::{self, Claims, Volumes};
 
@@ -120,7 +122,12 @@ fn check(fine: bool, plugin: Plugin, reason: &str, preemption_helps: bool) -> Re
 
 fn node_unschedulable(cycle: &Cycle, node: &NodeInfo) -> Result<(), Rejection> {
     let cordoned = node.node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
-    let taint = Taint { key: taints::UNSCHEDULABLE.into(), effect: "NoSchedule".into(), value: None, time_added: None };
+    let taint = Taint {
+        key: taints::UNSCHEDULABLE.into(),
+        effect: "NoSchedule".into(),
+        value: None,
+        time_added: None,
+    };
     let tolerated = || tolerations(&cycle.pod.pod).iter().any(|t| tolerates(t, &taint));
     check(!cordoned || tolerated(), Plugin::NodeUnschedulable, "node(s) were unschedulable", false)
 }
@@ -183,12 +190,13 @@ fn near_of<'a>(
     nodes: impl Iterator<Item = &'a NodeInfo>,
     lookup: &dyn Lookup,
 ) -> Near {
-    let with = nodes.filter(|n| n.pods.iter().any(|p| !p.is_deleting() && term.matches(p, namespaces(lookup))));
+    let with =
+        nodes.filter(|n| n.pods.iter().any(|p| !p.is_deleting() && term.matches(p, namespaces(lookup))));
     let values = with.filter_map(|n| n.label(&term.topology_key).map(str::to_owned)).collect();
     Near { matches_itself: term.matches(pod, namespaces(lookup)), values, term }
 }
 
-fn namespaces<'a>(lookup: &'a dyn Lookup) -> &'a dyn NamespaceLabels {
+fn namespaces(lookup: &dyn Lookup) -> &dyn NamespaceLabels {
     lookup
 }
 
@@ -223,9 +231,10 @@ fn inter_pod_affinity(cycle: &Cycle, node: &NodeInfo) -> Result<(), Rejection> {
         value.is_some_and(|value| first || near.values.contains(value))
     });
     check(with, plugin, "node(s) didn't match pod affinity rules", false)?;
-    let without = cycle.anti_affinity.iter().all(|near| {
-        node.label(&near.term.topology_key).is_none_or(|value| !near.values.contains(value))
-    });
+    let without = cycle
+        .anti_affinity
+        .iter()
+        .all(|near| node.label(&near.term.topology_key).is_none_or(|value| !near.values.contains(value)));
     check(without, plugin, "node(s) didn't match pod anti-affinity rules", true)?;
     let allowed = !cycle.forbidden.iter().any(|(key, value)| node.label(key) == Some(value));
     check(allowed, plugin, "node(s) didn't satisfy existing pods anti-affinity rules", true)
@@ -267,7 +276,8 @@ fn counts_for(constraint: &TopologySpreadConstraint, pod: &PodInfo, node: &NodeI
 }
 
 fn pod_topology_spread(cycle: &Cycle, node: &NodeInfo) -> Result<(), Rejection> {
-    let (plugin, reason) = (Plugin::PodTopologySpread, "node(s) didn't match pod topology spread constraints");
+    let (plugin, reason) =
+        (Plugin::PodTopologySpread, "node(s) didn't match pod topology spread constraints");
     for spread in &cycle.spread {
         let Some(value) = node.label(&spread.constraint.topology_key) else {
             return Err(rejection(plugin, format!("{reason} (missing required label)"), false));

@@ -3,8 +3,8 @@
 use super::*;
 use crate::testing::*;
 use k8s_openapi::api::core::v1::{
-    ContainerPort, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaim,
-    PersistentVolumeClaimVolumeSource, Pod, Volume, VolumeNodeAffinity,
+    ContainerPort, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, Volume, VolumeNodeAffinity,
 };
 
 fn info(pod: PodBuilder) -> Arc<PodInfo> {
@@ -21,7 +21,10 @@ fn on(node: NodeBuilder, pods: Vec<PodBuilder>) -> NodeInfo {
 
 fn verdicts(pod: PodBuilder, nodes: &[NodeInfo], world: &World) -> Vec<String> {
     match Cycle::new(&info(pod), nodes.iter(), world) {
-        Ok(cycle) => nodes.iter().map(|n| cycle.filter(n).map_or_else(|r| r.reasons.join("; "), |()| "ok".into())).collect(),
+        Ok(cycle) => nodes
+            .iter()
+            .map(|n| cycle.filter(n).map_or_else(|r| r.reasons.join("; "), |()| "ok".into()))
+            .collect(),
         Err(rejection) => rejection.reasons,
     }
 }
@@ -50,7 +53,8 @@ fn taints_and_cordons() {
     let tainted = || on(node("n").tainted("k", "v", "NoSchedule"), vec![]);
     assert_eq!(verdict(pod("a"), tainted()), "node(s) had untolerated taint {k: v}");
     let tolerant = pod("a").with(|p| {
-        let toleration = k8s_openapi::api::core::v1::Toleration { operator: Some("Exists".into()), ..Default::default() };
+        let toleration =
+            k8s_openapi::api::core::v1::Toleration { operator: Some("Exists".into()), ..Default::default() };
         p.spec.get_or_insert_default().tolerations = Some(vec![toleration]);
     });
     assert_eq!(verdict(tolerant, tainted()), "ok");
@@ -62,7 +66,9 @@ fn node_selectors_and_affinity() {
     let refused = "node(s) didn't match Pod's node affinity/selector";
     let selecting = |value: &str| {
         let value = value.to_owned();
-        pod("a").with(move |p| p.spec.get_or_insert_default().node_selector = Some([("disk".to_owned(), value)].into()))
+        pod("a").with(move |p| {
+            p.spec.get_or_insert_default().node_selector = Some([("disk".to_owned(), value)].into())
+        })
     };
     let ssd = || on(node("n").labelled("disk", "ssd"), vec![]);
     assert_eq!(verdict(selecting("ssd"), ssd()), "ok");
@@ -75,21 +81,39 @@ fn node_selectors_and_affinity() {
         };
         let term = NodeSelectorTerm { match_expressions: Some(vec![requirement]), ..Default::default() };
         let affinity = NodeAffinity {
-            required_during_scheduling_ignored_during_execution: Some(NodeSelector { node_selector_terms: vec![term] }),
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: vec![term],
+            }),
             ..Default::default()
         };
-        pod("a").with(|p| p.spec.get_or_insert_default().affinity.get_or_insert_default().node_affinity = Some(affinity))
+        pod("a").with(|p| {
+            p.spec.get_or_insert_default().affinity.get_or_insert_default().node_affinity = Some(affinity)
+        })
     };
-    let cases = [("In", vec!["ssd"], true), ("NotIn", vec!["ssd"], false), ("Exists", vec![], true), ("DoesNotExist", vec![], false)];
+    let cases = [
+        ("In", vec!["ssd"], true),
+        ("NotIn", vec!["ssd"], false),
+        ("Exists", vec![], true),
+        ("DoesNotExist", vec![], false),
+    ];
     for (operator, values, fine) in cases {
-        assert_eq!(verdict(requiring(operator, &values), ssd()), if fine { "ok" } else { refused }, "{operator}");
+        assert_eq!(
+            verdict(requiring(operator, &values), ssd()),
+            if fine { "ok" } else { refused },
+            "{operator}"
+        );
     }
 }
 
 #[test]
 fn host_ports() {
     let on_port = |name: &str, ip: &str| {
-        let port = ContainerPort { container_port: 80, host_port: Some(80), host_ip: Some(ip.into()), ..Default::default() };
+        let port = ContainerPort {
+            container_port: 80,
+            host_port: Some(80),
+            host_ip: Some(ip.into()),
+            ..Default::default()
+        };
         pod(name).with(|p| p.spec.get_or_insert_default().containers[0].ports = Some(vec![port]))
     };
     let taken = |ip: &str| on(node("n"), vec![on_port("x", ip)]);
@@ -158,7 +182,10 @@ fn volumes_say_where() {
     claim.metadata.name = Some("data".into());
     claim.spec.get_or_insert_default().storage_class_name = Some("local".into());
     world.claims.insert("data".into(), Arc::new(claim.clone()));
-    assert_eq!(verdicts(claiming(pod("a")), &nodes, &world), ["pod has unbound immediate PersistentVolumeClaims"]);
+    assert_eq!(
+        verdicts(claiming(pod("a")), &nodes, &world),
+        ["pod has unbound immediate PersistentVolumeClaims"]
+    );
     let class = k8s_openapi::api::storage::v1::StorageClass {
         provisioner: "x/y".into(),
         volume_binding_mode: Some("WaitForFirstConsumer".into()),
@@ -189,7 +216,11 @@ fn volumes_say_where() {
 
 #[test]
 fn reasons_are_counted() {
-    let one = |reason: &str| Rejection { plugin: Plugin::NodeName, reasons: vec![reason.into()], preemption_helps: false };
+    let one = |reason: &str| Rejection {
+        plugin: Plugin::NodeName,
+        reasons: vec![reason.into()],
+        preemption_helps: false,
+    };
     let all = [("a", one("Insufficient cpu")), ("b", one("Insufficient cpu")), ("c", one("Too many pods"))];
     let all = all.map(|(n, r)| (n.to_owned(), r)).into();
     assert_eq!(explain(&all), "0/3 nodes are available: 1 Too many pods, 2 Insufficient cpu.");

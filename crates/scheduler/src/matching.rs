@@ -57,7 +57,8 @@ pub fn term_holds(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
         return false;
     }
     let field = |key: &str| (key == "metadata.name").then(|| node.name());
-    labels.iter().all(|r| requirement_holds(r, node.label(&r.key))) && fields.iter().all(|r| requirement_holds(r, field(&r.key)))
+    labels.iter().all(|r| requirement_holds(r, node.label(&r.key)))
+        && fields.iter().all(|r| requirement_holds(r, field(&r.key)))
 }
 
 fn requirement_holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -89,13 +90,21 @@ impl PodTerm {
     pub fn new(term: &PodAffinityTerm, owner: &PodInfo) -> Self {
         let mut namespaces = term.namespaces.clone().unwrap_or_default();
         // An unreadable selector selects nothing: validation does not let it in.
-        let selector = |object: Option<&LabelSelector>| Selector::from_optional(object).unwrap_or_else(|_| Selector::nothing());
+        let selector = |object: Option<&LabelSelector>| {
+            Selector::from_optional(object).unwrap_or_else(|_| Selector::nothing())
+        };
         let namespace_selector = term.namespace_selector.as_ref().map(|s| selector(Some(s)));
         if namespaces.is_empty() && namespace_selector.is_none() {
             namespaces.push(owner.namespace().to_owned());
         }
-        let own = with_label_keys(term.label_selector.as_ref(), term.match_label_keys.as_deref(), owner.labels());
-        Self { topology_key: term.topology_key.clone(), selector: selector(own.as_ref()), namespaces, namespace_selector }
+        let own =
+            with_label_keys(term.label_selector.as_ref(), term.match_label_keys.as_deref(), owner.labels());
+        Self {
+            topology_key: term.topology_key.clone(),
+            selector: selector(own.as_ref()),
+            namespaces,
+            namespace_selector,
+        }
     }
 
     pub fn matches(&self, pod: &PodInfo, namespaces: &dyn NamespaceLabels) -> bool {
@@ -132,7 +141,12 @@ mod tests {
 
     #[test]
     fn tolerations_match_by_key_value_and_effect() {
-        let taint = |effect: &str| Taint { key: "k".into(), value: Some("v".into()), effect: effect.into(), time_added: None };
+        let taint = |effect: &str| Taint {
+            key: "k".into(),
+            value: Some("v".into()),
+            effect: effect.into(),
+            time_added: None,
+        };
         let toleration = |key: &str, operator: &str, value: &str, effect: &str| Toleration {
             key: Some(key.into()),
             operator: Some(operator.into()),

@@ -54,7 +54,8 @@ pub fn plan(
     match found.into_iter().min_by_key(cost) {
         Some(victims) => Outcome::Found(victims),
         None => {
-            let mut parts: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            let mut parts: Vec<_> =
+                reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
             parts.sort();
             Outcome::None(format!("0/{} nodes are available: {}.", rejections.len(), parts.join(", ")))
         }
@@ -83,7 +84,8 @@ fn victims(
     lookup: &dyn Lookup,
     is_protected: IsProtected<'_>,
 ) -> Option<Victims> {
-    let mut candidates: Vec<_> = node.pods.iter().filter(|p| p.priority() < pod.priority()).cloned().collect();
+    let mut candidates: Vec<_> =
+        node.pods.iter().filter(|p| p.priority() < pod.priority()).cloned().collect();
     if candidates.is_empty() {
         return None;
     }
@@ -121,7 +123,11 @@ mod tests {
     use crate::schedule::rejections_of;
     use crate::testing::{World, node, pod};
 
-    fn planned(snapshot: &Snapshot, incoming: crate::testing::PodBuilder, protected: &[&str]) -> Result<(String, Vec<String>), String> {
+    fn planned(
+        snapshot: &Snapshot,
+        incoming: crate::testing::PodBuilder,
+        protected: &[&str],
+    ) -> Result<(String, Vec<String>), String> {
         let incoming = Arc::new(PodInfo::new(incoming.arc()));
         let world = World::default();
         let rejections = rejections_of(&incoming, snapshot, &world);
@@ -144,7 +150,10 @@ mod tests {
         assert_eq!(planned(&snapshot, incoming(), &[]), Ok(("n1".into(), vec!["uid-a".into()])));
         assert_eq!(planned(&snapshot, incoming(), &["uid-a"]), Ok(("n1".into(), vec!["uid-b".into()])));
         let nobody = planned(&snapshot, pod("x").cpu("500m"), &[]);
-        assert_eq!(nobody, Err("0/2 nodes are available: 2 No preemption victims found for incoming pod.".into()));
+        assert_eq!(
+            nobody,
+            Err("0/2 nodes are available: 2 No preemption victims found for incoming pod.".into())
+        );
         let huge = planned(&snapshot, pod("x").cpu("5").priority(10), &[]);
         assert_eq!(huge, Err("0/2 nodes are available: 2 Preemption is not helpful for scheduling.".into()));
     }

@@ -31,7 +31,10 @@ fn helps(plugin: Plugin, happening: Happening) -> bool {
         Happening::NodeAdded | Happening::NodeChanged => true,
         Happening::PodRemoved => matches!(
             plugin,
-            Plugin::NodeResourcesFit | Plugin::NodePorts | Plugin::InterPodAffinity | Plugin::PodTopologySpread
+            Plugin::NodeResourcesFit
+                | Plugin::NodePorts
+                | Plugin::InterPodAffinity
+                | Plugin::PodTopologySpread
         ),
         Happening::PodPlaced => matches!(plugin, Plugin::InterPodAffinity | Plugin::PodTopologySpread),
         Happening::VolumeChanged => plugin == Plugin::VolumeBinding,
@@ -49,10 +52,18 @@ struct Waiting {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Active,
-    Backoff { until: Instant },
-    Unschedulable { plugins: BTreeSet<Plugin>, ready_at: Instant, give_up_at: Instant },
+    Backoff {
+        until: Instant,
+    },
+    Unschedulable {
+        plugins: BTreeSet<Plugin>,
+        ready_at: Instant,
+        give_up_at: Instant,
+    },
     /// In hand: being scheduled or bound. `again` if something helpful happened meanwhile.
-    InHand { happened: Vec<Happening> },
+    InHand {
+        happened: Vec<Happening>,
+    },
 }
 
 /// By uid.
@@ -153,7 +164,8 @@ impl Queue {
 
     fn wake(&mut self, now: Instant) {
         let due = |w: &Waiting| wake_at(w).is_some_and(|at| at <= now);
-        let ready: Vec<String> = self.pods.iter().filter(|(_, w)| due(w)).map(|(uid, _)| uid.clone()).collect();
+        let ready: Vec<String> =
+            self.pods.iter().filter(|(_, w)| due(w)).map(|(uid, _)| uid.clone()).collect();
         ready.iter().for_each(|uid| self.activate(uid));
     }
 

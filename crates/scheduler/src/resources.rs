@@ -74,7 +74,10 @@ impl Resources {
             ("memory", self.memory_bytes),
             ("ephemeral-storage", self.ephemeral_bytes),
         ];
-        basic.into_iter().chain(self.others.iter().map(|(n, a)| (n.as_str(), *a))).filter(|(_, amount)| *amount > 0)
+        basic
+            .into_iter()
+            .chain(self.others.iter().map(|(n, a)| (n.as_str(), *a)))
+            .filter(|(_, amount)| *amount > 0)
     }
 
     pub fn get(&self, name: &str) -> i64 {
@@ -100,7 +103,8 @@ fn requests(resources: Option<&ResourceRequirements>) -> Resources {
     // A limit without a request is a request too.
     let limits = resources.limits.iter().flatten();
     let requested = |name: &String| resources.requests.as_ref().is_some_and(|r| r.contains_key(name));
-    let implied: BTreeMap<_, _> = limits.filter(|(n, _)| !requested(n)).map(|(n, q)| (n.clone(), q.clone())).collect();
+    let implied: BTreeMap<_, _> =
+        limits.filter(|(n, _)| !requested(n)).map(|(n, q)| (n.clone(), q.clone())).collect();
     all.add(&Resources::of(Some(&implied)));
     all
 }

@@ -11,13 +11,26 @@ use crate::volumes::Need;
 
 #[derive(Debug)]
 pub enum Decision {
-    Place { node: String, needs: Vec<Need> },
+    Place {
+        node: String,
+        needs: Vec<Need>,
+    },
     /// No node fits now; removing `victims`, if any, will make one fit.
-    Wait { message: String, plugins: BTreeSet<Plugin>, victims: Option<Victims> },
+    Wait {
+        message: String,
+        plugins: BTreeSet<Plugin>,
+        victims: Option<Victims>,
+    },
 }
 
-pub fn decide(pod: &Arc<PodInfo>, snapshot: &Snapshot, lookup: &dyn Lookup, is_protected: IsProtected<'_>) -> Decision {
-    let wait = |message: String, plugins: BTreeSet<Plugin>| Decision::Wait { message, plugins, victims: None };
+pub fn decide(
+    pod: &Arc<PodInfo>,
+    snapshot: &Snapshot,
+    lookup: &dyn Lookup,
+    is_protected: IsProtected<'_>,
+) -> Decision {
+    let wait =
+        |message: String, plugins: BTreeSet<Plugin>| Decision::Wait { message, plugins, victims: None };
     let total = snapshot.nodes().count();
     if total == 0 {
         return wait("no nodes available to schedule pods".into(), BTreeSet::new());
@@ -72,7 +85,11 @@ fn filter(cycle: &Cycle, node: &NodeInfo, snapshot: &Snapshot, lookup: &dyn Look
 }
 
 #[cfg(test)]
-pub fn rejections_of(pod: &Arc<PodInfo>, snapshot: &Snapshot, lookup: &dyn Lookup) -> BTreeMap<String, Rejection> {
+pub fn rejections_of(
+    pod: &Arc<PodInfo>,
+    snapshot: &Snapshot,
+    lookup: &dyn Lookup,
+) -> BTreeMap<String, Rejection> {
     let Ok(cycle) = Cycle::new(pod, snapshot.nodes(), lookup) else { return BTreeMap::new() };
     let all = snapshot.nodes().filter_map(|n| Some((n.name().to_owned(), cycle.filter(n).err()?)));
     all.collect()

@@ -43,13 +43,15 @@ fn after(cycle: &Cycle, node: &NodeInfo) -> [(i64, i64); 2] {
 
 /// More for what stays free.
 fn least_allocated(cycle: &Cycle, node: &NodeInfo) -> i64 {
-    let free = after(cycle, node).map(|(used, all)| if all > 0 && used <= all { (all - used) * BEST / all } else { 0 });
+    let free = after(cycle, node)
+        .map(|(used, all)| if all > 0 && used <= all { (all - used) * BEST / all } else { 0 });
     free.iter().sum::<i64>() / 2
 }
 
 /// More if processor and memory are used alike.
 fn balanced(cycle: &Cycle, node: &NodeInfo) -> i64 {
-    let [cpu, memory] = after(cycle, node).map(|(used, all)| if all > 0 { (used * 1000 / all).min(1000) } else { 1000 });
+    let [cpu, memory] =
+        after(cycle, node).map(|(used, all)| if all > 0 { (used * 1000 / all).min(1000) } else { 1000 });
     // For two shares the standard deviation is half their distance.
     BEST - (cpu - memory).abs() * BEST / 2000
 }
@@ -61,7 +63,8 @@ fn intolerable(cycle: &Cycle, node: &NodeInfo) -> i64 {
 }
 
 fn preferred(cycle: &Cycle, node: &NodeInfo) -> i64 {
-    let affinity = cycle.pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
+    let affinity =
+        cycle.pod.pod.spec.as_ref().and_then(|s| s.affinity.as_ref()).and_then(|a| a.node_affinity.as_ref());
     let terms = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
     let holding = terms.unwrap_or_default().iter().filter(|term| term_holds(&term.preference, node));
     holding.map(|term| i64::from(term.weight)).sum()
@@ -100,7 +103,9 @@ fn crowding(cycle: &Cycle, nodes: &[&NodeInfo]) -> Vec<i64> {
         if soft.is_empty() {
             return siblings(cycle, node);
         }
-        let counts = soft.iter().map(|(key, counts)| node.label(key).and_then(|v| counts.get(v)).copied().unwrap_or(0));
+        let counts = soft
+            .iter()
+            .map(|(key, counts)| node.label(key).and_then(|v| counts.get(v)).copied().unwrap_or(0));
         counts.map(i64::from).sum()
     };
     reversed(nodes.iter().map(|n| mates(n)).collect())
@@ -135,7 +140,7 @@ mod tests {
 
     fn chosen(snapshot: &Snapshot) -> String {
         let pod = Arc::new(PodInfo::new(pod("a").cpu("100m").arc()));
-        let cycle = Cycle::new(&pod, snapshot.nodes(), &World::default()).ok().expect("no volumes");
+        let Ok(cycle) = Cycle::new(&pod, snapshot.nodes(), &World::default()) else { panic!("no volumes") };
         let nodes: Vec<_> = snapshot.nodes().collect();
         best(&cycle, &nodes, &World::default()).expect("there are nodes").name().to_owned()
     }

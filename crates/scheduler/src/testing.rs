@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodAffinity, PodAffinityTerm, PodAntiAffinity,
-    ResourceRequirements, Taint,
+    Affinity, Container, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodAffinity, PodAffinityTerm,
+    PodAntiAffinity, ResourceRequirements, Taint,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -54,13 +54,17 @@ impl PodBuilder {
 
     pub fn near(self, key: &str, value: &str, topology: &str) -> Self {
         let terms = Some(vec![pod_term(key, value, topology)]);
-        let near = PodAffinity { required_during_scheduling_ignored_during_execution: terms, ..Default::default() };
+        let near =
+            PodAffinity { required_during_scheduling_ignored_during_execution: terms, ..Default::default() };
         self.with(|pod| affinity(pod).pod_affinity = Some(near))
     }
 
     pub fn apart(self, key: &str, value: &str, topology: &str) -> Self {
         let terms = Some(vec![pod_term(key, value, topology)]);
-        let apart = PodAntiAffinity { required_during_scheduling_ignored_during_execution: terms, ..Default::default() };
+        let apart = PodAntiAffinity {
+            required_during_scheduling_ignored_during_execution: terms,
+            ..Default::default()
+        };
         self.with(|pod| affinity(pod).pod_anti_affinity = Some(apart))
     }
 
@@ -91,7 +95,8 @@ pub struct NodeBuilder(pub Node);
 pub fn node(name: &str) -> NodeBuilder {
     let mut node = Node::default();
     node.metadata.name = Some(name.into());
-    let list = [("cpu", "1"), ("memory", "1Gi"), ("pods", "10")].map(|(n, q)| (n.to_owned(), Quantity(q.to_owned())));
+    let list = [("cpu", "1"), ("memory", "1Gi"), ("pods", "10")]
+        .map(|(n, q)| (n.to_owned(), Quantity(q.to_owned())));
     node.status.get_or_insert_default().allocatable = Some(list.into());
     NodeBuilder(node).labelled("kubernetes.io/hostname", name)
 }
@@ -103,7 +108,8 @@ impl NodeBuilder {
     }
 
     pub fn tainted(mut self, key: &str, value: &str, effect: &str) -> Self {
-        let taint = Taint { key: key.into(), value: Some(value.into()), effect: effect.into(), time_added: None };
+        let taint =
+            Taint { key: key.into(), value: Some(value.into()), effect: effect.into(), time_added: None };
         self.0.spec.get_or_insert_default().taints.get_or_insert_default().push(taint);
         self
     }

@@ -153,7 +153,9 @@ impl State {
                 match &change.old {
                     None => self.happened(Happening::NodeAdded),
                     // Heartbeats come every few seconds and change nothing of interest.
-                    Some(old) if of_interest(old) != of_interest(node) => self.happened(Happening::NodeChanged),
+                    Some(old) if of_interest(old) != of_interest(node) => {
+                        self.happened(Happening::NodeChanged)
+                    }
                     Some(_) => {}
                 }
             }
@@ -169,7 +171,8 @@ impl State {
         }
         let Some(pod) = &change.new else { return };
         let id = uid(pod);
-        let ended = matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let ended =
+            matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
         let spec = pod.spec.as_ref();
         let node = spec.and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
         match node {
@@ -191,17 +194,23 @@ impl State {
 
     fn waiting_changed(&mut self, old: Option<&Pod>, pod: &Arc<Pod>, uid: &str) {
         let spec = pod.spec.as_ref();
-        let ours = spec.and_then(|s| s.scheduler_name.as_deref()).is_none_or(|n| n.is_empty() || n == crate::NAME);
+        let ours =
+            spec.and_then(|s| s.scheduler_name.as_deref()).is_none_or(|n| n.is_empty() || n == crate::NAME);
         let gated = spec.and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(uid);
-            let told = pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == "PodScheduled");
+            let told = pod
+                .status
+                .iter()
+                .flat_map(|s| s.conditions.iter().flatten())
+                .any(|c| c.type_ == "PodScheduled");
             if ours && gated && !told {
                 self.gated.push(Arc::clone(pod));
             }
             return;
         }
-        let nominated = pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()).filter(|n| !n.is_empty());
+        let nominated =
+            pod.status.as_ref().and_then(|s| s.nominated_node_name.as_deref()).filter(|n| !n.is_empty());
         if !self.snapshot.is_assumed(uid) {
             match nominated {
                 Some(node) => self.snapshot.nominate(Arc::new(PodInfo::new(Arc::clone(pod))), node),
@@ -212,7 +221,8 @@ impl State {
                 None => {}
             }
         }
-        let changed = old.is_some_and(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels);
+        let changed =
+            old.is_some_and(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels);
         self.queue.set(Arc::clone(pod), changed, Instant::now());
     }
 

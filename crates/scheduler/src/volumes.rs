@@ -73,7 +73,13 @@ pub fn claims(pod: &Pod, lookup: &dyn Volumes) -> Result<Claims, String> {
     let mut claims = Claims::default();
     for (name, own) in claim_names(pod) {
         let Some(claim) = lookup.claim(namespace, &name) else {
-            let text = if own { format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\"") } else { format!("persistentvolumeclaim \"{name}\" not found") };
+            let text = if own {
+                format!(
+                    "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
+                )
+            } else {
+                format!("persistentvolumeclaim \"{name}\" not found")
+            };
             return Err(text);
         };
         if claim.metadata.deletion_timestamp.is_some() {
@@ -84,12 +90,17 @@ pub fn claims(pod: &Pod, lookup: &dyn Volumes) -> Result<Claims, String> {
             let volume = spec.volume_name.unwrap_or_default();
             match lookup.volume(&volume) {
                 Some(volume) => claims.bound.push(volume),
-                None => return Err(format!("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s): \"{volume}\"")),
+                None => {
+                    return Err(format!(
+                        "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s): \"{volume}\""
+                    ));
+                }
             }
             continue;
         }
         let class = spec.storage_class_name.filter(|c| !c.is_empty()).and_then(|name| lookup.class(&name));
-        let waits = class.as_ref().is_some_and(|c| c.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
+        let waits =
+            class.as_ref().is_some_and(|c| c.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"));
         if !waits || spec.volume_name.is_some_and(|v| !v.is_empty()) {
             return Err("pod has unbound immediate PersistentVolumeClaims".into());
         }
@@ -113,7 +124,8 @@ impl Claims {
             if selected_node(claim).is_some_and(|selected| selected != node.name()) {
                 return Err(NONE_TO_BIND);
             }
-            let mut fitting: Vec<_> = self.free.iter().filter(|v| fits(v, claim) && reachable(v, node)).collect();
+            let mut fitting: Vec<_> =
+                self.free.iter().filter(|v| fits(v, claim) && reachable(v, node)).collect();
             fitting.retain(|v| !taken.contains(&v.metadata.name.as_deref().unwrap_or_default()));
             fitting.sort_by_key(|volume| capacity(volume));
             if let Some(volume) = fitting.first() {
@@ -121,7 +133,8 @@ impl Claims {
                 needs.push(Need::Reserve { claim: Arc::clone(claim), volume: Arc::clone(volume) });
                 continue;
             }
-            let provisionable = class.as_ref().is_some_and(|c| c.provisioner != NO_PROVISIONER && allows(c, node));
+            let provisionable =
+                class.as_ref().is_some_and(|c| c.provisioner != NO_PROVISIONER && allows(c, node));
             if !provisionable {
                 return Err(NONE_TO_BIND);
             }
@@ -165,7 +178,8 @@ fn fits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let class = |name: &Option<String>| name.clone().unwrap_or_default();
     let mode = |name: &Option<String>| name.clone().unwrap_or_else(|| "Filesystem".into());
     let modes = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-    let selector = wants.selector.as_ref().map(|s| Selector::from_object(s).unwrap_or_else(|_| Selector::nothing()));
+    let selector =
+        wants.selector.as_ref().map(|s| Selector::from_object(s).unwrap_or_else(|_| Selector::nothing()));
     let asked = wants.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
     free && volume.metadata.deletion_timestamp.is_none()
         && class(&has.storage_class_name) == class(&wants.storage_class_name)

@@ -11,7 +11,6 @@ mod tests;
 use std::sync::Arc;
 
 use api::selector::Selector;
-use base::time::now;
 use client::{Cache, Controller, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
@@ -19,7 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, Patch};
 
-use crate::context::{self, Context, is_namespace_terminating};
+use crate::context::{self, Context, is_namespace_terminating, now};
 use crate::meta;
 use plan::{Action, Plan};
 
@@ -78,7 +77,12 @@ impl Deployments {
         let Some(spec) = &deployment.spec else { return Ok(Next::OnChange) };
         let selector = Selector::from_object(&spec.selector)?;
         if selector.is_everything() {
-            self.recorder.record(deployment, Level::Warning, "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.");
+            self.recorder.record(
+                deployment,
+                Level::Warning,
+                "SelectingAll",
+                "This deployment is selecting all pods. A non-empty selector is required.",
+            );
             return Ok(Next::OnChange);
         }
         let candidates = self.sets.in_namespace(meta::namespace(&deployment.metadata));
@@ -121,14 +125,19 @@ impl Deployments {
         }
     }
 
-    async fn write_status(&self, deployment: &Deployment, status: DeploymentStatus) -> Result<(), kube::Error> {
+    async fn write_status(
+        &self,
+        deployment: &Deployment,
+        status: DeploymentStatus,
+    ) -> Result<(), kube::Error> {
         if deployment.status.as_ref() == Some(&status) {
             return Ok(());
         }
         let namespace = meta::namespace(&deployment.metadata);
         let api: Api<Deployment> = self.context.api(namespace);
         // The revision may just have been noted, which made a new version: the status alone is written then.
-        let patch = serde_json::json!({ "metadata": { "uid": deployment.metadata.uid }, "status": whole(&status) });
+        let patch =
+            serde_json::json!({ "metadata": { "uid": deployment.metadata.uid }, "status": whole(&status) });
         let name = meta::name(&deployment.metadata);
         context::ignore_missing(api.patch_status(name, &context::params_patch(), &Patch::Merge(patch)).await)
     }
@@ -143,7 +152,9 @@ impl Deployments {
                 sets.replace(name, &context::params(), &set).await?;
                 self.tell_scaled(deployment, name, from, to);
             }
-            Action::Delete(set) => context::delete_exactly(&sets, &set.metadata, DeleteParams::background()).await?,
+            Action::Delete(set) => {
+                context::delete_exactly(&sets, &set.metadata, DeleteParams::background()).await?
+            }
             Action::SetRevision(revision) => {
                 let api: Api<Deployment> = self.context.api(namespace);
                 let patch = Patch::Merge(plan::revision_patch(revision));
@@ -153,7 +164,12 @@ impl Deployments {
         Ok(Done::Fine)
     }
 
-    async fn create(&self, deployment: &Deployment, sets: &Api<ReplicaSet>, set: ReplicaSet) -> Result<Done, kube::Error> {
+    async fn create(
+        &self,
+        deployment: &Deployment,
+        sets: &Api<ReplicaSet>,
+        set: ReplicaSet,
+    ) -> Result<Done, kube::Error> {
         let name = meta::name(&set.metadata);
         match sets.create(&context::params(), &set).await {
             Ok(_) => {
@@ -163,14 +179,16 @@ impl Deployments {
             Err(error) if client::is_conflict(&error) => {
                 let Some(there) = sets.get_opt(name).await? else { return Err(error) };
                 let ours = meta::is_controlled_by(&there.metadata, meta::uid(&deployment.metadata));
-                let template = |s: &ReplicaSet| s.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
+                let template =
+                    |s: &ReplicaSet| s.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
                 // Ours and not seen yet, or another template with the same hash.
                 let known = ours && sets::same_template(&template(&there), &template(&set));
                 Ok(if known { Done::Fine } else { Done::Collision })
             }
             Err(error) => {
                 if !is_namespace_terminating(&error) {
-                    let message = format!("Failed to create new replica set \"{name}\": {}", crate::message_of(&error));
+                    let message =
+                        format!("Failed to create new replica set \"{name}\": {}", crate::message_of(&error));
                     self.recorder.record(deployment, Level::Warning, "ReplicaSetCreateError", message);
                 }
                 Err(error)
@@ -206,4 +224,3 @@ fn whole(status: &DeploymentStatus) -> serde_json::Value {
         "conditions": status.conditions,
     })
 }
-

@@ -17,7 +17,11 @@ use crate::meta;
 pub enum Action {
     /// Name taken by another template's set: count a collision and plan again.
     Create(Box<ReplicaSet>),
-    Update { set: Box<ReplicaSet>, from: i32, to: i32 },
+    Update {
+        set: Box<ReplicaSet>,
+        from: i32,
+        to: i32,
+    },
     Delete(Arc<ReplicaSet>),
     /// Notes the revision on the Deployment itself.
     SetRevision(i64),
@@ -31,7 +35,12 @@ pub struct Plan {
 }
 
 /// `old_pods_run`: whether pods of former templates still exist, which only `Recreate` asks.
-pub fn plan(deployment: &Deployment, sets: Vec<Arc<ReplicaSet>>, old_pods_run: bool, now: Timestamp) -> Option<Plan> {
+pub fn plan(
+    deployment: &Deployment,
+    sets: Vec<Arc<ReplicaSet>>,
+    old_pods_run: bool,
+    now: Timestamp,
+) -> Option<Plan> {
     let spec = deployment.spec.as_ref()?;
     let limits = Limits::of(spec);
     let (new, old) = sets::split(spec, sets.into_iter().map(Set::new).collect());
@@ -51,7 +60,12 @@ pub fn plan(deployment: &Deployment, sets: Vec<Arc<ReplicaSet>>, old_pods_run: b
     Some(Plan { actions, status, look_again })
 }
 
-fn advance(deployment: &Deployment, rollout: &mut Rollout<'_>, old_pods_run: bool, actions: &mut Vec<Action>) -> Step {
+fn advance(
+    deployment: &Deployment,
+    rollout: &mut Rollout<'_>,
+    old_pods_run: bool,
+    actions: &mut Vec<Action>,
+) -> Step {
     let spec = rollout.spec;
     let next_revision = rollout.old.iter().map(Set::revision).max().unwrap_or(0) + 1;
     let mut step = Step::None;
@@ -68,10 +82,9 @@ fn advance(deployment: &Deployment, rollout: &mut Rollout<'_>, old_pods_run: boo
         }
         return step;
     }
-    if is_recreate(spec) {
-        if rollout.stop_old() || (old_pods_run && rollout.new.as_ref().is_none_or(|new| new.size() == 0)) {
-            return step;
-        }
+    let new_runs = rollout.new.as_ref().is_some_and(|new| new.size() > 0);
+    if is_recreate(spec) && (rollout.stop_old() || (old_pods_run && !new_runs)) {
+        return step;
     }
     if rollout.new.is_none() {
         let mut set = sets::new_set(deployment, spec, next_revision);
@@ -105,7 +118,8 @@ fn sizes_differ(rollout: &Rollout<'_>) -> bool {
 
 fn update_of(set: &Set) -> Option<Action> {
     let (from, to) = (sets::size(&set.seen), set.size());
-    let changed = set.seen.metadata.annotations != set.wanted.metadata.annotations || set.seen.spec != set.wanted.spec;
+    let changed =
+        set.seen.metadata.annotations != set.wanted.metadata.annotations || set.seen.spec != set.wanted.spec;
     changed.then(|| Action::Update { set: Box::new(set.wanted.clone()), from, to })
 }
 

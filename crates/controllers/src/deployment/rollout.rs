@@ -80,7 +80,8 @@ impl Rollout<'_> {
         }
         let broken = shrink(&mut self.old, spare, &limits, |set| (set.size() - set.available()).max(0));
         // Removing what does not serve costs nothing; what serves goes only while enough others serve.
-        let available: i32 = self.old.iter().chain(&self.new).map(|set| set.available().min(set.size())).sum();
+        let available: i32 =
+            self.old.iter().chain(&self.new).map(|set| set.available().min(set.size())).sum();
         let serving = shrink(&mut self.old, available - limits.available(), &limits, Set::size);
         broken + serving > 0
     }
@@ -152,7 +153,8 @@ impl Rollout<'_> {
 
 /// By how much a set grows if it keeps its part of the whole.
 fn share_of(set: &Set, allowed: i32) -> i32 {
-    let before = noted(&set.seen.metadata, annotations::MAX_REPLICAS).filter(|max| *max > 0).unwrap_or(allowed);
+    let before =
+        noted(&set.seen.metadata, annotations::MAX_REPLICAS).filter(|max| *max > 0).unwrap_or(allowed);
     let (size, allowed, before) = (i64::from(set.size()), i64::from(allowed), i64::from(before.max(1)));
     let target = (2 * size * allowed + before) / (2 * before);
     i32::try_from(target - size).unwrap_or(0)

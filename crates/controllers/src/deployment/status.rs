@@ -35,7 +35,8 @@ impl Summary<'_> {
     pub fn status(&self) -> (DeploymentStatus, Option<Duration>) {
         let before = self.deployment.status.clone().unwrap_or_default();
         let mut status = self.counts(&before);
-        let mut conditions = Conditions { list: before.conditions.clone().unwrap_or_default(), now: self.now };
+        let mut conditions =
+            Conditions { list: before.conditions.clone().unwrap_or_default(), now: self.now };
         self.availability(&status, &mut conditions);
         self.failure(&mut conditions);
         let next = self.progress(&before, &status, &mut conditions);
@@ -125,7 +126,12 @@ impl Summary<'_> {
         if has_progressed(before, status) {
             conditions.touch("True", "ReplicaSetUpdated", format!("{who} is progressing."));
         } else if conditions.overdue(deadline) {
-            conditions.set("Progressing", "False", "ProgressDeadlineExceeded", format!("{who} has timed out progressing."));
+            conditions.set(
+                "Progressing",
+                "False",
+                "ProgressDeadlineExceeded",
+                format!("{who} has timed out progressing."),
+            );
             return None;
         }
         conditions.time_left(deadline)
@@ -146,7 +152,9 @@ impl Summary<'_> {
 
 pub fn is_complete(spec: &DeploymentSpec, status: &DeploymentStatus) -> bool {
     let desired = spec.replicas.unwrap_or(1);
-    [status.updated_replicas, status.replicas, status.available_replicas].iter().all(|n| n.unwrap_or(0) == desired)
+    [status.updated_replicas, status.replicas, status.available_replicas]
+        .iter()
+        .all(|n| n.unwrap_or(0) == desired)
 }
 
 fn has_progressed(before: &DeploymentStatus, status: &DeploymentStatus) -> bool {
@@ -174,7 +182,9 @@ impl Conditions {
 
     /// Writes a condition unless it says the same already.
     fn set(&mut self, type_: &str, status: &str, reason: &str, message: String) {
-        let same = |c: &DeploymentCondition| c.type_ == type_ && c.status == status && c.reason.as_deref() == Some(reason);
+        let same = |c: &DeploymentCondition| {
+            c.type_ == type_ && c.status == status && c.reason.as_deref() == Some(reason)
+        };
         if !self.list.iter().any(same) {
             self.write(type_, status, reason, message);
         }
@@ -204,7 +214,8 @@ impl Conditions {
     }
 
     fn time_left(&self, deadline_seconds: i32) -> Option<Duration> {
-        let condition = self.progressing().filter(|c| c.reason.as_deref() != Some("ProgressDeadlineExceeded"))?;
+        let condition =
+            self.progressing().filter(|c| c.reason.as_deref() != Some("ProgressDeadlineExceeded"))?;
         let since = condition.last_update_time.as_ref()?.0;
         Some(pod::remaining(since, i64::from(deadline_seconds), self.now))
     }

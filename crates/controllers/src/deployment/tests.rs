@@ -33,7 +33,8 @@ fn world(replicas: i32, surge: &str, unavailable: &str) -> World {
     deployment.metadata.uid = Some("d".into());
     let spec = deployment.spec.get_or_insert_default();
     spec.replicas = Some(replicas);
-    spec.selector = LabelSelector { match_labels: Some([("app".into(), "web".into())].into()), ..Default::default() };
+    spec.selector =
+        LabelSelector { match_labels: Some([("app".into(), "web".into())].into()), ..Default::default() };
     spec.strategy = Some(DeploymentStrategy {
         type_: Some("RollingUpdate".into()),
         rolling_update: Some(RollingUpdateDeployment {

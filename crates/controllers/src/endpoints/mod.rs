@@ -89,8 +89,16 @@ impl Reconciler for Slices {
                 Err(error) if is_namespace_terminating(&error) => Ok(Next::OnChange),
                 Err(error) => {
                     if !client::is_conflict(&error) {
-                        let message = format!("Error updating Endpoint Slices for Service {key}: {}", crate::message_of(&error));
-                        self.recorder.record(&*service, Level::Warning, "FailedToUpdateEndpointSlices", message);
+                        let message = format!(
+                            "Error updating Endpoint Slices for Service {key}: {}",
+                            crate::message_of(&error)
+                        );
+                        self.recorder.record(
+                            &*service,
+                            Level::Warning,
+                            "FailedToUpdateEndpointSlices",
+                            message,
+                        );
                     }
                     Err(error.into())
                 }
@@ -157,8 +165,14 @@ impl Slices {
         let mut updated = (*known).clone();
         updated.subsets = wanted.subsets;
         updated.metadata.labels = wanted.metadata.labels;
-        updated.metadata.annotations.get_or_insert_default().extend(wanted.metadata.annotations.unwrap_or_default());
-        context::ignore_missing(api.replace(meta::name(&updated.metadata), &context::params(), &updated).await)
+        updated
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .extend(wanted.metadata.annotations.unwrap_or_default());
+        context::ignore_missing(
+            api.replace(meta::name(&updated.metadata), &context::params(), &updated).await,
+        )
     }
 
     /// `Endpoints` have no owner: those we made go with their service.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use base::constants::labels;
 use base::id::fnv1a_32;
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort as OldPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service, ServicePort,
+    EndpointAddress, EndpointPort as OldPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
+    ServicePort,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -60,7 +61,8 @@ pub fn slices(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlic
         left.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         for (ports, endpoints) in groups {
             let ports = slice_ports(&ports);
-            let (mine, rest) = left.into_iter().partition(|slice| slice.ports.clone().unwrap_or_default() == ports);
+            let (mine, rest) =
+                left.into_iter().partition(|slice| slice.ports.clone().unwrap_or_default() == ports);
             left = rest;
             fill(service, &family, ports, endpoints, mine, &mut plan, &mut unused);
         }
@@ -79,7 +81,9 @@ fn fill(
     plan: &mut Plan,
     unused: &mut Vec<Arc<EndpointSlice>>,
 ) {
-    let identity = |endpoint: &Endpoint| (endpoint.target_ref.as_ref().and_then(|t| t.uid.clone()), endpoint.addresses.clone());
+    let identity = |endpoint: &Endpoint| {
+        (endpoint.target_ref.as_ref().and_then(|t| t.uid.clone()), endpoint.addresses.clone())
+    };
     let mut wanted: BTreeMap<_, Endpoint> = endpoints.into_iter().map(|e| (identity(&e), e)).collect();
     let mut kept: Vec<(Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
     for slice in existing {
@@ -197,7 +201,9 @@ fn address(pod: &Pod, family: &str) -> Option<String> {
 fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let below = spec.subdomain.as_deref() == service.metadata.name.as_deref();
-    spec.hostname.clone().filter(|h| !h.is_empty() && below && pod.metadata.namespace == service.metadata.namespace)
+    spec.hostname
+        .clone()
+        .filter(|h| !h.is_empty() && below && pod.metadata.namespace == service.metadata.namespace)
 }
 
 fn target(pod: &Pod) -> ObjectReference {
@@ -238,7 +244,8 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     };
     let spec = pod.spec.as_ref()?;
     // Sidecars (init containers that go on running) may serve too.
-    let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let mut ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     let found = ports.find(|p| {
         p.name.as_deref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol(port)
@@ -281,7 +288,8 @@ pub fn mirror(service: &Service, pods: &[Arc<Pod>]) -> Endpoints {
                 Some(true) => ready.insert(ip.clone()),
                 _ => not_ready.insert(ip.clone()),
             };
-            let (hostname, node_name, target_ref) = (endpoint.hostname, endpoint.node_name, endpoint.target_ref);
+            let (hostname, node_name, target_ref) =
+                (endpoint.hostname, endpoint.node_name, endpoint.target_ref);
             by_ip.insert(ip.clone(), EndpointAddress { ip, hostname, node_name, target_ref });
         }
         let pick = |ips: BTreeSet<String>| -> Option<Vec<EndpointAddress>> {
@@ -290,7 +298,11 @@ pub fn mirror(service: &Service, pods: &[Arc<Pod>]) -> Endpoints {
         };
         let (addresses, not_ready_addresses) = (pick(ready), pick(not_ready));
         if addresses.is_some() || not_ready_addresses.is_some() {
-            subsets.push(EndpointSubset { addresses, not_ready_addresses, ports: Some(old_ports(&ports)).filter(|p| !p.is_empty()) });
+            subsets.push(EndpointSubset {
+                addresses,
+                not_ready_addresses,
+                ports: Some(old_ports(&ports)).filter(|p| !p.is_empty()),
+            });
         }
     }
     let mut all_labels = meta::labels(&service.metadata).clone();
@@ -404,10 +416,14 @@ mod tests {
 
     #[test]
     fn slices_hold_a_hundred_and_are_kept() {
-        let pods: Vec<_> = (0..150).map(|n| serving(&format!("p{n:03}"), &format!("10.0.1.{n}"), 80)).collect();
+        let pods: Vec<_> =
+            (0..150).map(|n| serving(&format!("p{n:03}"), &format!("10.0.1.{n}"), 80)).collect();
         let service = service(IntOrString::Int(80));
         let made = slices(&service, &pods, &[]).create;
-        assert_eq!(made.iter().map(|s| s.endpoints.as_ref().map_or(0, Vec::len)).collect::<Vec<_>>(), [100, 50]);
+        assert_eq!(
+            made.iter().map(|s| s.endpoints.as_ref().map_or(0, Vec::len)).collect::<Vec<_>>(),
+            [100, 50]
+        );
         let mut existing = Vec::new();
         for (at, mut slice) in made.into_iter().enumerate() {
             slice.metadata.name = Some(format!("web-{at}"));

@@ -55,7 +55,10 @@ pub enum Policy {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Take this owner out of a dependent's references.
-    Disown { dependent: String, owners: Vec<String> },
+    Disown {
+        dependent: String,
+        owners: Vec<String>,
+    },
     RemoveFinalizer(&'static str),
     Delete(Policy),
     /// Owners that this graph does not know: ask the API before anything is deleted.
@@ -89,7 +92,8 @@ impl Graph {
             look.extend(self.dependents(uid).cloned());
         }
         if owners_changed {
-            let former: Vec<String> = old.iter().flat_map(|o| o.owners.iter().map(|r| r.uid.clone())).collect();
+            let former: Vec<String> =
+                old.iter().flat_map(|o| o.owners.iter().map(|r| r.uid.clone())).collect();
             former.iter().for_each(|owner| self.unlink(owner, uid));
             for owner in &node.owners {
                 self.dependents.entry(owner.uid.clone()).or_default().insert(uid.to_owned());
@@ -142,7 +146,10 @@ impl Graph {
     }
 
     fn orphan(&self, uid: &str) -> Vec<Action> {
-        let disown = |dependent: &String| Action::Disown { dependent: dependent.clone(), owners: vec![uid.to_owned()] };
+        let disown = |dependent: &String| Action::Disown {
+            dependent: dependent.clone(),
+            owners: vec![uid.to_owned()],
+        };
         let mut actions: Vec<Action> = self.dependents(uid).map(disown).collect();
         actions.push(Action::RemoveFinalizer(ORPHAN));
         actions
@@ -231,7 +238,10 @@ mod tests {
         assert!(graph.plan("child", &none()).is_empty());
         assert_eq!(graph.remove("owner"), ["child"]);
         assert!(matches!(graph.plan("child", &none())[..], [Action::Verify(_)]));
-        assert_eq!(graph.plan("child", &HashSet::from(["owner".into()])), [Action::Delete(Policy::Background)]);
+        assert_eq!(
+            graph.plan("child", &HashSet::from(["owner".into()])),
+            [Action::Delete(Policy::Background)]
+        );
     }
 
     #[test]

@@ -15,8 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, PartialObjectMeta, Patch};
 use kube::core::ApiResource;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
@@ -80,7 +80,9 @@ impl State {
     fn find(&self, owner: &OwnerReference) -> Option<(ApiResource, bool)> {
         let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let kinds = self.kinds.lock();
-        let found = kinds.iter().find(|k| k.following.is_some() && k.resource.kind == owner.kind && k.resource.group == group);
+        let found = kinds
+            .iter()
+            .find(|k| k.following.is_some() && k.resource.kind == owner.kind && k.resource.group == group);
         found.map(|kind| (kind.resource.clone(), kind.namespaced))
     }
 }
@@ -98,7 +100,9 @@ impl Reconciler for Kinds {
             let served = discovery::served(self.context.client()).await?;
             let wanted: Vec<_> = served
                 .into_iter()
-                .filter(|s| s.listable && s.watchable && s.deletable && !IGNORED.contains(&s.resource.plural.as_str()))
+                .filter(|s| {
+                    s.listable && s.watchable && s.deletable && !IGNORED.contains(&s.resource.plural.as_str())
+                })
                 .collect();
             self.stop_unserved(&wanted);
             let mut all_there = true;
@@ -110,7 +114,9 @@ impl Reconciler for Kinds {
                 // A definition may be established a moment before its resource is served.
                 let (group, plural) = (&definition.spec.group, &definition.spec.names.plural);
                 let kinds = self.state.kinds.lock();
-                let served = kinds.iter().any(|k| k.following.is_some() && k.resource.group == *group && k.resource.plural == *plural);
+                let served = kinds.iter().any(|k| {
+                    k.following.is_some() && k.resource.group == *group && k.resource.plural == *plural
+                });
                 all_there &= served || definition.metadata.deletion_timestamp.is_some();
             }
             Ok(if all_there { Next::OnChange } else { Next::After(REDISCOVER_AFTER) })
@@ -181,7 +187,9 @@ impl Follower {
             };
             match event {
                 Some(Ok(event)) => self.take(event),
-                Some(Err(error)) => tracing::debug!(%error, number = self.number, "a metadata watch was interrupted"),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, number = self.number, "a metadata watch was interrupted")
+                }
                 None => break,
             }
         }
@@ -199,7 +207,10 @@ impl Follower {
             Event::Init => self.listed = Some(HashSet::new()),
             Event::InitApply(object) => {
                 if let Some(listed) = &mut self.listed {
-                    listed.insert(Key::new(object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default()));
+                    listed.insert(Key::new(
+                        object.metadata.namespace.clone().unwrap_or_default(),
+                        object.metadata.name.clone().unwrap_or_default(),
+                    ));
                 }
                 self.set(object);
             }
@@ -211,7 +222,10 @@ impl Follower {
             }
             Event::Apply(object) => self.set(object),
             Event::Delete(object) => {
-                let key = Key::new(object.metadata.namespace.unwrap_or_default(), object.metadata.name.unwrap_or_default());
+                let key = Key::new(
+                    object.metadata.namespace.unwrap_or_default(),
+                    object.metadata.name.unwrap_or_default(),
+                );
                 self.remove(&key);
             }
         }
@@ -317,7 +331,9 @@ impl Collector {
                 let Some((node, api)) = self.node(uid) else { return Ok(()) };
                 let left: Vec<_> = node.finalizers.iter().filter(|f| *f != finalizer).collect();
                 let patch = json!({ "metadata": { "uid": uid, "resourceVersion": node.resource_version, "finalizers": left } });
-                context::ignore_missing(api.patch(&node.name, &context::params_patch(), &Patch::Merge(patch)).await)
+                context::ignore_missing(
+                    api.patch(&node.name, &context::params_patch(), &Patch::Merge(patch)).await,
+                )
             }
             Action::Delete(policy) => {
                 let Some((node, api)) = self.node(uid) else { return Ok(()) };

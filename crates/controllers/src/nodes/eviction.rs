@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::time::{now, rfc3339_seconds};
+use base::time::rfc3339_seconds;
 use client::{Cache, Change, Controller, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::Patch;
 use serde_json::json;
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, now};
 use crate::pod;
 
 pub fn start(context: &Context) -> Vec<Controller> {
@@ -25,15 +25,18 @@ pub fn start(context: &Context) -> Vec<Controller> {
         recorder: context.recorder("taint-eviction-controller"),
     };
     let on_nodes = Arc::clone(&pods);
-    let controller = Controller::new("tainteviction", reconciler).owns_kind(&pods).watches(&nodes, move |change: &Change<Node>| {
-        let taints = |node: &Option<Arc<Node>>| node.as_ref().map(|n| no_execute(n)).unwrap_or_default();
-        if taints(&change.old) == taints(&change.new) {
-            return Vec::new();
-        }
-        let name = change.object().metadata.name.clone();
-        let there = on_nodes.all().into_iter().filter(|p| pod::node_name(p) == name.as_deref());
-        there.map(|p| Key::of(&*p)).collect()
-    });
+    let controller = Controller::new("tainteviction", reconciler).owns_kind(&pods).watches(
+        &nodes,
+        move |change: &Change<Node>| {
+            let taints = |node: &Option<Arc<Node>>| node.as_ref().map(|n| no_execute(n)).unwrap_or_default();
+            if taints(&change.old) == taints(&change.new) {
+                return Vec::new();
+            }
+            let name = change.object().metadata.name.clone();
+            let there = on_nodes.all().into_iter().filter(|p| pod::node_name(p) == name.as_deref());
+            there.map(|p| Key::of(&*p)).collect()
+        },
+    );
     vec![controller]
 }
 
@@ -88,7 +91,9 @@ struct Eviction {
 impl Reconciler for Eviction {
     fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
-            let Some(pod) = self.pods.get(&key).filter(|p| pod::is_active(p)) else { return Ok(Next::OnChange) };
+            let Some(pod) = self.pods.get(&key).filter(|p| pod::is_active(p)) else {
+                return Ok(Next::OnChange);
+            };
             let Some(node) = pod::node_name(&pod).and_then(|n| self.nodes.get(&Key::new("", n))) else {
                 return Ok(Next::OnChange);
             };
@@ -105,12 +110,20 @@ impl Reconciler for Eviction {
 impl Eviction {
     async fn evict(&self, pod: &Pod) -> Outcome {
         let key = Key::of(pod);
-        self.recorder.record(pod, Level::Normal, "TaintManagerEviction", format!("Marking for deletion Pod {key}"));
+        self.recorder.record(
+            pod,
+            Level::Normal,
+            "TaintManagerEviction",
+            format!("Marking for deletion Pod {key}"),
+        );
         let condition = json!({ "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": rfc3339_seconds(now()) });
-        let patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "conditions": [condition] } });
+        let patch =
+            json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "conditions": [condition] } });
         let api: Api<Pod> = self.context.api(&key.namespace);
-        context::ignore_missing(api.patch_status(&key.name, &context::params_patch(), &Patch::Strategic(patch)).await)?;
+        context::ignore_missing(
+            api.patch_status(&key.name, &context::params_patch(), &Patch::Strategic(patch)).await,
+        )?;
         self.context.delete_pod(pod).await?;
         Ok(Next::OnChange)
     }
@@ -124,7 +137,12 @@ mod tests {
 
     #[test]
     fn tolerated_time_runs_from_when_the_taint_was_put() {
-        let taint = |key: &str| Taint { key: key.into(), effect: "NoExecute".into(), time_added: Some(Time(at(0))), value: None };
+        let taint = |key: &str| Taint {
+            key: key.into(),
+            effect: "NoExecute".into(),
+            time_added: Some(Time(at(0))),
+            value: None,
+        };
         let toleration = |key: &str, seconds: Option<i64>| Toleration {
             key: Some(key.into()),
             operator: Some("Exists".into()),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::constants::taints;
-use base::time::now;
 use client::{Cache, Change, Controller, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -17,7 +16,7 @@ use kube::api::Patch;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, now};
 use crate::{meta, pod};
 
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
@@ -91,7 +90,9 @@ fn plan(node: &Node, heard_at: Timestamp, now: Timestamp) -> Plan {
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     match status("Ready").as_deref() {
         Some("True") => {}
-        Some("Unknown") => wanted.extend([(taints::UNREACHABLE, "NoSchedule"), (taints::UNREACHABLE, "NoExecute")]),
+        Some("Unknown") => {
+            wanted.extend([(taints::UNREACHABLE, "NoSchedule"), (taints::UNREACHABLE, "NoExecute")])
+        }
         _ => wanted.extend([(taints::NOT_READY, "NoSchedule"), (taints::NOT_READY, "NoExecute")]),
     }
     let pressures = [
@@ -100,7 +101,12 @@ fn plan(node: &Node, heard_at: Timestamp, now: Timestamp) -> Plan {
         ("PIDPressure", PID_PRESSURE),
         ("NetworkUnavailable", NETWORK_UNAVAILABLE),
     ];
-    wanted.extend(pressures.iter().filter(|(c, _)| status(c).as_deref() == Some("True")).map(|(_, t)| (*t, "NoSchedule")));
+    wanted.extend(
+        pressures
+            .iter()
+            .filter(|(c, _)| status(c).as_deref() == Some("True"))
+            .map(|(_, t)| (*t, "NoSchedule")),
+    );
     if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
         wanted.push((taints::UNSCHEDULABLE, "NoSchedule"));
     }
@@ -137,8 +143,11 @@ fn silence(conditions: &mut Vec<NodeCondition>, node: &Node, now: Timestamp) {
 fn retaint(node: &Node, wanted: &[(&str, &str)], now: Timestamp) -> Option<Vec<Taint>> {
     let old = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
     let is = |t: &Taint, (key, effect): &(&str, &str)| t.key == *key && t.effect == *effect;
-    let mut new: Vec<Taint> =
-        old.iter().filter(|t| !OURS.iter().any(|o| is(t, o)) || wanted.iter().any(|w| is(t, w))).cloned().collect();
+    let mut new: Vec<Taint> = old
+        .iter()
+        .filter(|t| !OURS.iter().any(|o| is(t, o)) || wanted.iter().any(|w| is(t, w)))
+        .cloned()
+        .collect();
     for want in wanted {
         if !new.iter().any(|t| is(t, want)) {
             // Evictions count from when the taint was put.
@@ -162,7 +171,12 @@ impl Reconciler for Lifecycle {
             if let Some(conditions) = &plan.conditions {
                 let patch = json!({ "metadata": { "resourceVersion": node.metadata.resource_version }, "status": { "conditions": conditions } });
                 api.patch_status(&key.name, &context::params_patch(), &Patch::Merge(patch)).await?;
-                self.recorder.record(&*node, Level::Normal, "NodeNotReady", format!("Node {} status is now: NodeNotReady", key.name));
+                self.recorder.record(
+                    &*node,
+                    Level::Normal,
+                    "NodeNotReady",
+                    format!("Node {} status is now: NodeNotReady", key.name),
+                );
                 self.mark_pods(&key.name).await?;
                 // The new version brings us back for the taints.
                 return Ok(Next::OnChange);
@@ -199,10 +213,13 @@ impl Lifecycle {
         for pod in pods.filter(|p| pod::node_name(p) == Some(node) && pod::is_ready(p)) {
             let condition = json!({ "type": "Ready", "status": "False", "reason": "NodeNotReady",
                 "lastTransitionTime": base::time::rfc3339_seconds(now()) });
-            let patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "conditions": [condition] } });
+            let patch =
+                json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "conditions": [condition] } });
             let api: Api<Pod> = self.context.api(meta::namespace(&pod.metadata));
             let name = meta::name(&pod.metadata);
-            context::ignore_missing(api.patch_status(name, &context::params_patch(), &Patch::Strategic(patch)).await)?;
+            context::ignore_missing(
+                api.patch_status(name, &context::params_patch(), &Patch::Strategic(patch)).await,
+            )?;
             self.recorder.record(&*pod, Level::Warning, "NodeNotReady", "Node is not ready");
         }
         Ok(())
@@ -241,7 +258,8 @@ mod tests {
     #[test]
     fn taints_follow_conditions_and_leave_others_alone() {
         let mut back = node("True");
-        let taint = |key: &str, effect: &str| Taint { key: key.into(), effect: effect.into(), ..Default::default() };
+        let taint =
+            |key: &str, effect: &str| Taint { key: key.into(), effect: effect.into(), ..Default::default() };
         back.spec.get_or_insert_default().taints =
             Some(vec![taint(taints::UNREACHABLE, "NoExecute"), taint("mine", "NoSchedule")]);
         assert_eq!(keys(&plan(&back, at(0), at(1))), [("mine".to_owned(), "NoSchedule".to_owned())]);

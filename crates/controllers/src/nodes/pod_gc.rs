@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::time::{now, rfc3339_seconds};
+use base::time::rfc3339_seconds;
 use client::{Cache, Change, Controller, Key, Next, Outcome, Reconciler};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, Patch};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, now};
 use crate::{meta, pod};
 
 /// A node may be registered anew: its pods wait that long.
@@ -29,14 +29,17 @@ pub fn start(context: &Context) -> Vec<Controller> {
         missing: Mutex::default(),
     };
     let all = Arc::clone(&pods);
-    let controller = Controller::new("podgc", reconciler).owns_kind(&pods).watches(&nodes, move |change: &Change<Node>| {
-        if change.new.is_some() {
-            return Vec::new();
-        }
-        let name = change.object().metadata.name.clone();
-        let there = all.all().into_iter().filter(|p| pod::node_name(p) == name.as_deref());
-        there.map(|p| Key::of(&*p)).collect()
-    });
+    let controller = Controller::new("podgc", reconciler).owns_kind(&pods).watches(
+        &nodes,
+        move |change: &Change<Node>| {
+            if change.new.is_some() {
+                return Vec::new();
+            }
+            let name = change.object().metadata.name.clone();
+            let there = all.all().into_iter().filter(|p| pod::node_name(p) == name.as_deref());
+            there.map(|p| Key::of(&*p)).collect()
+        },
+    );
     vec![controller]
 }
 
@@ -100,7 +103,8 @@ impl PodGc {
             let condition = json!({ "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
                 "message": "PodGC: node no longer exists", "lastTransitionTime": rfc3339_seconds(now()) });
             let status = json!({ "phase": "Failed", "conditions": [condition] });
-            let patch = Patch::Strategic(json!({ "metadata": { "uid": pod.metadata.uid }, "status": status }));
+            let patch =
+                Patch::Strategic(json!({ "metadata": { "uid": pod.metadata.uid }, "status": status }));
             let api: Api<Pod> = self.context.api(meta::namespace(&pod.metadata));
             let name = meta::name(&pod.metadata);
             context::ignore_missing(api.patch_status(name, &context::params_patch(), &patch).await)?;

@@ -6,14 +6,13 @@ mod plan;
 use std::sync::Arc;
 
 use api::selector::Selector;
-use base::time::now;
 use client::{Cache, Controller, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-use crate::context::{self, Context, is_namespace_terminating};
+use crate::context::{self, Context, is_namespace_terminating, now};
 use crate::expectations::Expectations;
 use crate::{meta, pod};
 
@@ -93,7 +92,12 @@ impl ReplicaSets {
         }
     }
 
-    async fn manage(&self, set: &ReplicaSet, spec: &ReplicaSetSpec, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
+    async fn manage(
+        &self,
+        set: &ReplicaSet,
+        spec: &ReplicaSetSpec,
+        pods: &[Arc<Pod>],
+    ) -> Result<(), kube::Error> {
         let plan = plan::plan(spec.replicas.unwrap_or(1), pods);
         let owner = meta::uid(&set.metadata);
         if plan.create > 0 {
@@ -112,7 +116,8 @@ impl ReplicaSets {
     /// One, then two, then four …: after a batch with a failure no more are tried.
     async fn create(&self, set: &ReplicaSet, spec: &ReplicaSetSpec, count: usize) -> Result<(), kube::Error> {
         let template = spec.template.clone().unwrap_or_default();
-        let mut pod = pod::from_template(&template, meta::namespace(&set.metadata), meta::controller_ref(set));
+        let mut pod =
+            pod::from_template(&template, meta::namespace(&set.metadata), meta::controller_ref(set));
         pod.metadata.generate_name = Some(pod::generate_name(meta::name(&set.metadata)));
         let mut left = count;
         let mut batch = 1;

@@ -76,7 +76,9 @@ pub fn status(
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let template_labels = spec.template.and_then(|t| t.metadata).and_then(|m| m.labels).unwrap_or_default();
     let active: Vec<&Arc<Pod>> = pods.iter().filter(|p| pod::is_active(p)).collect();
-    let count = |test: &dyn Fn(&Pod) -> bool| i32::try_from(active.iter().filter(|p| test(p)).count()).unwrap_or(i32::MAX);
+    let count = |test: &dyn Fn(&Pod) -> bool| {
+        i32::try_from(active.iter().filter(|p| test(p)).count()).unwrap_or(i32::MAX)
+    };
     let waits = active.iter().filter_map(|p| pod::available_in(p, min_ready, now));
     let next = waits.filter(|wait| !wait.is_zero()).min();
     let terminating = pods.iter().filter(|p| meta::is_deleting(&p.metadata) && !pod::has_ended(p)).count();

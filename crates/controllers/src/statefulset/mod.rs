@@ -6,7 +6,6 @@ mod revision;
 use std::sync::Arc;
 
 use api::selector::Selector;
-use base::time::now;
 use client::{Cache, Controller, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -16,7 +15,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch};
 use serde_json::json;
 
-use crate::context::{self, Context, is_namespace_terminating};
+use crate::context::{self, Context, is_namespace_terminating, now};
 use crate::meta;
 use plan::{Action, Revisions};
 use revision::Latest;
@@ -66,7 +65,8 @@ impl StatefulSets {
         let selector = Selector::from_object(&spec.selector)?;
         let namespace = meta::namespace(&set.metadata);
         let name = meta::name(&set.metadata);
-        let named = self.pods.in_namespace(namespace).into_iter().filter(|p| plan::ordinal(name, p).is_some());
+        let named =
+            self.pods.in_namespace(namespace).into_iter().filter(|p| plan::ordinal(name, p).is_some());
         let pods = self.context.claim(set, &selector, named.collect()).await?;
         let revisions = self.revisions.owned_by(meta::uid(&set.metadata));
         let latest = revision::latest(set, &spec.template, &revisions);
@@ -116,7 +116,9 @@ impl StatefulSets {
                 Err(error) if is_namespace_terminating(&error) => Ok(false),
                 Err(error) if client::is_conflict(&error) => {
                     let there = api.get(meta::name(&revision.metadata)).await?;
-                    if there.data == revision.data && meta::is_controlled_by(&there.metadata, meta::uid(&set.metadata)) {
+                    if there.data == revision.data
+                        && meta::is_controlled_by(&there.metadata, meta::uid(&set.metadata))
+                    {
                         return Ok(true);
                     }
                     let mut updated = set.clone();
@@ -153,7 +155,11 @@ impl StatefulSets {
                     self.hand_claims_to(set, &pod).await?;
                 }
                 self.context.delete_pod(&pod).await?;
-                let message = format!("delete Pod {} in StatefulSet {} successful", meta::name(&pod.metadata), meta::name(&set.metadata));
+                let message = format!(
+                    "delete Pod {} in StatefulSet {} successful",
+                    meta::name(&pod.metadata),
+                    meta::name(&set.metadata)
+                );
                 self.recorder.record(set, Level::Normal, "SuccessfulDelete", message);
                 Ok(())
             }
@@ -193,7 +199,10 @@ impl StatefulSets {
             }
             match api.create(&context::params(), &claim).await {
                 Ok(_) => {
-                    let message = format!("create Claim {name} Pod {}-{ordinal} in StatefulSet {0} success", meta::name(&set.metadata));
+                    let message = format!(
+                        "create Claim {name} Pod {}-{ordinal} in StatefulSet {0} success",
+                        meta::name(&set.metadata)
+                    );
                     self.recorder.record(set, Level::Normal, "SuccessfulCreate", message);
                 }
                 other => context::ignore_existing(other)?,
@@ -209,10 +218,13 @@ impl StatefulSets {
 
     /// Before a pod is scaled away its claims become its own, so that they go with it, if that is asked for.
     async fn hand_claims_to(&self, set: &StatefulSet, pod: &Pod) -> Result<(), kube::Error> {
-        let Some(ordinal) = plan::ordinal(meta::name(&set.metadata), pod).filter(|_| Self::claims_go_when_scaled(set)) else {
+        let Some(ordinal) =
+            plan::ordinal(meta::name(&set.metadata), pod).filter(|_| Self::claims_go_when_scaled(set))
+        else {
             return Ok(());
         };
-        let owner = OwnerReference { controller: None, block_owner_deletion: None, ..meta::controller_ref(pod) };
+        let owner =
+            OwnerReference { controller: None, block_owner_deletion: None, ..meta::controller_ref(pod) };
         for claim in plan::new_claims(set, ordinal) {
             let api: Api<PersistentVolumeClaim> = self.context.api(meta::namespace(&set.metadata));
             // The set's own reference would keep the claim.

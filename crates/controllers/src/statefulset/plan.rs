@@ -7,7 +7,9 @@ use std::time::Duration;
 use base::constants::labels;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::percent::{Round, scaled};
@@ -17,7 +19,10 @@ use crate::{meta, pod};
 pub enum Action {
     Create(i32),
     /// `scaled_down`: beyond the size asked for, rather than to be replaced.
-    Delete { pod: Arc<Pod>, scaled_down: bool },
+    Delete {
+        pod: Arc<Pod>,
+        scaled_down: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -139,7 +144,8 @@ impl View<'_> {
         let limit = strategy.and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.max_unavailable.as_ref());
         let limit = limit.map_or(1, |value| scaled(value, self.replicas, Round::Up).max(1));
         let healthy = |ordinal: i32| self.by_ordinal.get(&ordinal).is_some_and(|p| self.is_healthy(p));
-        let mut unavailable = i32::try_from(self.wanted().filter(|o| !healthy(*o)).count()).unwrap_or(i32::MAX);
+        let mut unavailable =
+            i32::try_from(self.wanted().filter(|o| !healthy(*o)).count()).unwrap_or(i32::MAX);
         let lowest = self.start + self.partition();
         for ordinal in self.wanted().rev().take_while(|o| *o >= lowest) {
             let Some(pod) = self.by_ordinal.get(&ordinal) else { continue };
@@ -183,7 +189,11 @@ impl View<'_> {
         };
         let rolling = self.spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete");
         let all = Some(self.replicas);
-        if rolling && status.updated_replicas == all && status.replicas == self.replicas && status.ready_replicas == all {
+        if rolling
+            && status.updated_replicas == all
+            && status.replicas == self.replicas
+            && status.ready_replicas == all
+        {
             status.current_revision = status.update_revision.clone();
             status.current_replicas = status.updated_replicas;
         }
@@ -227,7 +237,10 @@ pub fn new_pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, or
     for template in templates {
         let volume = meta::name(&template.metadata).to_owned();
         volumes.retain(|v| v.name != volume);
-        let source = PersistentVolumeClaimVolumeSource { claim_name: claim_name(template, set_name, ordinal), read_only: Some(false) };
+        let source = PersistentVolumeClaimVolumeSource {
+            claim_name: claim_name(template, set_name, ordinal),
+            read_only: Some(false),
+        };
         volumes.push(Volume { name: volume, persistent_volume_claim: Some(source), ..Default::default() });
     }
     pod.metadata.name = Some(name);
@@ -272,8 +285,10 @@ mod tests {
         spec.replicas = Some(replicas);
         spec.pod_management_policy = Some(policy.into());
         let rolling = RollingUpdateStatefulSetStrategy { partition: Some(partition), max_unavailable: None };
-        spec.update_strategy =
-            Some(StatefulSetUpdateStrategy { type_: Some("RollingUpdate".into()), rolling_update: Some(rolling) });
+        spec.update_strategy = Some(StatefulSetUpdateStrategy {
+            type_: Some("RollingUpdate".into()),
+            rolling_update: Some(rolling),
+        });
         set
     }
 

@@ -50,10 +50,13 @@ pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
 pub fn latest(set: &StatefulSet, template: &PodTemplateSpec, all: &[Arc<ControllerRevision>]) -> Latest {
     let data = data(template);
     let newest = all.iter().map(|r| r.revision).max().unwrap_or(0);
-    let equal = all.iter().filter(|r| r.data.as_ref().is_some_and(|d| d.0 == data)).max_by_key(|r| r.revision);
+    let equal =
+        all.iter().filter(|r| r.data.as_ref().is_some_and(|d| d.0 == data)).max_by_key(|r| r.revision);
     match equal {
         Some(revision) if revision.revision == newest => Latest::Known(Arc::clone(revision)),
-        Some(revision) => Latest::Renumber(ControllerRevision { revision: newest + 1, ..(**revision).clone() }),
+        Some(revision) => {
+            Latest::Renumber(ControllerRevision { revision: newest + 1, ..(**revision).clone() })
+        }
         None => Latest::Create(create(set, data, template, newest + 1)),
     }
 }
@@ -93,7 +96,8 @@ pub fn surplus(
 ) -> Vec<Arc<ControllerRevision>> {
     let limit = set.spec.as_ref().and_then(|s| s.revision_history_limit).unwrap_or(DEFAULT_HISTORY);
     let has = |name: &str| {
-        let mut hashes = pods.iter().filter_map(|p| meta::labels(&p.metadata).get(labels::CONTROLLER_REVISION_HASH));
+        let mut hashes =
+            pods.iter().filter_map(|p| meta::labels(&p.metadata).get(labels::CONTROLLER_REVISION_HASH));
         hashes.any(|hash| hash == name)
     };
     let mut old: Vec<_> = all

@@ -31,7 +31,11 @@ pub enum LocalError {
     #[error("{path:?} is not a directory of a volume below {base:?}")]
     Outside { path: PathBuf, base: PathBuf },
     #[error("could not remove {path:?}: {source}")]
-    Remove { path: PathBuf, #[source] source: io::Error },
+    Remove {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The volume for a claim. Its name follows from the claim, so that it is made once.
@@ -54,14 +58,19 @@ pub fn volume(
     let name = format!("pvc-{}", meta::uid(&claim.metadata));
     let (namespace, claim_name) = (meta::namespace(&claim.metadata), meta::name(&claim.metadata));
     let path = volumes_dir.join(format!("{name}_{namespace}_{claim_name}"));
-    let requirement =
-        NodeSelectorRequirement { key: labels::HOSTNAME.into(), operator: "In".into(), values: Some(vec![hostname]) };
+    let requirement = NodeSelectorRequirement {
+        key: labels::HOSTNAME.into(),
+        operator: "In".into(),
+        values: Some(vec![hostname]),
+    };
     let term = NodeSelectorTerm { match_expressions: Some(vec![requirement]), ..Default::default() };
     let policy = class.reclaim_policy.clone().unwrap_or_else(|| "Delete".into());
     Ok(PersistentVolume {
         metadata: ObjectMeta {
             name: Some(name),
-            annotations: Some([(annotations::PROVISIONED_BY.to_owned(), LOCAL_PROVISIONER.to_owned())].into()),
+            annotations: Some(
+                [(annotations::PROVISIONED_BY.to_owned(), LOCAL_PROVISIONER.to_owned())].into(),
+            ),
             finalizers: Some(vec![PV_FINALIZER.into()]),
             ..Default::default()
         },
@@ -74,7 +83,9 @@ pub fn volume(
                 type_: Some("DirectoryOrCreate".into()),
             }),
             mount_options: class.mount_options.clone(),
-            node_affinity: Some(VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: vec![term] }) }),
+            node_affinity: Some(VolumeNodeAffinity {
+                required: Some(NodeSelector { node_selector_terms: vec![term] }),
+            }),
             persistent_volume_reclaim_policy: Some(policy),
             storage_class_name: class.metadata.name.clone(),
             volume_mode: Some("Filesystem".into()),
@@ -101,7 +112,12 @@ fn choose<'a>(claim: &PersistentVolumeClaim, nodes: &'a [Arc<Node>]) -> Result<&
 /// The directory of a volume, if it is one that this provisioner could have made: directly below the directory of all
 /// volumes. Whatever else a volume's path says is never removed.
 pub fn directory(volume: &PersistentVolume, volumes_dir: &Path) -> Result<PathBuf, LocalError> {
-    let path = volume.spec.as_ref().and_then(|s| s.host_path.as_ref()).map(|h| PathBuf::from(&h.path)).unwrap_or_default();
+    let path = volume
+        .spec
+        .as_ref()
+        .and_then(|s| s.host_path.as_ref())
+        .map(|h| PathBuf::from(&h.path))
+        .unwrap_or_default();
     let outside = || LocalError::Outside { path: path.clone(), base: volumes_dir.to_owned() };
     let rest = path.strip_prefix(volumes_dir).map_err(|_| outside())?;
     let mut parts = rest.components();
@@ -118,7 +134,9 @@ pub async fn remove(path: PathBuf) -> Result<(), LocalError> {
         move || std::fs::remove_dir_all(path)
     });
     match removed.await.map_err(io::Error::other).and_then(|result| result) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LocalError::Remove { path, source: error }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LocalError::Remove { path, source: error })
+        }
         _ => Ok(()),
     }
 }

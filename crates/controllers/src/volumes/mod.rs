@@ -10,7 +10,9 @@ use std::sync::Arc;
 use base::constants::annotations;
 use client::{Cache, Change, Controller, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
+};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch};
@@ -45,27 +47,34 @@ pub fn start(context: &Context) -> Vec<Controller> {
         .owns_kind(&claims)
         .watches(&volumes, move |change: &Change<PersistentVolume>| {
             let mut keys: Vec<Key> = claim_of(change.object()).into_iter().collect();
-            let free = change.new.as_ref().is_some_and(|v| v.spec.as_ref().is_none_or(|s| s.claim_ref.is_none()));
+            let free =
+                change.new.as_ref().is_some_and(|v| v.spec.as_ref().is_none_or(|s| s.claim_ref.is_none()));
             if free {
                 keys.extend(unbound());
             }
             keys
         })
         .watches(&classes, move |_| on_class())
-        .watches(&nodes, move |change: &Change<Node>| if change.old.is_none() { on_node() } else { Vec::new() });
+        .watches(
+            &nodes,
+            move |change: &Change<Node>| if change.old.is_none() { on_node() } else { Vec::new() },
+        );
     let all = Arc::clone(&volumes);
-    let of_volumes = Controller::new("pv-binder", Volumes(shared))
-        .owns_kind(&volumes)
-        .watches(&claims, move |change: &Change<PersistentVolumeClaim>| {
+    let of_volumes = Controller::new("pv-binder", Volumes(shared)).owns_kind(&volumes).watches(
+        &claims,
+        move |change: &Change<PersistentVolumeClaim>| {
             let key = Key::of(&**change.object());
             let bound = change.object().spec.as_ref().and_then(|s| s.volume_name.clone());
             let mut keys: Vec<Key> = bound.into_iter().map(|name| Key::new("", name)).collect();
             if change.new.is_none() {
                 // Also one that was reserved and never bound.
-                keys.extend(all.all().iter().filter(|v| claim_of(v).as_ref() == Some(&key)).map(|v| Key::of(&**v)));
+                keys.extend(
+                    all.all().iter().filter(|v| claim_of(v).as_ref() == Some(&key)).map(|v| Key::of(&**v)),
+                );
             }
             keys
-        });
+        },
+    );
     vec![of_claims, of_volumes]
 }
 
@@ -146,7 +155,11 @@ impl Shared {
                 );
                 self.recorder.record(claim, Level::Normal, "ExternalProvisioning", message);
                 if meta::annotation(&claim.metadata, annotations::STORAGE_PROVISIONER) != Some(&by) {
-                    self.patch_claim(claim, json!({ "metadata": { "annotations": { annotations::STORAGE_PROVISIONER: by } } })).await?;
+                    self.patch_claim(
+                        claim,
+                        json!({ "metadata": { "annotations": { annotations::STORAGE_PROVISIONER: by } } }),
+                    )
+                    .await?;
                 }
             }
             ClaimAction::Lost(reason, message) => {
@@ -164,11 +177,18 @@ impl Shared {
         let volume = match made {
             Ok(volume) => volume,
             Err(error) => {
-                let message = format!("failed to provision volume with StorageClass \"{}\": {error}", meta::name(&class.metadata));
+                let message = format!(
+                    "failed to provision volume with StorageClass \"{}\": {error}",
+                    meta::name(&class.metadata)
+                );
                 self.recorder.record(claim, Level::Warning, "ProvisioningFailed", message);
                 if let local::LocalError::NoNode(_) = error {
                     // Gives the scheduler the choice again.
-                    self.patch_claim(claim, json!({ "metadata": { "annotations": { annotations::SELECTED_NODE: null } } })).await?;
+                    self.patch_claim(
+                        claim,
+                        json!({ "metadata": { "annotations": { annotations::SELECTED_NODE: null } } }),
+                    )
+                    .await?;
                 }
                 return Ok(Next::OnChange);
             }
@@ -182,7 +202,11 @@ impl Shared {
     }
 
     /// Each step leaves a state that the next turn goes on from.
-    async fn bind(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<(), kube::Error> {
+    async fn bind(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<(), kube::Error> {
         let api: Api<PersistentVolume> = self.context.cluster_api();
         let name = meta::name(&volume.metadata);
         let reserved = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).and_then(|r| r.uid.as_ref());
@@ -222,7 +246,11 @@ impl Shared {
     }
 
     /// Patches this very version, and returns the next.
-    async fn patch_claim(&self, claim: &PersistentVolumeClaim, mut patch: serde_json::Value) -> Result<PersistentVolumeClaim, kube::Error> {
+    async fn patch_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        mut patch: serde_json::Value,
+    ) -> Result<PersistentVolumeClaim, kube::Error> {
         patch["metadata"]["resourceVersion"] = json!(claim.metadata.resource_version);
         let api = self.claim_api(claim);
         api.patch(meta::name(&claim.metadata), &context::params_patch(), &Patch::Merge(patch)).await
@@ -237,12 +265,17 @@ impl Shared {
         context::ignore_missing(context::write_status(&self.claim_api(claim), &updated).await)
     }
 
-    async fn set_phase(&self, volume: &PersistentVolume, phase: &str, message: Option<String>) -> Result<(), kube::Error> {
+    async fn set_phase(
+        &self,
+        volume: &PersistentVolume,
+        phase: &str,
+        message: Option<String>,
+    ) -> Result<(), kube::Error> {
         let mut updated = volume.clone();
         let status = updated.status.get_or_insert_default();
         if status.phase.as_deref() != Some(phase) {
             status.last_phase_transition_time =
-                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(base::time::now()));
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(context::now()));
         }
         status.phase = Some(phase.into());
         status.message = message;

@@ -41,7 +41,11 @@ pub fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool 
     })
 }
 
-pub fn claim(claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>], classes: &[Arc<StorageClass>]) -> ClaimAction {
+pub fn claim(
+    claim: &PersistentVolumeClaim,
+    volumes: &[Arc<PersistentVolume>],
+    classes: &[Arc<StorageClass>],
+) -> ClaimAction {
     let spec = claim.spec.clone().unwrap_or_default();
     let bound_once = meta::annotation(&claim.metadata, annotations::BIND_COMPLETED).is_some();
     if let Some(name) = spec.volume_name.filter(|n| !n.is_empty()) {
@@ -51,7 +55,7 @@ pub fn claim(claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>], c
         let default = default_class(classes).map(|class| meta::name(&class.metadata).to_owned());
         return match default {
             Some(name) => ClaimAction::SetClass(name),
-            None => bind_or(claim, volumes, || no_class()),
+            None => bind_or(claim, volumes, no_class),
         };
     };
     let class = classes.iter().find(|c| c.metadata.name.as_ref() == Some(class_name));
@@ -87,24 +91,41 @@ fn no_class() -> ClaimAction {
     ClaimAction::Wait(Some(("FailedBinding", text.into())))
 }
 
-fn named(claim: &PersistentVolumeClaim, name: &str, bound_once: bool, volumes: &[Arc<PersistentVolume>]) -> ClaimAction {
+fn named(
+    claim: &PersistentVolumeClaim,
+    name: &str,
+    bound_once: bool,
+    volumes: &[Arc<PersistentVolume>],
+) -> ClaimAction {
     let Some(volume) = volumes.iter().find(|v| v.metadata.name.as_deref() == Some(name)) else {
         return match bound_once {
-            true => ClaimAction::Lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!".into()),
+            true => ClaimAction::Lost(
+                "ClaimLost",
+                "Bound claim has lost its PersistentVolume. Data on the volume is lost!".into(),
+            ),
             false => ClaimAction::Wait(None),
         };
     };
     let free = volume.spec.as_ref().is_none_or(|s| s.claim_ref.is_none());
     if free || is_for(volume, claim) {
         return match free && bound_once {
-            true => ClaimAction::Lost("ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!".into()),
+            true => ClaimAction::Lost(
+                "ClaimLost",
+                "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!".into(),
+            ),
             false if is_complete(claim, volume) => ClaimAction::Done,
             false => ClaimAction::Bind(Arc::clone(volume)),
         };
     }
     match bound_once {
-        true => ClaimAction::Lost("ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly".into()),
-        false => ClaimAction::Wait(Some(("FailedBinding", format!("volume \"{name}\" already bound to a different claim.")))),
+        true => ClaimAction::Lost(
+            "ClaimMisbound",
+            "Two claims are bound to the same volume, this one is bound incorrectly".into(),
+        ),
+        false => ClaimAction::Wait(Some((
+            "FailedBinding",
+            format!("volume \"{name}\" already bound to a different claim."),
+        ))),
     }
 }
 
@@ -118,7 +139,11 @@ fn is_complete(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool
         && volume_phase == Some("Bound")
 }
 
-fn bind_or(claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>], or: impl FnOnce() -> ClaimAction) -> ClaimAction {
+fn bind_or(
+    claim: &PersistentVolumeClaim,
+    volumes: &[Arc<PersistentVolume>],
+    or: impl FnOnce() -> ClaimAction,
+) -> ClaimAction {
     match find(claim, volumes) {
         Some(volume) => ClaimAction::Bind(volume),
         None => or(),
@@ -138,10 +163,15 @@ fn satisfies(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
     let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
     let offered = has.access_modes.clone().unwrap_or_default();
-    let selector = wants.selector.as_ref().map(|s| Selector::from_object(s).unwrap_or_else(|_| Selector::nothing()));
+    let selector =
+        wants.selector.as_ref().map(|s| Selector::from_object(s).unwrap_or_else(|_| Selector::nothing()));
     has.claim_ref.is_none()
         && !meta::is_deleting(&volume.metadata)
-        && volume.status.as_ref().and_then(|s| s.phase.as_deref()).is_none_or(|p| p == "Available" || p == "Pending")
+        && volume
+            .status
+            .as_ref()
+            .and_then(|s| s.phase.as_deref())
+            .is_none_or(|p| p == "Available" || p == "Pending")
         && text(has.storage_class_name.as_ref()) == text(wants.storage_class_name.as_ref())
         && mode(&has.volume_mode) == mode(&wants.volume_mode)
         && wants.access_modes.iter().flatten().all(|m| offered.contains(m))
@@ -164,7 +194,9 @@ fn requested(claim: &PersistentVolumeClaim) -> i64 {
 
 /// The newest of those marked as default.
 fn default_class(classes: &[Arc<StorageClass>]) -> Option<&Arc<StorageClass>> {
-    let marked = classes.iter().filter(|c| meta::annotation(&c.metadata, annotations::DEFAULT_STORAGE_CLASS) == Some("true"));
+    let marked = classes
+        .iter()
+        .filter(|c| meta::annotation(&c.metadata, annotations::DEFAULT_STORAGE_CLASS) == Some("true"));
     marked.max_by_key(|c| (meta::created(&c.metadata), std::cmp::Reverse(c.metadata.name.clone())))
 }
 
@@ -191,8 +223,11 @@ pub enum VolumeAction {
 /// What a volume's state should be, given the claim of the name it is reserved for.
 pub fn volume(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> VolumeAction {
     let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
-    let to = |wanted: &'static str| if phase == wanted { VolumeAction::Done } else { VolumeAction::Phase(wanted) };
-    let Some(reserved) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return to("Available") };
+    let to =
+        |wanted: &'static str| if phase == wanted { VolumeAction::Done } else { VolumeAction::Phase(wanted) };
+    let Some(reserved) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else {
+        return to("Available");
+    };
     let Some(uid) = reserved.uid.as_ref().filter(|uid| !uid.is_empty()) else { return to("Available") };
     match claim.filter(|c| c.metadata.uid.as_ref() == Some(uid)) {
         None => VolumeAction::Reclaim,
@@ -215,7 +250,9 @@ pub fn reclaim(volume: &PersistentVolume) -> Reclaim {
         (Some("Delete"), Some(by)) if by == LOCAL_PROVISIONER => Reclaim::Remove,
         // Its own provisioner does it.
         (Some("Delete"), Some(_)) => Reclaim::Keep,
-        (Some("Delete"), None) => Reclaim::Fail("error getting deleter volume plugin for volume: no deletable volume plugin matched".into()),
+        (Some("Delete"), None) => Reclaim::Fail(
+            "error getting deleter volume plugin for volume: no deletable volume plugin matched".into(),
+        ),
         (Some("Recycle"), _) => Reclaim::Fail("no recyclable volume plugin matched".into()),
         _ => Reclaim::Keep,
     }
@@ -283,7 +320,8 @@ mod tests {
         .collect();
         let classes = [a_class("local", "WaitForFirstConsumer", true), a_class("now", "Immediate", false)];
         let mut selected = a_claim(Some("local"), "1Gi");
-        selected.metadata.annotations = Some([(annotations::SELECTED_NODE.to_owned(), "n1".to_owned())].into());
+        selected.metadata.annotations =
+            Some([(annotations::SELECTED_NODE.to_owned(), "n1".to_owned())].into());
         let cases = [
             (a_claim(None, "1Gi"), "class local"),
             (a_claim(Some("fast"), "1Gi"), "bind small"),
@@ -324,7 +362,8 @@ mod tests {
         assert_eq!(reclaim(&v), Reclaim::Keep);
         v.spec.get_or_insert_default().persistent_volume_reclaim_policy = Some("Delete".into());
         assert!(matches!(reclaim(&v), Reclaim::Fail(_)));
-        v.metadata.annotations = Some([(annotations::PROVISIONED_BY.to_owned(), LOCAL_PROVISIONER.to_owned())].into());
+        v.metadata.annotations =
+            Some([(annotations::PROVISIONED_BY.to_owned(), LOCAL_PROVISIONER.to_owned())].into());
         assert_eq!(reclaim(&v), Reclaim::Remove);
     }
 }

@@ -19,7 +19,8 @@ pub fn start(context: &Context) -> Vec<Controller> {
     let claims = context.caches.of::<PersistentVolumeClaim>();
     let volumes = context.caches.of::<PersistentVolume>();
     let pods = context.caches.of::<Pod>();
-    let of_claims = ClaimProtection { context: context.clone(), claims: Arc::clone(&claims), pods: Arc::clone(&pods) };
+    let of_claims =
+        ClaimProtection { context: context.clone(), claims: Arc::clone(&claims), pods: Arc::clone(&pods) };
     let of_volumes = VolumeProtection { context: context.clone(), volumes: Arc::clone(&volumes) };
     let claims_of_pod = |pod: &Pod| {
         let namespace = meta::namespace(&pod.metadata);
@@ -40,7 +41,9 @@ pub fn claim_names(pod: &Pod) -> Vec<String> {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
     let names = volumes.filter_map(|volume| {
         let named = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
-        named.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", meta::name(&pod.metadata), volume.name)))
+        named.or_else(|| {
+            volume.ephemeral.as_ref().map(|_| format!("{}-{}", meta::name(&pod.metadata), volume.name))
+        })
     });
     names.collect()
 }
