@@ -8,9 +8,9 @@ use container::runtime::{ContainerStatus, Runtime, RuntimeError, SandboxState, S
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::apply::{assume_up, take_runs};
-use super::context::{Context, PodKey};
+use super::context::{Context, PodKey, uses_host_network};
 use super::record::{PodRecord, SandboxPhase, keys};
+use super::runs::{assume_up, take_runs};
 use super::teardown::{TeardownError, tear_down};
 
 /// What the runtime still has of one pod: its newest sandbox and that one's containers.
@@ -24,6 +24,11 @@ pub struct Leftover {
 impl Leftover {
     pub fn pod_ip(&self) -> Option<Ipv4Addr> {
         self.sandbox.config.annotations.get(keys::POD_IP)?.parse().ok()
+    }
+
+    /// The address, while its sandbox lives. One that was stopped has given it back long ago.
+    pub fn held_ip(&self) -> Option<Ipv4Addr> {
+        self.pod_ip().filter(|_| self.sandbox.state == SandboxState::Ready)
     }
 }
 
@@ -53,6 +58,7 @@ pub fn adopt(pod: &Pod, leftover: Option<&Leftover>, now: Timestamp) -> PodRecor
     let Some(leftover) = leftover else { return record };
     record.sandbox_attempt = leftover.sandbox.config.attempt;
     record.pod_ip = leftover.pod_ip();
+    record.holds_address = leftover.held_ip().is_some() && !uses_host_network(pod);
     let ready = leftover.sandbox.state == SandboxState::Ready;
     record.sandbox = if ready { SandboxPhase::Ready } else { SandboxPhase::Lost };
     take_runs(&mut record, &leftover.containers, !ready);
@@ -87,7 +93,10 @@ pub async fn remove_orphans(
 ) -> Result<(), TeardownError> {
     for (uid, leftover) in orphans {
         tracing::info!(%uid, pod = %leftover.key.name, "removing a pod that is no longer ours");
-        tear_down(context, &leftover.key, leftover.pod_ip()).await?;
+        tear_down(context, &leftover.key).await?;
+        if let Some(ip) = leftover.held_ip() {
+            context.addresses.lock().free(ip);
+        }
     }
     Ok(())
 }

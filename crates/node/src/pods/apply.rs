@@ -1,24 +1,27 @@
 //! What outcomes, probe reports and the runtime's news do to the record.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use container::runtime::{ContainerState, ContainerStatus, SandboxState};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
+use super::context::uses_host_network;
 use super::directory::{ContainerEntry, PodEntry};
 use super::record::{
-    BACKOFF_RESET, Kind, Operation, PodRecord, RunRecord, SandboxPhase, Teardown, Waiting, after, keys, later,
+    BACKOFF_RESET, ContainerRecord, Operation, RunRecord, SandboxPhase, Teardown, Waiting, after,
 };
+use super::runs::take_runs;
 use super::setup::{SetupError, Surroundings, sandbox_id};
 use super::start::{StartFailure, Used};
 use super::status::build_status;
 use super::worker::{Outcome, Worker};
 use crate::cluster::StatusError;
-use crate::logs::last_words;
 use crate::probes::{ProbeKind, ProbeNews, ProbeReport, Verdict};
-use crate::resources::find_container;
+use crate::resources::{container_resources, find_container};
 use crate::security::pod_title;
+use crate::volumes::Prepared;
 
 const CONFIG_RETRY: Duration = Duration::from_secs(20);
 const TELL_RETRY: Duration = Duration::from_secs(2);
@@ -39,13 +42,19 @@ impl Worker {
                 }
                 self.unstick(&name);
             }
-            Outcome::SandboxStopped(Ok(())) => self.stale_runtime = true,
+            Outcome::SandboxStopped(Ok(())) => {
+                self.stale_runtime = true;
+                self.give_address_back();
+            }
             Outcome::SandboxStopped(Err(error)) => {
                 tracing::warn!(%error, pod = %self.key.name, "stop a pod's sandbox");
                 self.record.sandbox = SandboxPhase::Lost;
                 self.retry_later();
             }
-            Outcome::TornDown(Ok(())) => self.record.teardown = Teardown::Done,
+            Outcome::TornDown(Ok(())) => {
+                self.record.teardown = Teardown::Done;
+                self.give_address_back();
+            }
             Outcome::TornDown(Err(error)) => {
                 tracing::warn!(%error, pod = %self.key.name, "take a pod down");
                 self.context.events.pod_event(
@@ -67,13 +76,69 @@ impl Worker {
             Outcome::VolumesRefreshed(result) => {
                 self.refreshing = false;
                 match result {
-                    Ok(volumes) => self.volumes = volumes,
+                    Ok(volumes) => self.set_volumes(volumes),
                     Err(error) => {
                         // What is mounted stays as it was; the object may come back, and then we hear of it.
                         self.context.events.pod_event(&self.pod, "Warning", error.reason(), &error.event());
+                        if !self.knows_volumes {
+                            self.stale_volumes = true;
+                            self.retry_later();
+                        }
                     }
                 }
             }
+        }
+    }
+
+    fn set_volumes(&mut self, volumes: BTreeMap<String, Prepared>) {
+        self.volumes = volumes;
+        if !std::mem::replace(&mut self.knows_volumes, true) {
+            let held_up = self.record.containers.iter_mut().filter(|c| c.not_before == Some(Timestamp::MAX));
+            held_up.for_each(|container| container.not_before = None);
+        }
+    }
+
+    /// Exactly once: somebody else may have it a moment later.
+    fn give_address_back(&mut self) {
+        if std::mem::replace(&mut self.record.holds_address, false)
+            && let Some(ip) = self.record.pod_ip
+        {
+            self.context.addresses.lock().free(ip);
+        }
+    }
+
+    /// A task broke without an outcome: whatever it was, it is planned anew from what the runtime says.
+    pub(super) fn forget_operations(&mut self) {
+        self.record.containers.iter_mut().for_each(|container| container.operation = None);
+        (self.telling, self.refreshing, self.stale_runtime) = (false, false, true);
+        match self.record.teardown {
+            Teardown::Doing => self.record.teardown = Teardown::No,
+            Teardown::Finishing => self.record.teardown = Teardown::Done,
+            _ => {}
+        }
+        if self.record.sandbox == SandboxPhase::Making {
+            self.record.sandbox = SandboxPhase::Absent;
+        }
+        self.retry_later();
+    }
+
+    /// Resources may change while a container runs.
+    pub(super) fn follow_resources(&mut self, new: &Pod) {
+        let (Some(old_spec), Some(new_spec)) = (&self.pod.spec, &new.spec) else { return };
+        for container in &new_spec.containers {
+            let old = old_spec.containers.iter().find(|c| c.name == container.name);
+            let record = self.record.containers.iter().find(|c| c.name == container.name);
+            let run = record.and_then(|record| record.current.as_ref()).filter(|run| run.is_running());
+            let (Some(run), true) = (run, old.is_some_and(|old| old.resources != container.resources)) else {
+                continue;
+            };
+            let resources = container_resources(new, container, self.context.capacity.memory_bytes);
+            let (context, id) = (self.context.clone(), run.id.clone());
+            tokio::spawn(async move {
+                if let Err(error) = context.runtime.update_resources(&id, resources).await {
+                    tracing::warn!(%error, %id, "resize a container");
+                }
+            });
         }
     }
 
@@ -90,8 +155,10 @@ impl Worker {
     fn take_set_up(&mut self, result: Result<Surroundings, SetupError>) {
         match result {
             Ok(Surroundings { volumes, pod_ip }) => {
-                self.volumes = volumes;
+                self.set_volumes(volumes);
+                self.stale_volumes = false;
                 self.record.pod_ip = Some(pod_ip);
+                self.record.holds_address = !uses_host_network(&self.pod);
                 self.record.sandbox = SandboxPhase::Ready;
                 self.record.set_up_not_before = None;
                 self.record.set_up_failures.reset();
@@ -277,18 +344,17 @@ impl Worker {
     }
 
     fn take_statuses(&mut self, statuses: &[ContainerStatus]) {
-        let before: Vec<(String, bool, Option<String>)> = self
-            .record
-            .containers
-            .iter()
-            .map(|c| (c.name.clone(), c.is_running(), c.current.as_ref().map(|run| run.id.clone())))
-            .collect();
+        // Which run of each container was known to be over.
+        let over =
+            |c: &ContainerRecord| c.current.as_ref().filter(|run| run.is_over()).map(|run| run.id.clone());
+        let before: Vec<(String, Option<String>)> =
+            self.record.containers.iter().map(|c| (c.name.clone(), over(c))).collect();
         let lost = self.record.sandbox == SandboxPhase::Lost;
         take_runs(&mut self.record, statuses, lost);
-        for (name, was_running, old_id) in before {
+        for (name, over) in before {
             let Some(container) = self.record.container_mut(&name) else { continue };
             let Some(run) = container.current.clone() else { continue };
-            let ended = run.is_over() && (was_running || old_id.as_deref() != Some(&run.id));
+            let ended = run.is_over() && over.as_deref() != Some(run.id.as_str());
             if ended {
                 (container.started, container.ready, container.unhealthy) = (false, false, None);
                 if container.operation != Some(Operation::Starting) {
@@ -348,7 +414,11 @@ impl Worker {
 
     /// Shows the pod to the node's server.
     pub(super) fn publish(&self) {
-        let entry = |c: &super::record::ContainerRecord| ContainerEntry {
+        if self.gone {
+            // Another pod may have the name by now.
+            return;
+        }
+        let entry = |c: &ContainerRecord| ContainerEntry {
             name: c.name.clone(),
             id: c
                 .current
@@ -375,66 +445,8 @@ impl Worker {
     }
 }
 
-/// Sets each container's newest run and the one before it. Where the sandbox is lost nothing can be running.
-pub(super) fn take_runs(record: &mut PodRecord, statuses: &[ContainerStatus], lost: bool) {
-    for container in &mut record.containers {
-        let mut runs: Vec<&ContainerStatus> = statuses.iter().filter(|s| s.name == container.name).collect();
-        runs.sort_by_key(|status| std::cmp::Reverse(status.attempt));
-        let known = [container.current.take(), container.previous.take()];
-        let mut taken = runs.into_iter().take(2).map(|status| {
-            let same = known.iter().flatten().find(|run| run.id == status.id && run.is_over());
-            same.cloned().unwrap_or_else(|| {
-                let ended = status.state == ContainerState::Exited;
-                RunRecord::from_status(status, if ended { message_of(status) } else { String::new() })
-            })
-        });
-        (container.current, container.previous) = (taken.next(), taken.next());
-        let newest = known[0].as_ref().map(|run| run.attempt);
-        if container.current.as_ref().map(|run| run.attempt) < newest {
-            // A runtime that forgot a run has not undone it.
-            let [current, previous] = known;
-            (container.current, container.previous) = (current, previous);
-            if let Some(run) = container.current.as_mut().filter(|run| !run.is_over()) {
-                run.state = ContainerState::Unknown;
-            }
-        }
-        if let Some(run) = container.current.as_mut().filter(|run| lost && run.is_running()) {
-            run.state = ContainerState::Unknown;
-        }
-    }
-}
-
-/// What a container said last, by the policy it was started with.
-fn message_of(status: &ContainerStatus) -> String {
-    let annotation = |key: &str| status.annotations.get(key).map(String::as_str);
-    let file = annotation(keys::MESSAGE_FILE).map(std::path::Path::new);
-    let fall_back =
-        annotation(keys::MESSAGE_POLICY) == Some("FallbackToLogsOnError") && status.exit_code != 0;
-    let said = last_words(file, fall_back.then_some(status.log_path.as_path()));
-    if said.is_empty() { status.message.clone() } else { said }
-}
-
 /// `10s`, `1m20s`, `5m0s`
 fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
-}
-
-/// Sidecars and apps that were running when the agent came back count as up until a probe says otherwise.
-pub(super) fn assume_up(record: &mut PodRecord, pod: &k8s_openapi::api::core::v1::Pod) {
-    let told = pod.status.as_ref();
-    let statuses = told.into_iter().flat_map(|status| {
-        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
-    });
-    for status in statuses {
-        if let Some(container) = record.container_mut(&status.name)
-            && container.is_running()
-            && container.kind != Kind::Init
-        {
-            container.started = status.started.unwrap_or(false);
-            container.ready = status.ready;
-        }
-    }
-    let now = Timestamp::now();
-    record.set_up_not_before = record.set_up_not_before.map(|time| time.min(later(now, 60)));
 }

@@ -38,8 +38,8 @@ impl PodManager {
         let leftovers = leftovers(context.runtime.as_ref()).await?;
         {
             let mut addresses = context.addresses.lock();
-            for ip in leftovers.values().filter_map(Leftover::pod_ip) {
-                // Two leftovers of one address can only be dead ones; the first keeps it.
+            for ip in leftovers.values().filter_map(Leftover::held_ip) {
+                // False for the address of the node itself, which pods on its network share.
                 addresses.take(ip);
             }
         }

@@ -12,6 +12,7 @@ mod kill;
 mod manager;
 mod plan;
 mod record;
+mod runs;
 mod setup;
 mod start;
 mod status;

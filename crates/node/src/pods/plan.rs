@@ -142,6 +142,8 @@ fn run(pod: &PodRecord, now: Timestamp, plan: &mut Plan) {
 fn start(pod: &PodRecord, container: &ContainerRecord, now: Timestamp, plan: &mut Plan) {
     let startable = match &container.current {
         None => true,
+        // An agent that was cut short may have made it and not started it.
+        Some(run) if run.is_unstarted() => true,
         Some(run) => run.is_over() && (pod.will_restart(container) || container.is_outdated()),
     };
     if !startable || container.operation.is_some() {

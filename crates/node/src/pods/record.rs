@@ -94,6 +94,10 @@ impl RunRecord {
         self.state == ContainerState::Running
     }
 
+    pub fn is_unstarted(&self) -> bool {
+        self.state == ContainerState::Created
+    }
+
     /// Unknown counts as exited: the process that knew is gone, and so are its children.
     pub fn is_over(&self) -> bool {
         matches!(self.state, ContainerState::Exited | ContainerState::Unknown)
@@ -178,8 +182,9 @@ impl ContainerRecord {
         self.current.as_ref().filter(|run| run.is_over()).map(|run| run.exit_code)
     }
 
+    /// A run that was made but never started is taken up again.
     pub fn next_attempt(&self) -> u32 {
-        self.current.as_ref().map_or(0, |run| run.attempt + 1)
+        self.current.as_ref().map_or(0, |run| if run.is_unstarted() { run.attempt } else { run.attempt + 1 })
     }
 
     /// Whether a container of another spec than now is in use.
@@ -239,7 +244,10 @@ pub struct PodRecord {
     pub grace_seconds: i64,
     pub sandbox: SandboxPhase,
     pub sandbox_attempt: u32,
+    /// As shown; it stays when the pod is over.
     pub pod_ip: Option<std::net::Ipv4Addr>,
+    /// Whether `pod_ip` is still taken from the node's range for this pod.
+    pub holds_address: bool,
     pub set_up_not_before: Option<Timestamp>,
     pub set_up_failures: Backoff,
     pub started_at: Timestamp,
@@ -271,6 +279,7 @@ impl PodRecord {
             sandbox: SandboxPhase::Absent,
             sandbox_attempt: 0,
             pod_ip: None,
+            holds_address: false,
             set_up_not_before: None,
             set_up_failures: Backoff::new(Duration::from_secs(1), Duration::from_secs(60)),
             started_at,

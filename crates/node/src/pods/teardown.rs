@@ -1,6 +1,5 @@
 //! Taking a pod's surroundings away, wholly or (when the pod is over but still known) in part. All of it is idempotent.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use container::runtime::RuntimeError;
@@ -32,27 +31,15 @@ pub enum TeardownError {
 }
 
 /// The pod is over: its network goes, its containers' records and logs stay.
-pub async fn stop_sandbox(
-    context: &Context,
-    key: &PodKey,
-    sandbox_id: &str,
-    pod_ip: Option<Ipv4Addr>,
-) -> Result<(), TeardownError> {
+pub async fn stop_sandbox(context: &Context, key: &PodKey, sandbox_id: &str) -> Result<(), TeardownError> {
     ignore_missing(context.runtime.stop_pod_sandbox(sandbox_id).await)?;
-    release_network(context, key, pod_ip).await
+    release_network(context, key).await
 }
 
-async fn release_network(
-    context: &Context,
-    key: &PodKey,
-    pod_ip: Option<Ipv4Addr>,
-) -> Result<(), TeardownError> {
-    net::attachment::detach(&context.config.namespace, &key.uid, &context.config.netns_path(&key.uid))
-        .await?;
-    if let Some(ip) = pod_ip.filter(|ip| *ip != context.config.address) {
-        context.addresses.lock().free(ip);
-    }
-    Ok(())
+/// The address is the caller's to give back, once, when all of it has succeeded.
+async fn release_network(context: &Context, key: &PodKey) -> Result<(), TeardownError> {
+    let path = context.config.netns_path(&key.uid);
+    Ok(net::attachment::detach(&context.config.namespace, &key.uid, &path).await?)
 }
 
 fn ignore_missing(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
@@ -63,11 +50,7 @@ fn ignore_missing(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> 
 }
 
 /// Everything of the pod on this node goes.
-pub async fn tear_down(
-    context: &Context,
-    key: &PodKey,
-    pod_ip: Option<Ipv4Addr>,
-) -> Result<(), TeardownError> {
+pub async fn tear_down(context: &Context, key: &PodKey) -> Result<(), TeardownError> {
     let _slot = context.heavy.acquire().await.map_err(|_| TeardownError::Cut)?;
     for sandbox in context.runtime.list_pod_sandboxes().await? {
         let id = &sandbox.config.id;
@@ -81,7 +64,7 @@ pub async fn tear_down(
         }
         ignore_missing(context.runtime.remove_pod_sandbox(id).await)?;
     }
-    release_network(context, key, pod_ip).await?;
+    release_network(context, key).await?;
     let config = &context.config;
     let pod_dir = config.pod_dir(&key.uid);
     let log_dir = config.log_dir(&key.namespace, &key.name, &key.uid);

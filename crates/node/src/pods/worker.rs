@@ -68,6 +68,8 @@ pub struct Worker {
     pub(super) retry_not_before: Option<Timestamp>,
     pub(super) refreshing: bool,
     pub(super) stale_volumes: bool,
+    /// Whether `volumes` is what the pod has; not yet after a restart of the agent.
+    pub(super) knows_volumes: bool,
     /// The runtime may know more than the record.
     pub(super) stale_runtime: bool,
     /// How often each container has ended since it last held out.
@@ -109,7 +111,8 @@ impl Worker {
             tell_not_before: None,
             retry_not_before: None,
             refreshing: false,
-            stale_volumes: false,
+            stale_volumes: true,
+            knows_volumes: false,
             stale_runtime: true,
             crashes: BTreeMap::new(),
         }
@@ -183,7 +186,10 @@ impl Worker {
             Some(report) = self.reports_in.recv() => self.take_report(report),
             Some(outcome) = self.tasks.join_next(), if !self.tasks.is_empty() => match outcome {
                 Ok(outcome) => self.take_outcome(outcome),
-                Err(error) => tracing::error!(%error, pod = %self.key.name, "a pod's task broke"),
+                Err(error) => {
+                    tracing::error!(%error, pod = %self.key.name, "a pod's task broke");
+                    self.forget_operations();
+                }
             },
             () = async { match &mut self.watch { Some(watch) => watch.changed().await, None => std::future::pending().await } } => {
                 self.stale_volumes = true;
@@ -201,6 +207,7 @@ impl Worker {
     /// Takes over a new version of the object.
     fn follow_source(&mut self) {
         let PodSource { pod, gone } = self.source.borrow_and_update().clone();
+        self.follow_resources(&pod);
         let metadata_changed = pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations;
         self.stale_volumes |= metadata_changed && any_followed(&pod);
@@ -229,7 +236,7 @@ impl Worker {
 
     fn begin(&mut self, action: Action) {
         let context = self.context.clone();
-        let (pod, key, ip) = (self.pod.clone(), self.key.clone(), self.record.pod_ip);
+        let (pod, key) = (self.pod.clone(), self.key.clone());
         match action {
             Action::SetUp => self.begin_set_up(),
             Action::Start { name } => self.begin_start(&name),
@@ -247,13 +254,12 @@ impl Worker {
             Action::StopSandbox => {
                 self.record.sandbox = SandboxPhase::Stopped;
                 let id = sandbox_id(&key.uid, self.record.sandbox_attempt);
-                self.tasks.spawn(async move {
-                    Outcome::SandboxStopped(stop_sandbox(&context, &key, &id, ip).await)
-                });
+                self.tasks
+                    .spawn(async move { Outcome::SandboxStopped(stop_sandbox(&context, &key, &id).await) });
             }
             Action::TearDown => {
                 self.record.teardown = Teardown::Doing;
-                self.tasks.spawn(async move { Outcome::TornDown(tear_down(&context, &key, ip).await) });
+                self.tasks.spawn(async move { Outcome::TornDown(tear_down(&context, &key).await) });
             }
             Action::Finish => {
                 self.record.teardown = Teardown::Finishing;
@@ -277,7 +283,8 @@ impl Worker {
         }
         self.record.sandbox = SandboxPhase::Making;
         let (context, pod, tokens) = (self.context.clone(), self.pod.clone(), self.tokens.clone());
-        let (attempt, ip) = (self.record.sandbox_attempt, self.record.pod_ip);
+        let (attempt, ip) =
+            (self.record.sandbox_attempt, self.record.pod_ip.filter(|_| self.record.holds_address));
         self.tasks.spawn(async move { Outcome::SetUp(set_up(&context, &pod, &tokens, attempt, ip).await) });
     }
 
@@ -285,7 +292,13 @@ impl Worker {
         let found = self.pod.spec.as_ref().and_then(|spec| find_container(spec, name));
         let (Some(container), Some(pod_ip)) = (found, self.record.pod_ip) else { return };
         let target = self.target_of(name);
+        let knows_volumes = self.knows_volumes;
         let Some(record) = self.record.container_mut(name) else { return };
+        if !knows_volumes {
+            // They are being looked at; the outcome clears this.
+            record.not_before = Some(Timestamp::MAX);
+            return;
+        }
         record.operation = Some(Operation::Starting);
         let attempt = record.next_attempt();
         let obsolete = record.previous.iter().map(|run| (run.id.clone(), run.attempt)).collect();
@@ -409,7 +422,9 @@ impl Worker {
 
     /// Brings volumes up to date whose source changed.
     fn refresh_volumes(&mut self) {
-        let due = self.stale_volumes && !self.refreshing && self.record.sandbox == SandboxPhase::Ready;
+        let pausing = self.retry_not_before.is_some();
+        let due =
+            self.stale_volumes && !self.refreshing && !pausing && self.record.sandbox == SandboxPhase::Ready;
         let Some(ip) = self.record.pod_ip.filter(|_| due && self.record.ending.is_none()) else { return };
         (self.stale_volumes, self.refreshing) = (false, true);
         let (context, pod, tokens) = (self.context.clone(), self.pod.clone(), self.tokens.clone());

@@ -317,7 +317,10 @@ async fn uses_its_volumes(world: &World) {
 
 async fn survives_the_agent(world: &mut World) {
     let api = world.api.clone();
-    api.run("survivor", pod(json!([shell("c", "while true; do sleep 0.1; done")])));
+    let mounted = json!({"volumeMounts": [{"name": "e", "mountPath": "/e"}]});
+    let script = "echo run >> /e/runs; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    let volumes = json!({"volumes": [{"name": "e", "emptyDir": {}}]});
+    api.run("survivor", with(pod(json!([with(shell("c", script), mounted)])), volumes));
     api.run("orphan", pod(json!([shell("c", "while true; do sleep 0.1; done")])));
     let before = api.until("pods", "survivor", "ready", is_ready).await;
     let orphan = api.until("pods", "orphan", "ready", is_ready).await.expect("the pod");
@@ -334,6 +337,12 @@ async fn survives_the_agent(world: &mut World) {
     let after = api.get("pods", "survivor");
     assert_eq!(container(before.as_ref())["containerID"], container(after.as_ref())["containerID"]);
     assert_eq!((&container(after.as_ref())["restartCount"], is_ready(after.as_ref())), (&json!(0), true));
+    // And goes on as before: what ends is started again, with its volumes.
+    streams::exec(world, "survivor", "c", &["kill", "1"], b"").await;
+    let again = |pod: Option<&Value>| container(pod)["restartCount"] == 1 && is_ready(pod);
+    api.until("pods", "survivor", "restarted", again).await;
+    let (runs, _) = streams::exec(world, "survivor", "c", &["cat", "/e/runs"], b"").await;
+    assert_eq!(runs, "run\nrun\n");
 }
 
 /// Every pod is deleted; nothing of any is left on the node.
