@@ -41,12 +41,14 @@ fn message(error: &kube::Error) -> String {
     }
 }
 
+/// Group, version, kind.
+type Gvk = (String, String, String);
 type Known = (ApiResource, ApiCapabilities);
 
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    kinds: Arc<Mutex<HashMap<(String, String, String), Known>>>,
+    kinds: Arc<Mutex<HashMap<Gvk, Known>>>,
 }
 
 impl Cluster {

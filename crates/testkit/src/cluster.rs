@@ -75,9 +75,15 @@ impl Cluster {
     pub fn launch(&mut self) {
         let started = Instant::now();
         std::fs::create_dir_all(self.data_dir()).expect("a folder");
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.data_dir().join("server.log")).expect("a log");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.data_dir().join("server.log"))
+            .expect("a log");
         let mut command = Command::new(&self.executable);
-        command.args(["server", "--api-port", "0", "--node-name", "node-1", "--data-dir"]).arg(self.data_dir());
+        command
+            .args(["server", "--api-port", "0", "--node-name", "node-1", "--data-dir"])
+            .arg(self.data_dir());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         self.server = Some(command.spawn().expect("the server starts"));
         until("a ready node", START_LIMIT, || {
@@ -110,7 +116,11 @@ impl Cluster {
     /// A `kedge` command on this cluster.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);
-        command.args(args).env("KEDGE_DATA_DIR", self.data_dir()).env_remove("KUBECONFIG").stdin(Stdio::null());
+        command
+            .args(args)
+            .env("KEDGE_DATA_DIR", self.data_dir())
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null());
         command
     }
 
@@ -172,14 +182,16 @@ impl Cluster {
         std::fs::copy("/bin/busybox", context.join("busybox")).expect("busybox-static is installed");
         let dockerfile = "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox --install -s /bin && mkdir -p /tmp /etc && chmod 1777 /tmp\"]\nCMD [\"sh\"]\n";
         std::fs::write(context.join("Dockerfile"), dockerfile).expect("written");
-        let ran = self.kedge(&["build", "-t", "localhost/busybox:1", context.to_str().expect("a plain path")]);
+        let ran =
+            self.kedge(&["build", "-t", "localhost/busybox:1", context.to_str().expect("a plain path")]);
         ran.ok();
     }
 }
 
 fn with_input(mut command: Command, input: &str) -> Ran {
     use std::io::Write;
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut stdin = child.stdin.take().expect("a pipe");
     // One that ends without reading all of it has its reasons; they are in its output.
     drop(stdin.write_all(input.as_bytes()));

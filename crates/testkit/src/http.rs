@@ -30,7 +30,8 @@ fn request(port: u16, text: &str) -> Result<(u16, String), String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(|e| format!("receive: {e}"))?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("not an HTTP answer: {answer:?}"))?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or_else(|| format!("not an HTTP answer: {answer:?}"))?;
     let code = head.split_whitespace().nth(1).and_then(|c| c.parse().ok());
     let code = code.ok_or_else(|| format!("no status code: {head:?}"))?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");

@@ -9,7 +9,9 @@ pub fn until<T, E: Debug>(what: &str, limit: Duration, mut look: impl FnMut() ->
     loop {
         match look() {
             Ok(found) => return found,
-            Err(last) if Instant::now() >= deadline => panic!("{what}: not within {limit:?}; last seen: {last:#?}"),
+            Err(last) if Instant::now() >= deadline => {
+                panic!("{what}: not within {limit:?}; last seen: {last:#?}")
+            }
             // Gives the processor away between two looks; what is waited for happens in other processes.
             Err(_) => std::thread::park_timeout(Duration::from_millis(25)),
         }

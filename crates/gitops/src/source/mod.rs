@@ -78,9 +78,10 @@ pub fn checkout(
         "" => format!("sha1:{commit}"),
         label => format!("{label}@sha1:{commit}"),
     };
+    let shown = commit.to_string();
     match known {
         // Nothing new: the files are those that are known.
-        Some(known) if known.commit == commit.to_string() => Ok(Checkout { revision, ..known.clone() }),
+        Some(known) if *known.commit == *shown => Ok(Checkout { revision, ..known.clone() }),
         _ => Ok(Checkout { revision, commit: commit.to_string(), files: read(&repository, commit)? }),
     }
 }
@@ -89,7 +90,7 @@ fn open(path: &Path) -> Result<gix::Repository, SourceError> {
     // What others configured for their own use of Git must not change what is deployed.
     let options = gix::open::Options::isolated();
     gix::open_opts(path, options)
-        .map_err(|source| SourceError::Open { path: path.display().to_string(), source: source.into() })
+        .map_err(|source| SourceError::Open { path: path.display().to_string(), source })
 }
 
 fn fetch(

@@ -1,0 +1,100 @@
+//! kill -9 of the server under write load: nothing acknowledged is lost, no container notices, watches resume.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use testkit::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+#[test]
+fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: steady}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo \
+               started; sleep 1000']}]}}";
+    cluster.apply(pod).ok();
+    let before = until("the pod runs", LIMIT, || {
+        let pod = cluster.get("pod", "default", "steady")?;
+        let status = pod["status"]["containerStatuses"][0].clone();
+        if status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
+    });
+
+    let acknowledged = write_until_killed(&mut cluster);
+    assert!(!acknowledged.is_empty(), "the load wrote nothing");
+    cluster.launch();
+
+    let maps = cluster.list("configmaps", "default").expect("lists");
+    let held: BTreeMap<String, String> = maps
+        .iter()
+        .map(|m| (m["metadata"]["name"].as_str().unwrap_or_default().to_owned(), m["data"]["n"].as_str().unwrap_or_default().to_owned()))
+        .collect();
+    for (name, value) in &acknowledged {
+        let found: Option<u64> = held.get(name).and_then(|v| v.parse().ok());
+        // A later write may have been taken without its answer being heard; an earlier one may not come back.
+        assert!(found.is_some_and(|found| found >= *value), "{name}: acknowledged {value}, found {found:?}");
+    }
+    let after = cluster.get("pod", "default", "steady").expect("the pod")["status"]["containerStatuses"][0].clone();
+    assert_eq!(after["containerID"], before["containerID"]);
+    assert_eq!(after["restartCount"], 0, "{after}");
+    assert_eq!(cluster.kedge(&["logs", "steady"]).ok(), "started\n");
+
+    // The agent has taken the container over again: it notices its end.
+    cluster.kedge(&["delete", "pod", "steady"]).ok();
+    until("the pod is gone", LIMIT, || match cluster.get("pod", "default", "steady") {
+        Err(error) if error.contains("not found") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+/// Several writers, each counting up in an object of its own; what each last heard acknowledged.
+fn write_until_killed(cluster: &mut Cluster) -> BTreeMap<String, u64> {
+    let stop = AtomicBool::new(false);
+    let commands: Vec<_> = (0..3).map(|_| cluster.command(&["apply", "-f", "-"])).collect();
+    let program = commands[0].get_program().to_owned();
+    let data_dir = cluster.data_dir();
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let (program, data_dir, stop) = (&program, &data_dir, &stop);
+                scope.spawn(move || {
+                    let name = format!("load-{writer}");
+                    let mut last = None;
+                    for n in 1_u64.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let manifest = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{n: '{n}'}}}}");
+                        let done = apply(program, data_dir, &manifest);
+                        if done {
+                            last = Some(n);
+                        }
+                    }
+                    (name, last)
+                })
+            })
+            .collect();
+        until("some load", LIMIT, || {
+            let maps = cluster.list("configmaps", "default")?;
+            let deep = maps.iter().filter(|m| m["data"]["n"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0) >= 5).count();
+            if deep == 3 { Ok(()) } else { Err(format!("{deep} writers are at work")) }
+        });
+        cluster.kill();
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().filter_map(|w| w.join().ok()).filter_map(|(name, last)| Some((name, last?))).collect()
+    })
+}
+
+fn apply(program: &std::ffi::OsStr, data_dir: &std::path::Path, manifest: &str) -> bool {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(program);
+    command.args(["apply", "-f", "-"]).env("KEDGE_DATA_DIR", data_dir).env_remove("KUBECONFIG");
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let Ok(mut child) = child else { return false };
+    if let Some(mut stdin) = child.stdin.take() {
+        drop(stdin.write_all(manifest.as_bytes()));
+    }
+    child.wait().is_ok_and(|status| status.success())
+}

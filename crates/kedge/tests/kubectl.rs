@@ -1,0 +1,172 @@
+//! Real kubectl, every version the machine has: what people do with it every day. Where there is none, there is nothing
+//! to compare with, and the test says so.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use testkit::cluster::kubectls;
+use testkit::{Cluster, http, until};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+const MANIFEST: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: c
+        image: localhost/busybox:1
+        command: [sh, -c, 'mkdir -p /tmp/w; echo hello > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w']
+        ports: [{containerPort: 8080}]
+        readinessProbe: {httpGet: {port: 8080, path: /index.html}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+struct Kubectl<'a> {
+    cluster: &'a Cluster,
+    program: &'a Path,
+}
+
+impl Kubectl<'_> {
+    fn ok(&self, args: &[&str]) -> String {
+        let ran = self.cluster.kubectl(self.program, args);
+        assert_eq!(ran.code, Some(0), "{} {args:?}\nstdout: {}\nstderr: {}", self.program.display(), ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    fn ok_with(&self, args: &[&str], input: &str) -> String {
+        let ran = self.cluster.kubectl_with_input(self.program, args, input);
+        assert_eq!(ran.code, Some(0), "{} {args:?}\nstdout: {}\nstderr: {}", self.program.display(), ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    /// Output and error text of a command that must fail.
+    fn fails(&self, args: &[&str]) -> String {
+        let ran = self.cluster.kubectl(self.program, args);
+        assert_ne!(ran.code, Some(0), "{args:?} succeeded: {}", ran.stdout);
+        ran.stdout + &ran.stderr
+    }
+}
+
+#[test]
+fn everyday_work_with_every_kubectl() {
+    let programs = kubectls();
+    if programs.is_empty() {
+        eprintln!("this machine has no kubectl: nothing was compared");
+        return;
+    }
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    for program in &programs {
+        println!("── {}", program.display());
+        let kubectl = Kubectl { cluster: &cluster, program };
+        objects(&kubectl);
+        rollouts(&kubectl);
+        containers(&kubectl);
+        rights(&kubectl);
+        kubectl.ok_with(&["delete", "-f", "-", "--wait=true"], MANIFEST);
+        kubectl.ok(&["delete", "deployment", "other", "--ignore-not-found"]);
+    }
+}
+
+fn objects(kubectl: &Kubectl<'_>) {
+    kubectl.ok_with(&["apply", "-f", "-"], MANIFEST);
+    let again = kubectl.ok_with(&["apply", "-f", "-"], MANIFEST);
+    assert!(again.contains("unchanged"), "{again}");
+    let changed = MANIFEST.replace("replicas: 2", "replicas: 3");
+    let diff = kubectl.cluster.kubectl_with_input(kubectl.program, &["diff", "-f", "-"], &changed);
+    assert_eq!(diff.code, Some(1), "{diff:?}");
+    assert!(diff.stdout.contains("replicas: 3"), "{diff:?}");
+    kubectl.ok_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &changed);
+    kubectl.ok(&["scale", "deployment/web", "--replicas=2"]);
+    kubectl.ok(&["label", "deployment/web", "tier=front", "--overwrite"]);
+    kubectl.ok(&["annotate", "deployment/web", "note=x", "--overwrite"]);
+    kubectl.ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=30s"]);
+    let wide = kubectl.ok(&["get", "all", "-A", "-o", "wide"]);
+    assert!(wide.contains("deployment.apps/web") && wide.contains("localhost/busybox:1"), "{wide}");
+    let shown = kubectl.ok(&["describe", "deployment", "web"]);
+    assert!(shown.contains("ScalingReplicaSet"), "{shown}");
+    kubectl.ok(&["describe", "pods", "-l", "app=web"]);
+    let explained = kubectl.ok(&["explain", "deployment.spec.strategy"]);
+    assert!(explained.contains("rollingUpdate"), "{explained}");
+    kubectl.ok(&["create", "deployment", "other", "--image=localhost/busybox:1", "--replicas=0"]);
+    let listed = kubectl.ok(&["get", "deploy", "-o", "name"]);
+    assert!(listed.contains("deployment.apps/other"), "{listed}");
+    let mut edit = kubectl.cluster.kubectl_command(kubectl.program, &["edit", "deployment", "other"]);
+    let edited = edit.env("KUBE_EDITOR", "sed -i 's/replicas: 0/replicas: 1/'").output().expect("kubectl runs");
+    assert!(edited.status.success(), "{edited:?}");
+    let replicas = kubectl.ok(&["get", "deployment", "other", "-o", "jsonpath={.spec.replicas}"]);
+    assert_eq!(replicas, "1");
+    assert!(kubectl.fails(&["get", "pod", "nobody"]).contains("pods \"nobody\" not found"));
+}
+
+fn rollouts(kubectl: &Kubectl<'_>) {
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    kubectl.ok(&["set", "env", "deployment/web", "VERSION=2"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    let history = kubectl.ok(&["rollout", "history", "deployment/web"]);
+    assert!(history.lines().count() >= 4, "{history}");
+    kubectl.ok(&["rollout", "undo", "deployment/web"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    let env = kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].env}"]);
+    assert!(!env.contains("VERSION"), "{env}");
+    kubectl.ok(&["rollout", "restart", "deployment/web"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+}
+
+fn containers(kubectl: &Kubectl<'_>) {
+    let pod = until("one of the pods is all there is of it", LIMIT, || {
+        let pods = kubectl.ok(&["get", "pods", "-l", "app=web", "--field-selector=status.phase=Running", "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.deletionTimestamp}{\"\\n\"}{end}"]);
+        pods.lines().find(|l| l.split_whitespace().count() == 1).map(|l| l.trim().to_owned()).ok_or(pods)
+    });
+    assert_eq!(kubectl.ok(&["exec", &pod, "--", "echo", "from inside"]), "from inside\n");
+    assert_eq!(kubectl.ok_with(&["exec", "-i", &pod, "--", "cat"], "through\n"), "through\n");
+    let failed = kubectl.cluster.kubectl(kubectl.program, &["exec", &pod, "--", "sh", "-c", "exit 3"]);
+    assert_eq!(failed.code, Some(3), "{failed:?}");
+    let file = kubectl.cluster.folder().join("file");
+    std::fs::write(&file, "copied\n").expect("written");
+    kubectl.ok(&["cp", file.to_str().expect("a plain path"), &format!("{pod}:/tmp/file")]);
+    assert_eq!(kubectl.ok(&["exec", &pod, "--", "cat", "/tmp/file"]), "copied\n");
+    kubectl.ok(&["run", "talk", "--image=localhost/busybox:1", "--restart=Never", "--command", "--", "sh", "-c", "echo one; echo two"]);
+    until("the pod has talked", LIMIT, || {
+        let logs = kubectl.cluster.kubectl(kubectl.program, &["logs", "-f", "talk"]);
+        if logs.stdout == "one\ntwo\n" { Ok(()) } else { Err(logs) }
+    });
+    kubectl.ok(&["delete", "pod", "talk", "--now"]);
+    forward(kubectl);
+}
+
+fn forward(kubectl: &Kubectl<'_>) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let ports = format!("{free}:80");
+    let mut command = kubectl.cluster.kubectl_command(kubectl.program, &["port-forward", "--address=127.0.0.1", "service/web", &ports]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl runs");
+    let answer = until("an answer through the forwarded port", LIMIT, || match http::get(free, "/") {
+        Ok((200, body)) => Ok(body),
+        other => Err(format!("{other:?}")),
+    });
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    assert_eq!(answer, "hello\n");
+}
+
+fn rights(kubectl: &Kubectl<'_>) {
+    assert_eq!(kubectl.ok(&["auth", "can-i", "create", "deployments"]).trim(), "yes");
+    let denied = kubectl.cluster.kubectl(kubectl.program, &["auth", "can-i", "list", "secrets", "--as=jane"]);
+    assert_eq!(denied.stdout.trim(), "no");
+    let refused = kubectl.fails(&["get", "pods", "--as=jane"]);
+    let words = "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
+    assert!(refused.contains(words), "{refused}");
+}

@@ -1,0 +1,174 @@
+//! Pods for real: what happens when containers end, run out of memory, cannot start, or are not allowed.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn cluster() -> Cluster {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    cluster
+}
+
+fn pod(name: &str, rest: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: {name}}}}}, spec: {{terminationGracePeriodSeconds: 1, \
+         containers: [{{name: main, image: 'localhost/busybox:1', {rest}}}]}}}}"
+    )
+}
+
+/// The status of a pod's only container.
+fn status(cluster: &Cluster, name: &str) -> Result<Value, String> {
+    let pod = cluster.get("pod", "default", name)?;
+    let status = pod["status"]["containerStatuses"][0].clone();
+    if status.is_null() { Err(format!("no container status yet: {}", pod["status"])) } else { Ok(status) }
+}
+
+fn wait_ready(cluster: &Cluster, name: &str) -> Value {
+    until("the pod is ready", LIMIT, || {
+        let status = status(cluster, name)?;
+        if status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
+    })
+}
+
+#[test]
+fn a_killed_container_is_restarted_and_counted() {
+    let cluster = cluster();
+    cluster.apply(&pod("victim", "command: [sh, -c, 'sleep 1000']")).ok();
+    wait_ready(&cluster, "victim");
+    // The process itself, as the machine sees it.
+    cluster.kedge(&["exec", "victim", "--", "sh", "-c", "kill -9 -1; kill -9 1; kill -TERM 1; exit 0"]);
+    let pids = container_processes(&cluster, "sleep 1000");
+    for pid in &pids {
+        assert!(std::process::Command::new("kill").args(["-9", pid]).status().expect("kill runs").success());
+    }
+    let after = until("one restart", LIMIT, || {
+        let status = status(&cluster, "victim")?;
+        if status["restartCount"].as_i64() >= Some(1) && status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(after["lastState"]["terminated"]["exitCode"], 137, "{after}");
+}
+
+/// Processes of this cluster's containers with such a command line.
+fn container_processes(cluster: &Cluster, wanted: &str) -> Vec<String> {
+    let prefix = base::layout::Layout::new(cluster.data_dir()).cgroup_prefix();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let path = entry.path();
+        let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        if read("cgroup").contains(&prefix) && read("cmdline").replace('\0', " ").trim() == wanted {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_crash_loop_backs_off_and_says_so() {
+    let cluster = cluster();
+    cluster.apply(&pod("crash", "command: [sh, -c, 'echo last words; exit 7']")).ok();
+    let waiting = until("a crash loop", LIMIT, || {
+        let status = status(&cluster, "crash")?;
+        let reason = &status["state"]["waiting"]["reason"];
+        if *reason == "CrashLoopBackOff" { Ok(status) } else { Err(status.to_string()) }
+    });
+    assert_eq!(waiting["lastState"]["terminated"]["exitCode"], 7, "{waiting}");
+    let message = waiting["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("restarting failed container=main pod=crash_default"), "{message}");
+    let logs = cluster.kedge(&["logs", "-p", "crash"]).ok();
+    assert_eq!(logs, "last words\n");
+    let events = cluster.list("events", "default").expect("events");
+    assert!(events.iter().any(|e| e["reason"] == "BackOff" && e["involvedObject"]["name"] == "crash"), "{events:#?}");
+}
+
+#[test]
+fn a_filled_memory_limit_is_reported() {
+    let cluster = cluster();
+    let greedy = "command: [sh, -c, 'x=a; while true; do x=$x$x; done'], resources: {limits: {memory: 24Mi}}";
+    cluster.apply(&pod("greedy", greedy)).ok();
+    until("OOMKilled", LIMIT, || {
+        let status = status(&cluster, "greedy")?;
+        let states = [&status["state"], &status["lastState"]];
+        let killed = states.iter().any(|s| s["terminated"]["reason"] == "OOMKilled" && s["terminated"]["exitCode"] == 137);
+        if killed { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+#[test]
+fn a_deleted_pod_is_replaced() {
+    let cluster = cluster();
+    cluster
+        .apply(
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {name: web}, spec: {replicas: 1, selector: {matchLabels: {app: web}}, template: {metadata: \
+             {labels: {app: web}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}]}}}}",
+        )
+        .ok();
+    let running = |not: &str| {
+        let pods = cluster.list("pods", "default")?;
+        let found = pods.iter().find(|p| p["status"]["phase"] == "Running" && p["metadata"]["name"] != *not);
+        found.map(|p| p["metadata"]["name"].as_str().unwrap_or_default().to_owned()).ok_or_else(|| format!("{pods:?}"))
+    };
+    let first = until("a running pod", LIMIT, || running(""));
+    cluster.kedge(&["delete", "pod", &first]).ok();
+    let second = until("another running pod", LIMIT, || running(&first));
+    assert_ne!(first, second);
+}
+
+#[test]
+fn what_cannot_run_says_why() {
+    let cluster = cluster();
+    let missing = pod("missing", "imagePullPolicy: IfNotPresent").replace("localhost/busybox:1", "127.0.0.1:1/nothing:1");
+    cluster.apply(&missing).ok();
+    cluster.apply(&pod("huge", "resources: {requests: {cpu: '640'}}")).ok();
+    cluster.apply(&pod("lost", "command: [/no/such/program]")).ok();
+    cluster.apply(&pod("unset", "env: [{name: A, valueFrom: {configMapKeyRef: {name: nowhere, key: a}}}]")).ok();
+
+    let waiting = |name: &str, wanted: &[&str]| {
+        let name = name.to_owned();
+        until(&format!("{name} waits for {wanted:?}"), LIMIT, || {
+            let status = status(&cluster, &name)?;
+            let reason = status["state"]["waiting"]["reason"].as_str().unwrap_or_default();
+            if wanted.contains(&reason) { Ok(status["state"]["waiting"]["message"].clone()) } else { Err(status.to_string()) }
+        })
+    };
+    waiting("missing", &["ErrImagePull"]);
+    let message = waiting("missing", &["ImagePullBackOff"]);
+    assert!(message.as_str().unwrap_or_default().starts_with("Back-off pulling image \"127.0.0.1:1/nothing:1\""), "{message}");
+    let message = waiting("unset", &["CreateContainerConfigError"]);
+    assert_eq!(message, "configmap \"nowhere\" not found");
+    until("the program is not found", LIMIT, || {
+        let status = status(&cluster, "lost")?;
+        let states = [&status["state"], &status["lastState"]];
+        let found = states.iter().any(|s| s["terminated"]["exitCode"] == 127 || s["terminated"]["exitCode"] == 128);
+        if found { Ok(()) } else { Err(status.to_string()) }
+    });
+    let condition = until("the pod is found not to fit", LIMIT, || {
+        let pod = cluster.get("pod", "default", "huge")?;
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable").ok_or(pod["status"].to_string())
+    });
+    let message = condition["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{message}");
+}
+
+#[test]
+fn wrong_input_is_refused_in_known_words() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let refused = |manifest: &str| {
+        let ran = cluster.apply(manifest);
+        assert_ne!(ran.code, Some(0), "{ran:?}");
+        ran.stderr
+    };
+    let invalid = refused("{apiVersion: v1, kind: Pod, metadata: {name: Bad_Name}, spec: {containers: [{name: a}]}}");
+    assert!(invalid.contains("Pod \"Bad_Name\" is invalid"), "{invalid}");
+    assert!(invalid.contains("metadata.name: Invalid value") || invalid.contains("RFC 1123 subdomain"), "{invalid}");
+    let unknown = refused("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b, comand: [x]}]}}");
+    assert!(unknown.contains("unknown field \"spec.containers[0].comand\""), "{unknown}");
+    let nowhere = refused("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: nowhere}}");
+    assert!(nowhere.contains("namespaces \"nowhere\" not found"), "{nowhere}");
+    let nothing = refused("{apiVersion: nothing.dev/v1, kind: Nothing, metadata: {name: a}}");
+    assert!(nothing.contains("Nothing"), "{nothing}");
+}

@@ -1,0 +1,89 @@
+//! `down --purge` leaves no process, mount, namespace, link, rule, cgroup or file, also after a crash; and the doors of a
+//! running server are shut.
+
+use std::time::Duration;
+
+use base::layout::Layout;
+use testkit::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// What of a cluster is left on the machine.
+fn traces(layout: &Layout) -> Vec<String> {
+    let mut found = Vec::new();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let data_dir = layout.data_dir().display().to_string();
+    let runtime_dir = layout.runtime_dir().display().to_string();
+    for line in read("/proc/self/mountinfo").lines() {
+        if line.contains(&data_dir) || line.contains(&runtime_dir) {
+            found.push(format!("mount {line}"));
+        }
+    }
+    for path in [layout.data_dir().to_owned(), layout.runtime_dir()] {
+        if path.exists() {
+            found.push(format!("file {}", path.display()));
+        }
+    }
+    for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let path = process.path();
+        let of = |file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        if of("cgroup").contains(&layout.cgroup_prefix()) || of("cmdline").contains(&data_dir) {
+            found.push(format!("process {} {}", path.display(), of("cmdline").replace('\0', " ")));
+        }
+    }
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
+        for candidate in [hierarchy.path().join(layout.cgroup_prefix()), hierarchy.path()] {
+            if candidate.file_name().is_some_and(|n| n == layout.cgroup_prefix().as_str()) && candidate.exists() {
+                found.push(format!("cgroup {}", candidate.display()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_is_left_after_a_crash_and_a_purge() {
+    let links = || std::fs::read_to_string("/proc/net/dev").expect("links").lines().map(|l| l.split(':').next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>();
+    let links_before = links();
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    cluster
+        .apply("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}]}}")
+        .ok();
+    until("the pod runs", LIMIT, || {
+        let pod = cluster.get("pod", "default", "a")?;
+        if pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
+    });
+    let layout = Layout::new(cluster.data_dir());
+    assert!(!traces(&layout).is_empty(), "the check sees nothing of a running cluster");
+    assert_eq!(links(), links_before, "the host's links were touched");
+    cluster.kill();
+    cluster.kedge(&["down", "--purge"]).ok();
+    let left = traces(&layout);
+    assert!(left.is_empty(), "{left:#?}");
+    // Again, with nothing there: as good.
+    cluster.kedge(&["down", "--purge"]).ok();
+}
+
+#[test]
+fn a_foreign_directory_is_not_purged() {
+    let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    let foreign = cluster.folder().join("precious");
+    std::fs::create_dir_all(&foreign).expect("a folder");
+    std::fs::write(foreign.join("file"), "x").expect("written");
+    let mut command = cluster.command(&["down", "--purge"]);
+    command.env("KEDGE_DATA_DIR", &foreign);
+    let output = command.output().expect("kedge runs");
+    assert!(!output.status.success());
+    assert!(foreign.join("file").exists());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("does not look like"), "{text}");
+}
+
+#[test]
+fn one_server_a_directory() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let second = cluster.kedge(&["server", "--api-port", "0"]);
+    assert_ne!(second.code, Some(0));
+    assert!(second.stderr.contains("another server runs"), "{second:?}");
+}

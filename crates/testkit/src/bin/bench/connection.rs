@@ -1,0 +1,124 @@
+//! HTTP connections as a client keeps them: to the API over TLS with the administrator's certificate, to etcd plain.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Where the API is and how to show who one is, from a kubeconfig.
+#[derive(Clone)]
+pub struct Api {
+    address: String,
+    tls: TlsConnector,
+}
+
+fn field(config: &str, name: &str) -> String {
+    let line = config.lines().find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("the kubeconfig has no {name}")).to_owned()
+}
+
+impl Api {
+    pub fn read(kubeconfig: &Path) -> Self {
+        let config = std::fs::read_to_string(kubeconfig).expect("a kubeconfig");
+        let pem = |name: &str| STANDARD.decode(field(&config, name)).expect("base64");
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&pem("certificate-authority-data")).expect("a certificate"))
+            .expect("added");
+        let chain =
+            vec![CertificateDer::from_pem_slice(&pem("client-certificate-data")).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .expect("a client certificate");
+        let address = field(&config, "server").trim_start_matches("https://").to_owned();
+        Self { address, tls: TlsConnector::from(Arc::new(tls)) }
+    }
+
+    pub async fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(&self.address).await.expect("connects");
+        stream.set_nodelay(true).expect("nodelay");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = self.tls.connect(name, stream).await.expect("TLS");
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        Connection { sender }
+    }
+}
+
+pub struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    pub async fn send(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
+        self.sender.ready().await.expect("an open connection");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json");
+        self.sender
+            .send_request(request.body(Full::new(body.into())).expect("a request"))
+            .await
+            .expect("an answer")
+    }
+
+    /// Sends and reads the whole answer, which must be a success.
+    pub async fn done(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> Bytes {
+        let answer = self.send(method, path, body).await;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
+        assert!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&bytes));
+        bytes
+    }
+}
+
+/// gRPC without more than it takes: one message there, one back.
+pub struct Grpc {
+    sender: http2::SendRequest<Full<Bytes>>,
+}
+
+impl Grpc {
+    pub async fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.expect("connects");
+        stream.set_nodelay(true).expect("nodelay");
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        Self { sender }
+    }
+
+    pub async fn call(&mut self, path: &str, message: &[u8]) {
+        let mut body = vec![0];
+        body.extend_from_slice(&u32::try_from(message.len()).expect("short").to_be_bytes());
+        body.extend_from_slice(message);
+        let request = Request::post(format!("http://etcd{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        self.sender.ready().await.expect("an open connection");
+        let answer = self
+            .sender
+            .send_request(request.body(Full::new(Bytes::from(body))).expect("a request"))
+            .await
+            .expect("an answer");
+        let collected = answer.into_body().collect().await.expect("a body");
+        let status = collected.trailers().and_then(|t| t.get("grpc-status")).and_then(|s| s.to_str().ok());
+        assert_eq!(status, Some("0"), "{path}");
+    }
+}
