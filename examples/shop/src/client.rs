@@ -1,0 +1,33 @@
+//! One request to another part of the shop.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// `address` is `host:port`; the body of a success, or what went wrong.
+pub fn call(method: &str, address: &str, path: &str, password: &str, body: &str) -> Result<String, String> {
+    let at = address
+        .to_socket_addrs()
+        .map_err(|e| format!("{address}: {e}"))?
+        .next()
+        .ok_or_else(|| format!("{address} has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&at, TIMEOUT).map_err(|e| format!("{address}: {e}"))?;
+    let failed = |e: std::io::Error| format!("{address}: {e}");
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {password}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(failed)?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or_else(|| format!("{address}: not an HTTP answer"))?;
+    match head.split_whitespace().nth(1) {
+        Some(code) if code.starts_with('2') => Ok(body.to_owned()),
+        Some(code) => Err(format!("{address}: {code} {body}")),
+        None => Err(format!("{address}: not an HTTP answer")),
+    }
+}
