@@ -1,0 +1,165 @@
+//! What may be typed. The environment is handed in: only the binary reads it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use base::constants::paths;
+use base::layout::Layout;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::verbs::Verb;
+
+/// What the binary knows and this crate may not look for itself.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// `$KEDGE_DATA_DIR`
+    pub data_dir: Option<PathBuf>,
+    /// `$KUBECONFIG`: files, separated by colons.
+    pub kubeconfig: Option<OsString>,
+    /// `$HOME`
+    pub home: Option<PathBuf>,
+    /// Ends every container of a cluster whose server is gone and takes its network away. The data stays.
+    pub stop_containers: fn(&Layout) -> anyhow::Result<()>,
+    /// The same, and deletes the data.
+    pub purge: fn(&Layout) -> anyhow::Result<()>,
+}
+
+/// What the binary is to do.
+#[derive(Debug)]
+pub enum Invocation {
+    Server(ServerOptions),
+    Verb(Box<Request>),
+}
+
+/// `kedge server`.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    pub layout: Layout,
+    /// On the host's loopback; 0 takes a free one the first time and keeps to it.
+    pub api_port: u16,
+    pub node_name: String,
+    /// A filter such as `info` or `warn,gitops=debug`; `None`: as the environment says, else `info`.
+    pub log: Option<String>,
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// A verb with all it needs; `run` carries it out.
+#[derive(Debug)]
+pub struct Request {
+    pub verb: Verb,
+    pub(crate) globals: Globals,
+    pub(crate) environment: Environment,
+}
+
+/// Kubernetes, containers, network and GitOps in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kedge",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Examples:
+  kedge up                      start a cluster and deploy the Git repository you are in
+  kedge status                  what runs, from the commit to the pod
+  kedge get pods -A             look around; kubectl works as well:
+  KUBECONFIG=/var/lib/kedge/kubeconfig kubectl get pods -A
+  kedge down --purge            remove every trace")]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub struct Globals {
+    /// Where the cluster keeps everything [default: $KEDGE_DATA_DIR or /var/lib/kedge]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub data_dir: Option<PathBuf>,
+    /// How to reach the cluster [default: that of --data-dir, $KUBECONFIG, or that of the default data directory]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace to look in [default: the kubeconfig's]
+    #[arg(short, long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Server(ServerArguments),
+    #[command(flatten)]
+    Verb(Verb),
+}
+
+/// Run all of the cluster's roles in the foreground; `kedge up` does it in the background
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kedge server --data-dir /var/lib/kedge
+  kedge server --api-port 6443 --log warn,gitops=debug --log-format json")]
+struct ServerArguments {
+    /// The API's port on 127.0.0.1; 0 takes a free one the first time and keeps to it
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    api_port: u16,
+    #[arg(long, value_name = "NAME", default_value = "node-1")]
+    node_name: String,
+    /// What to log, such as `info` or `warn,gitops=debug` [default: $KEDGE_LOG or info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// Reads the process' arguments. Prints help and errors itself, and then ends the process.
+pub fn parse(environment: Environment) -> Invocation {
+    let cli = Cli::parse();
+    cli.into_invocation(environment)
+}
+
+impl Cli {
+    fn into_invocation(self, environment: Environment) -> Invocation {
+        match self.command {
+            Command::Server(arguments) => Invocation::Server(ServerOptions {
+                layout: layout(&self.globals, &environment),
+                api_port: arguments.api_port,
+                node_name: arguments.node_name,
+                log: arguments.log,
+                log_format: arguments.log_format,
+            }),
+            Command::Verb(verb) => {
+                Invocation::Verb(Box::new(Request { verb, globals: self.globals, environment }))
+            }
+        }
+    }
+}
+
+/// The data directory, spelled in the one way its cluster's id follows from.
+pub(crate) fn layout(globals: &Globals, environment: &Environment) -> Layout {
+    let chosen = globals.data_dir.clone().or_else(|| environment.data_dir.clone());
+    let chosen = chosen.unwrap_or_else(|| PathBuf::from(paths::DATA_DIR));
+    let absolute = std::path::absolute(&chosen).unwrap_or(chosen);
+    // Without `.` and a slash at the end; links stay as they are, so that a directory not there yet has its name too.
+    Layout::new(absolute.components().collect::<PathBuf>())
+}
+
+/// The whole grammar, for completion scripts.
+pub(crate) fn grammar() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses a line as the shell would hand it over.
+pub fn parse_from<'a>(
+    words: impl IntoIterator<Item = &'a str>,
+    environment: Environment,
+) -> Result<Invocation, clap::Error> {
+    let matches = grammar().try_get_matches_from(words)?;
+    Ok(Cli::from_arg_matches(&matches)?.into_invocation(environment))
+}

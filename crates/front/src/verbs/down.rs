@@ -1,0 +1,124 @@
+//! `kedge down`: ends the server and all it runs; also after a crash, when only remains are there.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use base::layout::Layout;
+use clap::Args;
+use rustix::process::Signal;
+
+use crate::process::{self, Process, State};
+use crate::progress::Progress;
+use crate::session::Session;
+
+/// Stop the cluster on this machine: the server, its containers and its network
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  kedge down                     `kedge up` goes on with the same data
+  kedge down --purge             delete the data as well: no trace is left
+  kedge down --data-dir /tmp/k   another cluster")]
+pub struct Down {
+    /// Delete the data directory as well
+    #[arg(long)]
+    purge: bool,
+}
+
+/// A server that is told to end has this long before it is killed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Down {
+    pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
+        let (layout, environment) = (&session.layout, &session.environment);
+        if !layout.data_dir().exists() {
+            // What a deleted directory has left behind is found by its name.
+            if self.purge {
+                hook(layout, environment.purge).await?;
+            }
+            eprintln!("nothing runs: {} does not exist", layout.data_dir().display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        check_ours(layout)?;
+        let progress = Progress::new();
+        stop_server(layout, progress).await?;
+        let step = progress.step("Stop the containers");
+        hook(layout, environment.stop_containers).await?;
+        step.done("");
+        if self.purge {
+            let step = progress.step(format!("Delete {}", layout.data_dir().display()));
+            hook(layout, environment.purge).await?;
+            step.done("");
+        } else {
+            eprintln!(
+                "The data stays in {}: `kedge up` goes on with it, `kedge down --purge` deletes it.",
+                layout.data_dir().display()
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A directory that no cluster has made is not touched.
+fn check_ours(layout: &Layout) -> anyhow::Result<()> {
+    if layout.lock().exists() && layout.pki().is_dir() {
+        return Ok(());
+    }
+    bail!(
+        "{} does not look like a cluster's data directory; nothing was done\nname the right one with --data-dir",
+        layout.data_dir().display()
+    )
+}
+
+/// Tells the server to end and waits until it has.
+pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<()> {
+    let pid = match process::look(layout)? {
+        State::Down => return Ok(()),
+        State::Serving(file) => Some(file.pid),
+        State::Between { pid } => pid,
+    };
+    let pid = pid.with_context(|| {
+        format!("a process that cannot be seen from here holds {}; run as root", layout.lock().display())
+    })?;
+    let step = progress.step("Stop the server");
+    let Some(process) = Process::open(pid)? else { return Ok(()) };
+    // The number may have been given away between the look and the opening.
+    if process::look(layout)? != State::Down {
+        process.signal(Signal::TERM)?;
+    }
+    let started = Instant::now();
+    let ended = tokio::task::spawn_blocking(move || -> anyhow::Result<bool> {
+        if process.wait(PATIENCE)? {
+            return Ok(true);
+        }
+        process.signal(Signal::KILL)?;
+        process.wait(PATIENCE)
+    })
+    .await??;
+    if !ended {
+        bail!("the server (process {pid}) does not end; see what holds it with `cat /proc/{pid}/stack`");
+    }
+    step.done(if started.elapsed() < PATIENCE { "" } else { "it had to be killed" });
+    Ok(())
+}
+
+/// The binary's own work blocks.
+pub async fn hook(layout: &Layout, hook: fn(&Layout) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let layout = layout.clone();
+    tokio::task::spawn_blocking(move || hook(&layout)).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strange_directory_is_refused() {
+        let directory = tempfile::Builder::new().prefix("kedge-t").tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        assert!(check_ours(&layout).expect_err("refused").to_string().contains("nothing was done"));
+        std::fs::write(layout.lock(), "").expect("a file");
+        assert!(check_ours(&layout).is_err(), "a file called lock is not enough");
+        std::fs::create_dir(layout.pki()).expect("a folder");
+        assert!(check_ours(&layout).is_ok());
+    }
+}

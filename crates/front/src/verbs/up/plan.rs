@@ -1,0 +1,215 @@
+//! What is to be deployed: what was typed, then what `kedge.yaml` says, then what the repository itself tells.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use gitops::types::{
+    GitReference, GitRepository, GitRepositorySpec, Kustomization, KustomizationSpec, SourceReference,
+};
+use kube::core::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::Up;
+use crate::project::{FILE, Image, Project};
+use crate::repository::{Head, Source, name_of, object_name};
+
+/// Where the objects of the engine lie.
+pub const NAMESPACE: &str = "gitops";
+const INTERVAL: &str = "1m";
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub name: String,
+    pub url: String,
+    pub reference: GitReference,
+    /// `./deploy/dev`
+    pub path: String,
+    /// Of a local repository.
+    pub top: PathBuf,
+    pub images: Vec<Image>,
+    pub timeout_s: u64,
+}
+
+impl Plan {
+    pub fn new(source: Source, asked: &Up) -> anyhow::Result<Self> {
+        let project = match &source {
+            Source::Local(repository) => Project::read(&repository.top)?,
+            Source::Remote(_) => Project::default(),
+        };
+        let name = match &asked.name {
+            Some(name) if object_name(name) != *name => {
+                bail!("{name:?} is not a name; use small letters, digits and dashes")
+            }
+            Some(name) => name.clone(),
+            None => project.name.as_deref().map(object_name).unwrap_or_else(|| name_of(&source)),
+        };
+        let mut plan = Self { name, timeout_s: asked.timeout.as_secs(), ..Self::default() };
+        let branch = asked.branch.clone().or(project.branch);
+        let mut path = asked.path.clone().map(|path| path.trim_end_matches('/').to_owned());
+        match source {
+            Source::Remote(url) => {
+                plan.url = url;
+                // Most repositories call it so; others say --branch.
+                plan.reference.branch = Some(branch.unwrap_or_else(|| "main".into()));
+            }
+            Source::Local(repository) => {
+                plan.url = repository.top.to_string_lossy().into_owned();
+                match (branch, repository.head.clone()) {
+                    (Some(branch), _) | (None, Head::Branch(branch)) if repository.lacks(&branch) => bail!(
+                        "branch {branch:?} of {} has no commit, and what is deployed is what is committed\ncommit first, or name another branch with --branch",
+                        repository.top.display()
+                    ),
+                    (Some(branch), _) | (None, Head::Branch(branch)) => plan.reference.branch = Some(branch),
+                    (None, Head::Commit(commit)) => plan.reference.commit = Some(commit),
+                }
+                if path.is_none() && !repository.below.is_empty() {
+                    path = Some(repository.below);
+                }
+                plan.top = repository.top;
+                plan.images = project.images;
+            }
+        }
+        let path = path.or(project.path).unwrap_or_default();
+        let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+        let folder = plan.top.join(&path);
+        if !plan.top.as_os_str().is_empty() && !folder.is_dir() {
+            bail!(
+                "there is no folder {}\nname the one with the manifests with --path, or as `path:` in {FILE}",
+                folder.display()
+            );
+        }
+        plan.path = format!("./{path}");
+        Ok(plan)
+    }
+
+    /// `main`, or the beginning of a commit.
+    pub fn label(&self) -> String {
+        let commit = self.reference.commit.as_deref().map(|commit| commit.chars().take(8).collect());
+        self.reference.branch.clone().or(commit).unwrap_or_default()
+    }
+
+    fn metadata(&self, annotations: &Value) -> Value {
+        json!({"name": self.name, "namespace": NAMESPACE, "annotations": annotations})
+    }
+
+    /// Null takes a field away that an earlier run has set: a switch from a commit to a branch must leave no commit.
+    pub fn source(&self, annotations: &Value) -> anyhow::Result<Value> {
+        let spec = GitRepositorySpec {
+            url: self.url.clone(),
+            interval: INTERVAL.into(),
+            reference: Some(self.reference.clone()),
+            ..GitRepositorySpec::default()
+        };
+        let object = GitRepository {
+            api_version: "source.toolkit.fluxcd.io/v1".into(),
+            kind: "GitRepository".into(),
+            metadata: ObjectMeta::default(),
+            spec,
+            status: None,
+        };
+        self.finish(serde_json::to_value(object)?, annotations)
+    }
+
+    pub fn kustomization(&self, annotations: &Value) -> anyhow::Result<Value> {
+        let spec = KustomizationSpec {
+            interval: INTERVAL.into(),
+            path: Some(self.path.clone()),
+            prune: true,
+            wait: Some(true),
+            timeout: Some(format!("{}s", self.timeout_s)),
+            source_ref: SourceReference {
+                kind: "GitRepository".into(),
+                name: self.name.clone(),
+                namespace: None,
+            },
+            ..KustomizationSpec::default()
+        };
+        let object = Kustomization {
+            api_version: "kustomize.toolkit.fluxcd.io/v1".into(),
+            kind: "Kustomization".into(),
+            metadata: ObjectMeta::default(),
+            spec,
+            status: None,
+        };
+        self.finish(serde_json::to_value(object)?, annotations)
+    }
+
+    /// An applied configuration holds what is meant and nothing else: an empty list would be owned as well.
+    fn finish(&self, mut object: Value, annotations: &Value) -> anyhow::Result<Value> {
+        object["metadata"] = self.metadata(annotations);
+        if let Some(spec) = object["spec"].as_object_mut() {
+            spec.retain(|_, value| !value.as_array().is_some_and(Vec::is_empty));
+        }
+        Ok(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use crate::repository::find;
+    use clap::Parser;
+    use std::fs;
+
+    fn asked(words: &[&str]) -> Up {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            up: Up,
+        }
+        Only::parse_from(["up"].iter().chain(words)).up
+    }
+
+    fn repository() -> tempfile::TempDir {
+        let directory = tempfile::Builder::new().prefix("kedge-t-").tempdir().expect("a directory");
+        fs::create_dir_all(directory.path().join(".git")).expect("a folder");
+        fs::write(directory.path().join(".git/HEAD"), "ref: refs/heads/work\n").expect("a file");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let packed = format!("{commit} refs/heads/main\n{commit} refs/heads/work\n");
+        fs::write(directory.path().join(".git/packed-refs"), packed).expect("a file");
+        fs::create_dir_all(directory.path().join("deploy/dev")).expect("a folder");
+        fs::create_dir_all(directory.path().join("deploy/prod")).expect("a folder");
+        let project = "name: shop\npath: deploy/dev\nimages:\n- name: localhost/shop:v1\n";
+        fs::write(directory.path().join(FILE), project).expect("a file");
+        directory
+    }
+
+    fn plan(folder: &std::path::Path, words: &[&str]) -> anyhow::Result<Plan> {
+        let source = find(&folder.to_string_lossy()).expect("looked").expect("a repository");
+        Plan::new(source, &asked(words))
+    }
+
+    #[test]
+    fn what_is_typed_wins_over_what_is_written() {
+        let directory = repository();
+        let top = directory.path();
+        let written = plan(top, &[]).expect("a plan");
+        assert_eq!((written.name.as_str(), written.path.as_str()), ("shop", "./deploy/dev"));
+        assert_eq!(written.reference.branch.as_deref(), Some("work"));
+        assert_eq!(written.images.len(), 1);
+        let typed = plan(top, &["--path", "./deploy/prod/", "--branch", "main", "--name", "other"]).expect("a plan");
+        assert_eq!((typed.name.as_str(), typed.path.as_str()), ("other", "./deploy/prod"));
+        assert_eq!(typed.reference.branch.as_deref(), Some("main"));
+        let below = plan(&top.join("deploy/prod"), &[]).expect("a plan");
+        assert_eq!(below.path, "./deploy/prod");
+        assert!(plan(top, &["--path", "nowhere"]).expect_err("refused").to_string().contains("--path"));
+        assert!(plan(top, &["--name", "No Name"]).is_err());
+        assert!(plan(top, &["--branch", "mian"]).expect_err("refused").to_string().contains("no commit"));
+    }
+
+    #[test]
+    fn the_objects_hold_what_is_meant() {
+        let plan = plan(repository().path(), &[]).expect("a plan");
+        let source = plan.source(&json!({"a": "b"})).expect("json");
+        assert_eq!(source["spec"]["ref"], json!({"branch": "work"}));
+        assert_eq!(source["metadata"], json!({"name": "shop", "namespace": "gitops", "annotations": {"a": "b"}}));
+        let applied = plan.kustomization(&json!({})).expect("json");
+        assert_eq!(
+            applied["spec"],
+            json!({"interval": "1m", "path": "./deploy/dev", "prune": true, "wait": true, "timeout": "300s",
+                "sourceRef": {"kind": "GitRepository", "name": "shop"}})
+        );
+        assert!(Cli::try_parse_from(["kedge", "up", "--timeout", "soon"]).is_err());
+    }
+}

@@ -1,0 +1,44 @@
+//! What keeps pods from running while a deployment is waited for: the line that tells more than "not ready yet".
+
+use std::collections::BTreeMap;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+
+use crate::tree;
+
+/// Pods in trouble by `namespace/name`, anew whenever that changes. Never ends.
+pub fn troubles(client: &Client) -> impl Stream<Item = BTreeMap<String, String>> + use<> {
+    let events = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
+    let mut known = BTreeMap::new();
+    events.filter_map(move |event| {
+        let changed = match event {
+            Ok(Event::Apply(pod) | Event::InitApply(pod)) => note(&mut known, &pod),
+            Ok(Event::Delete(pod)) => known.remove(&name_of(&pod)).is_some(),
+            Ok(Event::Init) => {
+                known.clear();
+                false
+            }
+            // A watch that breaks is taken up again by itself.
+            Ok(Event::InitDone) | Err(_) => false,
+        };
+        futures::future::ready(changed.then(|| known.clone()))
+    })
+}
+
+fn name_of(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+/// Whether there is news.
+fn note(known: &mut BTreeMap<String, String>, pod: &Pod) -> bool {
+    // What is typed can be written.
+    let value = serde_json::to_value(pod).unwrap_or_default();
+    let going = pod.metadata.deletion_timestamp.is_some();
+    match tree::trouble(&value).filter(|(_, stuck)| *stuck && !going) {
+        Some((message, _)) => known.insert(name_of(pod), message.clone()).as_ref() != Some(&message),
+        None => known.remove(&name_of(pod)).is_some(),
+    }
+}
