@@ -160,7 +160,7 @@ fn help_lists_every_verb() {
           help        Print this message or the help of the given subcommand(s)"#]]
     .assert_eq(commands);
     let verbs: Vec<&str> =
-        commands.lines().filter_map(|line| line.trim().split_whitespace().next()).collect();
+        commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
     for verb in verbs.into_iter().filter(|verb| *verb != "help") {
         let help = parse_from(["kedge", verb, "--help"], environment()).expect_err("help").to_string();
         assert!(help.contains("Examples:"), "{verb} shows no example");
