@@ -18,7 +18,7 @@ mod verbs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -77,12 +77,27 @@ pub struct Server {
     objects: Objects,
     catalog: Catalog,
     signer: Signer,
-    rbac: RwLock<Arc<Snapshot>>,
-    rbac_stale: AtomicBool,
+    rbac: Rights,
     addresses: allocate::Addresses,
     documents: documents::Documents,
     nodes: proxy::Nodes,
     config: Config,
+}
+
+/// The roles and bindings, reloaded when they have been written.
+struct Rights {
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// How many writes there were, and how many the snapshot knows of.
+    written: AtomicU64,
+    held: AtomicU64,
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        let (written, held) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { snapshot: RwLock::default(), written, held, loading: tokio::sync::Mutex::default() }
+    }
 }
 
 /// One authorized request.
@@ -125,8 +140,7 @@ impl ApiServer {
             objects: Objects::new(store, cipher),
             catalog: Catalog::default(),
             signer,
-            rbac: RwLock::default(),
-            rbac_stale: AtomicBool::new(true),
+            rbac: Rights::default(),
             addresses,
             documents: documents::Documents::default(),
             nodes,
@@ -281,14 +295,17 @@ impl Server {
 
     /// The roles and bindings as they are now.
     async fn rbac(&self) -> Result<Arc<Snapshot>, ApiError> {
-        if self.rbac_stale.swap(false, Ordering::AcqRel) {
-            let loaded = self.load_rbac().await;
-            if loaded.is_err() {
-                self.rbac_stale.store(true, Ordering::Release);
+        let rights = &self.rbac;
+        if rights.held.load(Ordering::Acquire) != rights.written.load(Ordering::Acquire) {
+            // Whoever comes while it is being loaded waits for it, rather than being judged by what was.
+            let _loading = rights.loading.lock().await;
+            let written = rights.written.load(Ordering::Acquire);
+            if rights.held.load(Ordering::Acquire) != written {
+                *rights.snapshot.write() = Arc::new(self.load_rbac().await?);
+                rights.held.store(written, Ordering::Release);
             }
-            *self.rbac.write() = Arc::new(loaded?);
         }
-        Ok(Arc::clone(&self.rbac.read()))
+        Ok(Arc::clone(&rights.snapshot.read()))
     }
 
     async fn load_rbac(&self) -> Result<Snapshot, ApiError> {
@@ -319,7 +336,9 @@ impl Server {
     /// What other parts of the server must know of a write that has just been done.
     async fn after_write(&self, kind: &Kind) {
         match &*kind.group {
-            api::kinds::RBAC_GROUP => self.rbac_stale.store(true, Ordering::Release),
+            api::kinds::RBAC_GROUP => {
+                self.rbac.written.fetch_add(1, Ordering::AcqRel);
+            }
             "apiextensions.k8s.io" => {
                 if let Err(error) = self.reload_catalog().await {
                     tracing::error!(%error, "cannot reload the CustomResourceDefinitions");

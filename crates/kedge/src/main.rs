@@ -3,13 +3,62 @@
 
 mod server;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use base::constants::variables;
+use front::{Environment, Invocation, LogFormat, ServerOptions};
+use tracing_subscriber::EnvFilter;
+
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "shim") {
+    if std::env::args().nth(1).is_some_and(|first| first == "shim") {
         // Single-threaded from start to end: it forks containers.
         return container::shim::main(std::env::args().skip(2));
     }
-    server::try_out()
+    // One provider of cryptography for all: the clients of registries and Git servers ask for the default.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("kedge: another provider of cryptography is installed already");
+        return ExitCode::FAILURE;
+    }
+    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    let environment = Environment {
+        data_dir: path(variables::DATA_DIR).map(PathBuf::from),
+        kubeconfig: path(variables::KUBECONFIG),
+        home: path("HOME").map(PathBuf::from),
+        stop_containers: server::purge::stop_containers,
+        purge: server::purge::purge,
+    };
+    let invocation = front::parse(environment);
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("kedge: cannot start: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+    match invocation {
+        Invocation::Server(options) => {
+            log(&options);
+            runtime.block_on(server::main(options))
+        }
+        Invocation::Verb(request) => runtime.block_on(front::run(*request)),
+    }
+}
+
+/// Enough to keep the processors busy, few enough to idle small.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}
+
+fn log(options: &ServerOptions) {
+    let filter =
+        options.log.clone().or_else(|| std::env::var(variables::LOG).ok()).unwrap_or_else(|| "info".into());
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    let subscriber = subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match options.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
 }

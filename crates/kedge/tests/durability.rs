@@ -28,14 +28,20 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
     let maps = cluster.list("configmaps", "default").expect("lists");
     let held: BTreeMap<String, String> = maps
         .iter()
-        .map(|m| (m["metadata"]["name"].as_str().unwrap_or_default().to_owned(), m["data"]["n"].as_str().unwrap_or_default().to_owned()))
+        .map(|m| {
+            (
+                m["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+                m["data"]["n"].as_str().unwrap_or_default().to_owned(),
+            )
+        })
         .collect();
     for (name, value) in &acknowledged {
         let found: Option<u64> = held.get(name).and_then(|v| v.parse().ok());
         // A later write may have been taken without its answer being heard; an earlier one may not come back.
         assert!(found.is_some_and(|found| found >= *value), "{name}: acknowledged {value}, found {found:?}");
     }
-    let after = cluster.get("pod", "default", "steady").expect("the pod")["status"]["containerStatuses"][0].clone();
+    let after =
+        cluster.get("pod", "default", "steady").expect("the pod")["status"]["containerStatuses"][0].clone();
     assert_eq!(after["containerID"], before["containerID"]);
     assert_eq!(after["restartCount"], 0, "{after}");
     assert_eq!(cluster.kedge(&["logs", "steady"]).ok(), "started\n");
@@ -77,12 +83,19 @@ fn write_until_killed(cluster: &mut Cluster) -> BTreeMap<String, u64> {
             .collect();
         until("some load", LIMIT, || {
             let maps = cluster.list("configmaps", "default")?;
-            let deep = maps.iter().filter(|m| m["data"]["n"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0) >= 5).count();
+            let deep = maps
+                .iter()
+                .filter(|m| m["data"]["n"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0) >= 5)
+                .count();
             if deep == 3 { Ok(()) } else { Err(format!("{deep} writers are at work")) }
         });
         cluster.kill();
         stop.store(true, Ordering::Relaxed);
-        writers.into_iter().filter_map(|w| w.join().ok()).filter_map(|(name, last)| Some((name, last?))).collect()
+        writers
+            .into_iter()
+            .filter_map(|w| w.join().ok())
+            .filter_map(|(name, last)| Some((name, last?)))
+            .collect()
     })
 }
 

@@ -13,9 +13,12 @@ const OVERLAY: &str = "examples/shop/deploy/overlays/dev/kustomization.yaml";
 
 /// A repository with the example in it, as a user's clone would be, with the built program in place.
 fn shop(cluster: &Cluster) -> Repository {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository");
+    let root =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository");
     let repository = Repository::new(cluster.folder().join("repo"));
-    repository.copy(&root.join("kedge.yaml"), "kedge.yaml").copy(&root.join("examples/shop"), "examples/shop");
+    repository
+        .copy(&root.join("kedge.yaml"), "kedge.yaml")
+        .copy(&root.join("examples/shop"), "examples/shop");
     repository.write(".gitignore", "bin/\n");
     let program = PathBuf::from(env!("CARGO_BIN_EXE_kedge")).with_file_name("shop");
     assert!(program.exists(), "{} is missing: run `cargo build --package shop` first", program.display());
@@ -27,10 +30,12 @@ fn shop(cluster: &Cluster) -> Repository {
 }
 
 fn up(cluster: &Cluster, repository: &Repository) -> String {
-    let mut command = cluster.command(&["up", repository.path().to_str().expect("a plain path"), "--timeout", "2m"]);
+    let mut command =
+        cluster.command(&["up", repository.path().to_str().expect("a plain path"), "--timeout", "2m"]);
     command.arg("--api-port").arg("0");
     let output = command.output().expect("kedge runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "kedge up failed:\n{text}\n{}", cluster.log());
     text
 }
@@ -38,9 +43,15 @@ fn up(cluster: &Cluster, repository: &Repository) -> String {
 /// The port of the host where the shop answers.
 fn port(cluster: &Cluster) -> u16 {
     until("a published port", LIMIT, || {
-        let status: Value = serde_json::from_str(&cluster.kedge(&["status", "-o", "json"]).stdout).map_err(|e| e.to_string())?;
-        let url = status["urls"][0].as_str().or(status["urls"][0]["url"].as_str()).unwrap_or_default().to_owned();
-        url.trim_end_matches('/').rsplit(':').next().and_then(|p| p.parse().ok()).ok_or_else(|| status.to_string())
+        let status: Value = serde_json::from_str(&cluster.kedge(&["status", "-o", "json"]).stdout)
+            .map_err(|e| e.to_string())?;
+        let url =
+            status["urls"][0].as_str().or(status["urls"][0]["url"].as_str()).unwrap_or_default().to_owned();
+        url.trim_end_matches('/')
+            .rsplit(':')
+            .next()
+            .and_then(|p| p.parse().ok())
+            .ok_or_else(|| status.to_string())
     })
 }
 
@@ -59,7 +70,11 @@ fn wait_for(cluster: &Cluster, commit: &str) {
     until(&format!("commit {commit} is ready"), LIMIT, || {
         let object = kustomization(cluster)?;
         let applied = object["status"]["lastAppliedRevision"].as_str().unwrap_or_default().to_owned();
-        if applied.ends_with(commit) && ready(&object)["status"] == "True" { Ok(()) } else { Err(ready(&object).to_string()) }
+        if applied.ends_with(commit) && ready(&object)["status"] == "True" {
+            Ok(())
+        } else {
+            Err(ready(&object).to_string())
+        }
     });
 }
 
@@ -72,8 +87,8 @@ fn from_a_repository_to_an_answer_and_the_data_stays() {
     let port_before = port(&cluster);
     let (code, page) = until("the page", LIMIT, || http::get(port_before, "/"));
     assert_eq!(code, 200, "{page}");
-    let (code, answer) =
-        http::post(port_before, "/add", "application/x-www-form-urlencoded", "name=anchor").expect("the form is taken");
+    let (code, answer) = http::post(port_before, "/add", "application/x-www-form-urlencoded", "name=anchor")
+        .expect("the form is taken");
     assert!(code < 400, "{code} {answer}");
     until("the item is listed", LIMIT, || match http::get(port_before, "/") {
         Ok((200, page)) if page.contains("anchor") => Ok(()),
@@ -82,8 +97,10 @@ fn from_a_repository_to_an_answer_and_the_data_stays() {
 
     // The store's pod goes; its claim does not.
     let pods = cluster.list("pods", "shop").expect("pods");
-    let names: Vec<String> = pods.iter().map(|p| p["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect();
-    let store = names.iter().find(|n| n.contains("store")).unwrap_or_else(|| panic!("a store among {names:?}"));
+    let names: Vec<String> =
+        pods.iter().map(|p| p["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect();
+    let store =
+        names.iter().find(|n| n.contains("store")).unwrap_or_else(|| panic!("a store among {names:?}"));
     cluster.kedge(&["delete", "pod", store, "-n", "shop"]).ok();
     let listed = || match http::get(port(&cluster), "/") {
         Ok((200, page)) if page.contains("anchor") => Ok(()),
@@ -92,7 +109,9 @@ fn from_a_repository_to_an_answer_and_the_data_stays() {
     until("the item after the pod's deletion", LIMIT, listed);
 
     // A server that is killed and started again finds all of it running.
-    let run: Value = serde_json::from_str(&std::fs::read_to_string(cluster.data_dir().join("run.json")).expect("it runs")).expect("JSON");
+    let run: Value =
+        serde_json::from_str(&std::fs::read_to_string(cluster.data_dir().join("run.json")).expect("it runs"))
+            .expect("JSON");
     let pid = run["pid"].to_string();
     assert!(std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
     cluster.launch();
@@ -152,7 +171,13 @@ fn a_commit_rolls_out_without_a_failed_request() {
     });
     let failed = failed.into_inner().expect("not poisoned");
     println!("{} requests", asked.load(Ordering::Relaxed));
-    assert!(failed.is_empty(), "{} of {} requests failed: {:?}", failed.len(), asked.load(Ordering::Relaxed), &failed[..failed.len().min(5)]);
+    assert!(
+        failed.is_empty(),
+        "{} of {} requests failed: {:?}",
+        failed.len(),
+        asked.load(Ordering::Relaxed),
+        &failed[..failed.len().min(5)]
+    );
     let workloads = cluster.list("deployments", "shop").expect("deployments");
     assert!(workloads.iter().any(|w| w.to_string().contains(":v2")), "{workloads:?}");
 }
@@ -166,7 +191,10 @@ fn small(cluster: &Cluster) -> (Repository, String) {
     cluster.busybox();
     let repository = Repository::new(cluster.folder().join("repo"));
     repository.write("app/kustomization.yaml", "namespace: demo\nresources: [app.yaml, extra.yaml]\n");
-    repository.write("app/extra.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: extra}, data: {a: b}}\n");
+    repository.write(
+        "app/extra.yaml",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: extra}, data: {a: b}}\n",
+    );
     repository.write(
         "app/app.yaml",
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 1\n  \
@@ -235,7 +263,8 @@ fn a_broken_commit_changes_nothing_and_is_explained() {
 fn drift_is_corrected_removal_prunes_and_suspension_holds() {
     let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
     let (repository, _) = small(&cluster);
-    let edit = "{apiVersion: v1, kind: ConfigMap, metadata: {name: extra, namespace: demo}, data: {a: changed}}";
+    let edit =
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: extra, namespace: demo}, data: {a: changed}}";
     cluster.kedge_with_input(&["apply", "--force-conflicts", "-f", "-"], edit).ok();
     until("the drift is corrected", LIMIT, || {
         let value = cluster.get("configmap", "demo", "extra")?["data"]["a"].clone();
@@ -250,10 +279,13 @@ fn drift_is_corrected_removal_prunes_and_suspension_holds() {
         cluster.apply(&manifest).ok();
     };
     suspend(true);
-    repository.write("app/kustomization.yaml", "namespace: demo\nresources: [app.yaml]\n").remove("app/extra.yaml");
+    repository
+        .write("app/kustomization.yaml", "namespace: demo\nresources: [app.yaml]\n")
+        .remove("app/extra.yaml");
     let commit = repository.commit("without the extra");
     until("the source has seen the commit", LIMIT, || {
-        let revision = cluster.list("gitrepositories", "gitops")?[0]["status"]["artifact"]["revision"].to_string();
+        let revision =
+            cluster.list("gitrepositories", "gitops")?[0]["status"]["artifact"]["revision"].to_string();
         if revision.contains(&commit) { Ok(()) } else { Err(revision) }
     });
     assert!(cluster.get("configmap", "demo", "extra").is_ok(), "suspended, and yet pruned");

@@ -42,13 +42,27 @@ struct Kubectl<'a> {
 impl Kubectl<'_> {
     fn ok(&self, args: &[&str]) -> String {
         let ran = self.cluster.kubectl(self.program, args);
-        assert_eq!(ran.code, Some(0), "{} {args:?}\nstdout: {}\nstderr: {}", self.program.display(), ran.stdout, ran.stderr);
+        assert_eq!(
+            ran.code,
+            Some(0),
+            "{} {args:?}\nstdout: {}\nstderr: {}",
+            self.program.display(),
+            ran.stdout,
+            ran.stderr
+        );
         ran.stdout
     }
 
     fn ok_with(&self, args: &[&str], input: &str) -> String {
         let ran = self.cluster.kubectl_with_input(self.program, args, input);
-        assert_eq!(ran.code, Some(0), "{} {args:?}\nstdout: {}\nstderr: {}", self.program.display(), ran.stdout, ran.stderr);
+        assert_eq!(
+            ran.code,
+            Some(0),
+            "{} {args:?}\nstdout: {}\nstderr: {}",
+            self.program.display(),
+            ran.stdout,
+            ran.stderr
+        );
         ran.stdout
     }
 
@@ -105,7 +119,8 @@ fn objects(kubectl: &Kubectl<'_>) {
     let listed = kubectl.ok(&["get", "deploy", "-o", "name"]);
     assert!(listed.contains("deployment.apps/other"), "{listed}");
     let mut edit = kubectl.cluster.kubectl_command(kubectl.program, &["edit", "deployment", "other"]);
-    let edited = edit.env("KUBE_EDITOR", "sed -i 's/replicas: 0/replicas: 1/'").output().expect("kubectl runs");
+    let edited =
+        edit.env("KUBE_EDITOR", "sed -i 's/replicas: 0/replicas: 1/'").output().expect("kubectl runs");
     assert!(edited.status.success(), "{edited:?}");
     let replicas = kubectl.ok(&["get", "deployment", "other", "-o", "jsonpath={.spec.replicas}"]);
     assert_eq!(replicas, "1");
@@ -120,7 +135,8 @@ fn rollouts(kubectl: &Kubectl<'_>) {
     assert!(history.lines().count() >= 4, "{history}");
     kubectl.ok(&["rollout", "undo", "deployment/web"]);
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
-    let env = kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].env}"]);
+    let env =
+        kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].env}"]);
     assert!(!env.contains("VERSION"), "{env}");
     kubectl.ok(&["rollout", "restart", "deployment/web"]);
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
@@ -128,7 +144,15 @@ fn rollouts(kubectl: &Kubectl<'_>) {
 
 fn containers(kubectl: &Kubectl<'_>) {
     let pod = until("one of the pods is all there is of it", LIMIT, || {
-        let pods = kubectl.ok(&["get", "pods", "-l", "app=web", "--field-selector=status.phase=Running", "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.deletionTimestamp}{\"\\n\"}{end}"]);
+        let pods = kubectl.ok(&[
+            "get",
+            "pods",
+            "-l",
+            "app=web",
+            "--field-selector=status.phase=Running",
+            "-o",
+            "jsonpath={range .items[*]}{.metadata.name} {.metadata.deletionTimestamp}{\"\\n\"}{end}",
+        ]);
         pods.lines().find(|l| l.split_whitespace().count() == 1).map(|l| l.trim().to_owned()).ok_or(pods)
     });
     assert_eq!(kubectl.ok(&["exec", &pod, "--", "echo", "from inside"]), "from inside\n");
@@ -139,7 +163,17 @@ fn containers(kubectl: &Kubectl<'_>) {
     std::fs::write(&file, "copied\n").expect("written");
     kubectl.ok(&["cp", file.to_str().expect("a plain path"), &format!("{pod}:/tmp/file")]);
     assert_eq!(kubectl.ok(&["exec", &pod, "--", "cat", "/tmp/file"]), "copied\n");
-    kubectl.ok(&["run", "talk", "--image=localhost/busybox:1", "--restart=Never", "--command", "--", "sh", "-c", "echo one; echo two"]);
+    kubectl.ok(&[
+        "run",
+        "talk",
+        "--image=localhost/busybox:1",
+        "--restart=Never",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        "echo one; echo two",
+    ]);
     until("the pod has talked", LIMIT, || {
         let logs = kubectl.cluster.kubectl(kubectl.program, &["logs", "-f", "talk"]);
         if logs.stdout == "one\ntwo\n" { Ok(()) } else { Err(logs) }
@@ -149,9 +183,12 @@ fn containers(kubectl: &Kubectl<'_>) {
 }
 
 fn forward(kubectl: &Kubectl<'_>) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let ports = format!("{free}:80");
-    let mut command = kubectl.cluster.kubectl_command(kubectl.program, &["port-forward", "--address=127.0.0.1", "service/web", &ports]);
+    let mut command = kubectl
+        .cluster
+        .kubectl_command(kubectl.program, &["port-forward", "--address=127.0.0.1", "service/web", &ports]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl runs");
     let answer = until("an answer through the forwarded port", LIMIT, || match http::get(free, "/") {
         Ok((200, body)) => Ok(body),

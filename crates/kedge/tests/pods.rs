@@ -47,7 +47,11 @@ fn a_killed_container_is_restarted_and_counted() {
     }
     let after = until("one restart", LIMIT, || {
         let status = status(&cluster, "victim")?;
-        if status["restartCount"].as_i64() >= Some(1) && status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
+        if status["restartCount"].as_i64() >= Some(1) && status["ready"] == true {
+            Ok(status)
+        } else {
+            Err(status.to_string())
+        }
     });
     assert_eq!(after["lastState"]["terminated"]["exitCode"], 137, "{after}");
 }
@@ -81,7 +85,10 @@ fn a_crash_loop_backs_off_and_says_so() {
     let logs = cluster.kedge(&["logs", "-p", "crash"]).ok();
     assert_eq!(logs, "last words\n");
     let events = cluster.list("events", "default").expect("events");
-    assert!(events.iter().any(|e| e["reason"] == "BackOff" && e["involvedObject"]["name"] == "crash"), "{events:#?}");
+    assert!(
+        events.iter().any(|e| e["reason"] == "BackOff" && e["involvedObject"]["name"] == "crash"),
+        "{events:#?}"
+    );
 }
 
 #[test]
@@ -92,7 +99,9 @@ fn a_filled_memory_limit_is_reported() {
     until("OOMKilled", LIMIT, || {
         let status = status(&cluster, "greedy")?;
         let states = [&status["state"], &status["lastState"]];
-        let killed = states.iter().any(|s| s["terminated"]["reason"] == "OOMKilled" && s["terminated"]["exitCode"] == 137);
+        let killed = states
+            .iter()
+            .any(|s| s["terminated"]["reason"] == "OOMKilled" && s["terminated"]["exitCode"] == 137);
         if killed { Ok(()) } else { Err(status.to_string()) }
     });
 }
@@ -109,7 +118,9 @@ fn a_deleted_pod_is_replaced() {
     let running = |not: &str| {
         let pods = cluster.list("pods", "default")?;
         let found = pods.iter().find(|p| p["status"]["phase"] == "Running" && p["metadata"]["name"] != *not);
-        found.map(|p| p["metadata"]["name"].as_str().unwrap_or_default().to_owned()).ok_or_else(|| format!("{pods:?}"))
+        found
+            .map(|p| p["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+            .ok_or_else(|| format!("{pods:?}"))
     };
     let first = until("a running pod", LIMIT, || running(""));
     cluster.kedge(&["delete", "pod", &first]).ok();
@@ -120,35 +131,49 @@ fn a_deleted_pod_is_replaced() {
 #[test]
 fn what_cannot_run_says_why() {
     let cluster = cluster();
-    let missing = pod("missing", "imagePullPolicy: IfNotPresent").replace("localhost/busybox:1", "127.0.0.1:1/nothing:1");
+    let missing = pod("missing", "imagePullPolicy: IfNotPresent")
+        .replace("localhost/busybox:1", "127.0.0.1:1/nothing:1");
     cluster.apply(&missing).ok();
     cluster.apply(&pod("huge", "resources: {requests: {cpu: '640'}}")).ok();
     cluster.apply(&pod("lost", "command: [/no/such/program]")).ok();
-    cluster.apply(&pod("unset", "env: [{name: A, valueFrom: {configMapKeyRef: {name: nowhere, key: a}}}]")).ok();
+    cluster
+        .apply(&pod("unset", "env: [{name: A, valueFrom: {configMapKeyRef: {name: nowhere, key: a}}}]"))
+        .ok();
 
     let waiting = |name: &str, wanted: &[&str]| {
         let name = name.to_owned();
         until(&format!("{name} waits for {wanted:?}"), LIMIT, || {
             let status = status(&cluster, &name)?;
             let reason = status["state"]["waiting"]["reason"].as_str().unwrap_or_default();
-            if wanted.contains(&reason) { Ok(status["state"]["waiting"]["message"].clone()) } else { Err(status.to_string()) }
+            if wanted.contains(&reason) {
+                Ok(status["state"]["waiting"]["message"].clone())
+            } else {
+                Err(status.to_string())
+            }
         })
     };
     waiting("missing", &["ErrImagePull"]);
     let message = waiting("missing", &["ImagePullBackOff"]);
-    assert!(message.as_str().unwrap_or_default().starts_with("Back-off pulling image \"127.0.0.1:1/nothing:1\""), "{message}");
+    assert!(
+        message.as_str().unwrap_or_default().starts_with("Back-off pulling image \"127.0.0.1:1/nothing:1\""),
+        "{message}"
+    );
     let message = waiting("unset", &["CreateContainerConfigError"]);
     assert_eq!(message, "configmap \"nowhere\" not found");
     until("the program is not found", LIMIT, || {
         let status = status(&cluster, "lost")?;
         let states = [&status["state"], &status["lastState"]];
-        let found = states.iter().any(|s| s["terminated"]["exitCode"] == 127 || s["terminated"]["exitCode"] == 128);
+        let found =
+            states.iter().any(|s| s["terminated"]["exitCode"] == 127 || s["terminated"]["exitCode"] == 128);
         if found { Ok(()) } else { Err(status.to_string()) }
     });
     let condition = until("the pod is found not to fit", LIMIT, || {
         let pod = cluster.get("pod", "default", "huge")?;
         let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.into_iter().find(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable").ok_or(pod["status"].to_string())
+        conditions
+            .into_iter()
+            .find(|c| c["type"] == "PodScheduled" && c["reason"] == "Unschedulable")
+            .ok_or(pod["status"].to_string())
     });
     let message = condition["message"].as_str().unwrap_or_default();
     assert!(message.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{message}");
@@ -162,10 +187,16 @@ fn wrong_input_is_refused_in_known_words() {
         assert_ne!(ran.code, Some(0), "{ran:?}");
         ran.stderr
     };
-    let invalid = refused("{apiVersion: v1, kind: Pod, metadata: {name: Bad_Name}, spec: {containers: [{name: a}]}}");
+    let invalid =
+        refused("{apiVersion: v1, kind: Pod, metadata: {name: Bad_Name}, spec: {containers: [{name: a}]}}");
     assert!(invalid.contains("Pod \"Bad_Name\" is invalid"), "{invalid}");
-    assert!(invalid.contains("metadata.name: Invalid value") || invalid.contains("RFC 1123 subdomain"), "{invalid}");
-    let unknown = refused("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b, comand: [x]}]}}");
+    assert!(
+        invalid.contains("metadata.name: Invalid value") || invalid.contains("RFC 1123 subdomain"),
+        "{invalid}"
+    );
+    let unknown = refused(
+        "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: b, comand: [x]}]}}",
+    );
     assert!(unknown.contains("unknown field \"spec.containers[0].comand\""), "{unknown}");
     let nowhere = refused("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: nowhere}}");
     assert!(nowhere.contains("namespaces \"nowhere\" not found"), "{nowhere}");

@@ -33,7 +33,9 @@ fn traces(layout: &Layout) -> Vec<String> {
     }
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
         for candidate in [hierarchy.path().join(layout.cgroup_prefix()), hierarchy.path()] {
-            if candidate.file_name().is_some_and(|n| n == layout.cgroup_prefix().as_str()) && candidate.exists() {
+            if candidate.file_name().is_some_and(|n| n == layout.cgroup_prefix().as_str())
+                && candidate.exists()
+            {
                 found.push(format!("cgroup {}", candidate.display()));
             }
         }
@@ -43,7 +45,13 @@ fn traces(layout: &Layout) -> Vec<String> {
 
 #[test]
 fn nothing_is_left_after_a_crash_and_a_purge() {
-    let links = || std::fs::read_to_string("/proc/net/dev").expect("links").lines().map(|l| l.split(':').next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>();
+    let links = || {
+        std::fs::read_to_string("/proc/net/dev")
+            .expect("links")
+            .lines()
+            .map(|l| l.split(':').next().unwrap_or_default().trim().to_owned())
+            .collect::<Vec<_>>()
+    };
     let links_before = links();
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
     cluster.busybox();

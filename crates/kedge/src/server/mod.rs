@@ -2,7 +2,7 @@
 
 mod credentials;
 mod publish;
-mod purge;
+pub mod purge;
 mod run_file;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,25 +17,19 @@ use apiserver::{ApiServer, Dial};
 use base::constants::{ports, ranges};
 use base::layout::Layout;
 use client::{Caches, kube};
-use futures::future::BoxFuture;
 use container::own::OwnRuntime;
+use front::ServerOptions;
+use futures::future::BoxFuture;
 use image::ImageStore;
 use net::namespace::Namespace;
 use node::{Node, NodeConfig};
 use store::{Embedded, EmbeddedOptions, Store};
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use credentials::Credentials;
-
-/// What `kedge server` was asked for.
-pub struct Options {
-    pub layout: Layout,
-    /// On the host's loopback; 0 takes a free one the first time and keeps to it.
-    pub api_port: u16,
-    pub node_name: String,
-}
 
 /// The node's own address: the first of its range.
 const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 44, 0, 1);
@@ -49,8 +43,38 @@ impl Dial for InNamespace {
     }
 }
 
+/// Runs until the process is told to end.
+pub async fn main(options: ServerOptions) -> ExitCode {
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        if let Err(error) = told_to_end().await {
+            tracing::warn!(%error, "cannot listen for signals");
+            return;
+        }
+        on_signal.cancel();
+    });
+    match run(options, stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kedge: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn told_to_end() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
 /// Runs until `stop`.
-pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let started = Instant::now();
     let layout = &options.layout;
     std::fs::create_dir_all(layout.data_dir())
@@ -102,7 +126,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
 
 /// Controllers, scheduler, GitOps and the node, each as a user of its own.
 async fn roles(
-    options: &Options,
+    options: &ServerOptions,
     server: &ApiServer,
     credentials: &Credentials,
     namespace: Namespace,
@@ -112,7 +136,8 @@ async fn roles(
     let mut roles = JoinSet::new();
     let caches = |who: &str| Caches::new(client_of(server, Identity::component(who)), stop.clone());
 
-    let config = controllers::Config { cluster_ca_pem: credentials.authority.clone(), volumes_dir: layout.volumes() };
+    let config =
+        controllers::Config { cluster_ca_pem: credentials.authority.clone(), volumes_dir: layout.volumes() };
     let controllers = controllers::run(caches("kube-controller-manager"), config, stop.clone());
     roles.spawn(async move {
         controllers.await;
@@ -130,15 +155,24 @@ async fn roles(
     let client = client_of(server, who);
     let runtime = OwnRuntime::new(layout.containers(), "/proc/self/exe", layout.cgroup_prefix()).await;
     let runtime = runtime.context("cannot look at the containers that are there")?;
-    let images = ImageStore::open(&layout.images()).context("cannot open the image store")?;
-    let mut config =
-        NodeConfig::new(&options.node_name, layout.cluster_id(), layout.node(), layout.runtime_dir(), namespace.clone());
+    let images = ImageStore::open(layout.images()).context("cannot open the image store")?;
+    let mut config = NodeConfig::new(
+        &options.node_name,
+        layout.cluster_id(),
+        layout.node(),
+        layout.runtime_dir(),
+        namespace.clone(),
+    );
     config.dns_upstreams = upstreams();
-    let listener = namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), config.server_port)).await?;
+    let listener =
+        namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), config.server_port)).await?;
     let tls = node_tls(&credentials.node_serving, &credentials.node_client_authority)?;
     let node = Node::new(config, client.clone(), Arc::new(runtime), Arc::new(images))?
         .with_server(node::agent::Listener { listener, tls })
-        .with_load_balancers(publish::start(namespace, client_of(server, Identity::component("service-publisher"))));
+        .with_load_balancers(publish::start(
+            namespace,
+            client_of(server, Identity::component("service-publisher")),
+        ));
     let node_stop = stop.clone();
     roles.spawn(async move { Ok(node.run(node_stop).await?) });
     Ok(roles)
@@ -147,7 +181,8 @@ async fn roles(
 /// The host's name servers, for names that are not the cluster's.
 fn upstreams() -> Vec<SocketAddr> {
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver ")?.trim().parse::<IpAddr>().ok());
+    let servers =
+        text.lines().filter_map(|line| line.strip_prefix("nameserver ")?.trim().parse::<IpAddr>().ok());
     servers.take(3).map(|ip| SocketAddr::new(ip, ports::DNS)).collect()
 }
 
@@ -172,23 +207,4 @@ async fn node_namespace(layout: &Layout) -> anyhow::Result<Namespace> {
     };
     network.apply(&namespace).await?;
     Ok(namespace)
-}
-
-pub fn try_out() -> ExitCode {
-    tracing_subscriber::fmt().with_env_filter("info").init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let data_dir = std::env::args().nth(2).expect("a data dir");
-    drop(rustls::crypto::ring::default_provider().install_default());
-    if std::path::Path::new("/tmp/bbroot").exists() {
-        let store = ImageStore::open(&Layout::new(&data_dir).images()).expect("opens");
-        store.import_rootfs_dir(std::path::Path::new("/tmp/bbroot"), "localhost/busybox:1", Default::default()).expect("imports");
-    }
-    let options = Options { layout: Layout::new(data_dir), api_port: 0, node_name: "node-1".into() };
-    match runtime.block_on(run(options, CancellationToken::new())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
 }

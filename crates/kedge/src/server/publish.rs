@@ -18,7 +18,8 @@ use tokio::sync::watch;
 pub fn start(namespace: Namespace, client: Client) -> Publish {
     let (sender, mut receiver) = watch::channel(Vec::new());
     tokio::spawn(async move {
-        let mut published = Published { ports: PublishedPorts::new(namespace), client, open: BTreeMap::new() };
+        let mut published =
+            Published { ports: PublishedPorts::new(namespace), client, open: BTreeMap::new() };
         while receiver.changed().await.is_ok() {
             let wanted: Vec<LoadBalancerPort> = receiver.borrow_and_update().clone();
             published.settle(wanted).await;
@@ -40,9 +41,14 @@ struct Published {
 impl Published {
     async fn settle(&mut self, wanted: Vec<LoadBalancerPort>) {
         let order: Vec<Name> = wanted.iter().map(|p| (p.service.clone(), p.port)).collect();
-        let wanted: BTreeMap<Name, SocketAddr> = wanted.into_iter().map(|p| ((p.service, p.port), p.target)).collect();
-        let stale: Vec<Name> =
-            self.open.iter().filter(|(name, (_, target))| wanted.get(*name) != Some(target)).map(|(n, _)| n.clone()).collect();
+        let wanted: BTreeMap<Name, SocketAddr> =
+            wanted.into_iter().map(|p| ((p.service, p.port), p.target)).collect();
+        let stale: Vec<Name> = self
+            .open
+            .iter()
+            .filter(|(name, (_, target))| wanted.get(*name) != Some(target))
+            .map(|(n, _)| n.clone())
+            .collect();
         for name in stale {
             if let Some((host, _)) = self.open.remove(&name) {
                 self.ports.remove(host);
@@ -73,7 +79,9 @@ impl Published {
         for port in [port, 0] {
             match self.ports.add(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), target).await {
                 Ok(host) => return Some(host),
-                Err(error) => tracing::info!(%error, port, "the port is taken on the host; looking for a free one"),
+                Err(error) => {
+                    tracing::info!(%error, port, "the port is taken on the host; looking for a free one")
+                }
             }
         }
         None

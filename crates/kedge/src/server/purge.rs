@@ -7,7 +7,9 @@ use net::namespace::Namespace;
 /// Ends every container and shim and takes the network away; the data stays.
 pub fn stop_containers(layout: &Layout) -> anyhow::Result<()> {
     container::own::purge(&layout.cgroup_prefix(), &[&layout.containers(), &layout.images(), &layout.node()])
-        .context("cannot end all containers; run `kedge down` again, and see which process is stuck with `ps`")?;
+        .context(
+            "cannot end all containers; run `kedge down` again, and see which process is stuck with `ps`",
+        )?;
     Namespace::purge(&layout.namespaces()).context("cannot remove the cluster's network namespaces")?;
     remove(&layout.runtime_dir())?;
     Ok(())
