@@ -97,8 +97,9 @@ impl Binder {
                 Need::Provision(claim) => {
                     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
                     let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+                    // Any version of this very claim: others write its status and finalizers meanwhile.
                     let patch = json!({ "metadata": {
-                        "resourceVersion": claim.metadata.resource_version,
+                        "uid": claim.metadata.uid,
                         "annotations": { annotations::SELECTED_NODE: node },
                     } });
                     let name = claim.metadata.name.as_deref().unwrap_or_default();

@@ -92,8 +92,10 @@ async fn carry_out(view: &View, binder: &Binder, info: &PodInfo, decision: Decis
             Err(error) => {
                 tracing::debug!(pod = %client::Key::of(&**pod), node, %error, "binding failed");
                 view.binding_failed(info.uid());
-                let gone = matches!(&error, bind::BindError::Bind(e) if client::is_not_found(e) || client::is_conflict(e));
-                if !gone {
+                // Whoever was faster, the pod is tried again or is gone: nothing a user should read.
+                let lost_race = matches!(&error, bind::BindError::Bind(e) | bind::BindError::Volumes(e)
+                    if client::is_not_found(e) || client::is_conflict(e));
+                if !lost_race {
                     binder.tell_failed(pod, &error.to_string());
                 }
             }
