@@ -90,7 +90,9 @@ pub async fn get_optional(client: &Client, path: &str) -> anyhow::Result<Option<
 /// Server-side apply.
 pub async fn apply(client: &Client, path: &str, object: &Value, force: bool) -> anyhow::Result<Value> {
     let force = if force { "true" } else { "false" };
-    let path = with_query(path, &[("fieldManager", MANAGER), ("force", force)]);
+    // A field that is not known is a mistake of whoever wrote it, not something to leave out.
+    let path =
+        with_query(path, &[("fieldManager", MANAGER), ("force", force), ("fieldValidation", "Strict")]);
     let request = request(
         Method::PATCH,
         &path,

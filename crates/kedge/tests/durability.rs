@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use testkit::api::Api;
 use testkit::{Cluster, until};
 
 const LIMIT: Duration = Duration::from_secs(40);
@@ -12,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
     cluster.busybox();
-    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: steady}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo \
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: steady}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo \
                started; sleep 1000']}]}}";
     cluster.apply(pod).ok();
     let before = until("the pod runs", LIMIT, || {
@@ -21,6 +22,8 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
         if status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
     });
 
+    let maps = cluster.get("configmaps", "default", "").expect("lists");
+    let version = maps["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
     let acknowledged = write_until_killed(&mut cluster);
     assert!(!acknowledged.is_empty(), "the load wrote nothing");
     cluster.launch();
@@ -52,6 +55,36 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
         Err(error) if error.contains("not found") => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// A watch from before the load, opened after the restart, tells every object's whole story once and in order.
+fn check_watch_resumes(cluster: &Cluster, version: &str, held: &BTreeMap<String, String>) {
+    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let path = format!(
+        "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={version}&timeoutSeconds=2"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let events: Vec<serde_json::Value> = runtime.block_on(async {
+        let mut lines = api.connect().await.lines(&path).await;
+        let mut events = Vec::new();
+        while let Some(line) = lines.next().await {
+            events.push(serde_json::from_slice(&line).expect("an event"));
+        }
+        events
+    });
+    let number = |value: &serde_json::Value| value.as_str().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+    let versions: Vec<u64> =
+        events.iter().map(|e| number(&e["object"]["metadata"]["resourceVersion"])).collect();
+    assert!(versions.windows(2).all(|pair| pair[0] < pair[1]), "out of order: {versions:?}");
+    for (name, last) in held.iter().filter(|(name, _)| name.starts_with("load-")) {
+        let seen: Vec<u64> = events
+            .iter()
+            .filter(|e| e["object"]["metadata"]["name"] == **name)
+            .map(|e| number(&e["object"]["data"]["n"]))
+            .collect();
+        let last: u64 = last.parse().expect("a number");
+        assert_eq!(seen, (1..=last).collect::<Vec<u64>>(), "{name}");
+    }
 }
 
 /// Several writers, each counting up in an object of its own; what each last heard acknowledged.

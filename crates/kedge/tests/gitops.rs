@@ -129,11 +129,10 @@ fn a_commit_rolls_out_without_a_failed_request() {
     up(&cluster, &repository);
     let port = port(&cluster);
     until("the page", LIMIT, || http::get(port, "/"));
-    // The next version of the image: the same program under another tag.
-    let images = cluster.list_images();
-    for image in images.iter().filter(|i| i.contains("shop") && i.ends_with(":v1")) {
-        cluster.retag(image, &image.replace(":v1", ":v2"));
-    }
+    // The next version of the image.
+    let context = repository.path().join("examples/shop");
+    let version = "localhost/shop:v2";
+    cluster.kedge(&["build", "-t", version, context.to_str().expect("a plain path")]).ok();
 
     let stop = AtomicBool::new(false);
     let (asked, failed) = (AtomicUsize::new(0), parking(Vec::new()));

@@ -152,12 +152,18 @@ fn what_cannot_run_says_why() {
             }
         })
     };
-    waiting("missing", &["ErrImagePull"]);
     let message = waiting("missing", &["ImagePullBackOff"]);
     assert!(
         message.as_str().unwrap_or_default().starts_with("Back-off pulling image \"127.0.0.1:1/nothing:1\""),
         "{message}"
     );
+    // The first refusal is soon followed by the waiting; the event of it stays.
+    until("the event of the first refusal", LIMIT, || {
+        let events = cluster.list("events", "default")?;
+        let refused =
+            |e: &&Value| e["message"] == "Error: ErrImagePull" && e["involvedObject"]["name"] == "missing";
+        events.iter().find(refused).map(drop).ok_or_else(|| format!("{} events", events.len()))
+    });
     let message = waiting("unset", &["CreateContainerConfigError"]);
     assert_eq!(message, "configmap \"nowhere\" not found");
     until("the program is not found", LIMIT, || {

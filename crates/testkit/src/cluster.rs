@@ -170,8 +170,8 @@ impl Cluster {
 
     pub fn kubectl_command(&self, program: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.arg("--kubeconfig").arg(self.data_dir().join("kubeconfig")).args(args);
-        command.arg("--cache-dir").arg(self.folder.join("kubectl-cache")).stdin(Stdio::null());
+        command.arg("--kubeconfig").arg(self.data_dir().join("kubeconfig"));
+        command.arg("--cache-dir").arg(self.folder.join("kubectl-cache")).args(args).stdin(Stdio::null());
         command
     }
 

@@ -1,6 +1,7 @@
 //! Real clusters for tests and measurements: the real binary on a data directory of its own, in network namespaces of
 //! its own, taken down to the last trace when the test ends, however it ends.
 
+pub mod api;
 pub mod cluster;
 pub mod http;
 pub mod repository;

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt;
 use serde_json::Value;
 
-use crate::connection::{Api, Connection};
+use testkit::api::{Api, Connection};
 
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
@@ -20,23 +19,15 @@ pub async fn watch_until(
 ) -> Duration {
     let mut watching = api.connect().await;
     let mut acting = api.connect().await;
-    let mut events = watching.send("GET", path, "").await.into_body();
+    let mut events = watching.lines(path).await;
     let started = Instant::now();
     act(&mut acting).await;
-    let mut rest = Vec::new();
     loop {
-        let frame = tokio::time::timeout(Duration::from_secs(60), events.frame()).await;
-        let frame = frame
-            .unwrap_or_else(|_| panic!("{path}: nothing for 60 s"))
-            .expect("the watch goes on")
-            .expect("a frame");
-        rest.extend_from_slice(frame.data_ref().map(|d| &d[..]).unwrap_or_default());
-        while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            let event: Value = serde_json::from_slice(&line).expect("an event");
-            if wanted(&event["object"]) {
-                return started.elapsed();
-            }
+        let line = tokio::time::timeout(Duration::from_secs(60), events.next()).await;
+        let line = line.unwrap_or_else(|_| panic!("{path}: nothing for 60 s")).expect("the watch goes on");
+        let event: Value = serde_json::from_slice(&line).expect("an event");
+        if wanted(&event["object"]) {
+            return started.elapsed();
         }
     }
 }

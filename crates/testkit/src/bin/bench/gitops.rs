@@ -6,8 +6,8 @@ use std::time::Duration;
 use testkit::{Cluster, Repository, until};
 
 use crate::api::{runtime, watch_until};
-use crate::connection::Api;
 use crate::{Row, percentile};
+use testkit::api::Api;
 
 const ROUNDS: usize = 7;
 const LIMIT: Duration = Duration::from_secs(60);

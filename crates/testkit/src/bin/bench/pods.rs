@@ -8,8 +8,8 @@ use serde_json::json;
 use testkit::Cluster;
 
 use crate::api::{runtime, watch_until};
-use crate::connection::Api;
 use crate::{Row, percentile};
+use testkit::api::Api;
 
 const ROUNDS: usize = 30;
 
@@ -24,12 +24,12 @@ pub fn run(executable: &Path) -> Vec<Row> {
             let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 0,
                 "containers": [{"name": "c", "image": "localhost/busybox:1", "command": ["sleep", "1000"]}]}});
             let path = format!("/api/v1/namespaces/default/pods?watch=true&resourceVersion=0&fieldSelector=metadata.name%3D{name}");
-            let create = async |c: &mut crate::connection::Connection| {
+            let create = async |c: &mut testkit::api::Connection| {
                 c.done("POST", "/api/v1/namespaces/default/pods", pod.to_string()).await;
             };
             let took = watch_until(&api, &path, create, |o| o["status"]["phase"] == "Running").await;
             ours.push(took.as_secs_f64() * 1000.0);
-            let delete = async |c: &mut crate::connection::Connection| {
+            let delete = async |c: &mut testkit::api::Connection| {
                 c.done("DELETE", &format!("/api/v1/namespaces/default/pods/{name}"), "").await;
             };
             watch_until(&api, &path, delete, |o| !o["metadata"]["deletionTimestamp"].is_null()).await;

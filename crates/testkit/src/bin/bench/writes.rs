@@ -9,9 +9,9 @@ use serde_json::json;
 use testkit::Cluster;
 
 use crate::api::runtime;
-use crate::connection::{Api, Grpc};
 use crate::etcd::Etcd;
 use crate::{Row, percentile};
+use testkit::api::{Api, Grpc};
 
 const DURATION: Duration = Duration::from_secs(5);
 const VALUE_BYTES: usize = 256;

@@ -1,4 +1,4 @@
-//! HTTP connections as a client keeps them: to the API over TLS with the administrator's certificate, to etcd plain.
+//! HTTP connections as a client keeps them: to the API over TLS with the administrator's certificate, to an etcd plain.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -61,6 +61,25 @@ impl Api {
     }
 }
 
+/// One line of a stream, such as an event of a watch.
+pub struct Lines {
+    body: Incoming,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// The next line; `None` at the stream's end.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                return Some(self.rest.drain(..=end).collect());
+            }
+            let frame = self.body.frame().await?.ok()?;
+            self.rest.extend_from_slice(frame.data_ref().map(|d| &d[..]).unwrap_or_default());
+        }
+    }
+}
+
 pub struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
 }
@@ -77,6 +96,11 @@ impl Connection {
             .send_request(request.body(Full::new(body.into())).expect("a request"))
             .await
             .expect("an answer")
+    }
+
+    /// Asks for a stream.
+    pub async fn lines(&mut self, path: &str) -> Lines {
+        Lines { body: self.send("GET", path, "").await.into_body(), rest: Vec::new() }
     }
 
     /// Sends and reads the whole answer, which must be a success.
