@@ -56,6 +56,13 @@ impl Step {
         }
     }
 
+    /// The same, where somebody looks; a log of it would be noise.
+    pub fn hint(&mut self, message: &str) {
+        if self.bar.is_some() {
+            self.say(message);
+        }
+    }
+
     pub fn done(self, detail: &str) {
         let mark = Paint::stderr().good("✓");
         self.end(&mark, detail);

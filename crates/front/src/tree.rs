@@ -13,6 +13,8 @@ use crate::world::{World, inventory};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum State {
     Healthy,
+    /// A pod that was told to end: as it should be.
+    Terminating,
     Progressing,
     Failed,
     /// It was applied and is gone.
@@ -220,7 +222,9 @@ fn pod(object: &Value) -> Node {
     let ready = statuses.map_or(0, |list| list.iter().filter(|status| status["ready"] == true).count());
     node.ready = Some(format!("{ready}/{total}"));
     node.images = images(object, "/spec");
-    if let Some((reason, failed)) = trouble(object) {
+    if object.pointer("/metadata/deletionTimestamp").is_some() {
+        (node.health, node.message) = (State::Terminating, String::new());
+    } else if let Some((reason, failed)) = trouble(object) {
         node.message = reason;
         if failed {
             node.health = State::Failed;

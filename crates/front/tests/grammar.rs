@@ -71,13 +71,13 @@ fn lines_are_understood() {
     check(
         "kedge get po,svc -A -o wide",
         expect![[
-            r#"Get(Get { kinds: "po,svc", names: [], all_namespaces: true, selector: None, field_selector: None, output: Some(Wide), watch: false })"#
+            r#"Get(Get { kinds: "po,svc", names: [], all_namespaces: true, selector: None, field_selector: None, output: Some(Wide), watch: false, show_managed_fields: false })"#
         ]],
     );
     check(
         "kedge get deploy/web -n shop -w",
         expect![[
-            r#"Get(Get { kinds: "deploy/web", names: [], all_namespaces: false, selector: None, field_selector: None, output: None, watch: true })"#
+            r#"Get(Get { kinds: "deploy/web", names: [], all_namespaces: false, selector: None, field_selector: None, output: None, watch: true, show_managed_fields: false })"#
         ]],
     );
     check(
@@ -159,8 +159,7 @@ fn help_lists_every_verb() {
           completion  Print the completion script of a shell
           help        Print this message or the help of the given subcommand(s)"#]]
     .assert_eq(commands);
-    let verbs: Vec<&str> =
-        commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let verbs: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
     for verb in verbs.into_iter().filter(|verb| *verb != "help") {
         let help = parse_from(["kedge", verb, "--help"], environment()).expect_err("help").to_string();
         assert!(help.contains("Examples:"), "{verb} shows no example");

@@ -142,3 +142,12 @@ fn the_tree_is_json() {
     assert_eq!(json[0]["children"][0]["children"][0]["children"][0]["ready"], "1/1");
     assert_eq!(json[0]["health"], "Healthy");
 }
+
+#[test]
+fn a_pod_that_ends_as_it_should_is_no_trouble() {
+    let mut world = world(2);
+    world.pods[0]["metadata"]["deletionTimestamp"] = NOW.into();
+    world.kustomizations[0]["status"]["inventory"]["entries"] =
+        json!([{"id": "shop_web_apps_Deployment", "v": "v1"}]);
+    assert_eq!(worst(&build(&world)), State::Terminating);
+}

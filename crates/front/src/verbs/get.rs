@@ -41,6 +41,9 @@ pub struct Get {
     /// Go on and print each change
     #[arg(short, long)]
     watch: bool,
+    /// With -o yaml or json: who owns which field
+    #[arg(long)]
+    show_managed_fields: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,6 +153,11 @@ impl Get {
             single &= selection.names.len() == 1;
             for path in self.paths(cluster, selection) {
                 items.extend(objects(&cluster.client, resource, &path).await?);
+            }
+        }
+        if !self.show_managed_fields {
+            for metadata in items.iter_mut().filter_map(|item| item["metadata"].as_object_mut()) {
+                metadata.remove("managedFields");
             }
         }
         match form {

@@ -42,7 +42,7 @@ impl Status {
         let world = world::read(&cluster.client, Scope::All).await?;
         let roots = tree::build(&world);
         let urls = urls(&world);
-        let healthy = tree::worst(&roots) == tree::State::Healthy;
+        let healthy = tree::worst(&roots) <= tree::State::Terminating;
         match self.output {
             Some(form @ (Form::Json | Form::Yaml)) => {
                 let value = json!({

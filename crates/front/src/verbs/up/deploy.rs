@@ -102,7 +102,7 @@ async fn fetched(client: &Client, plan: &Plan, token: &str, step: &mut Step) -> 
         let Some(status) = object.ok().and_then(|object| object.status) else { continue };
         let Some(condition) = ready(&status.conditions) else { continue };
         if status.last_handled_reconcile_at.as_deref() != Some(token) {
-            step.say(&condition.message);
+            step.hint(&condition.message);
             continue;
         }
         match (condition.status.as_str(), status.artifact) {

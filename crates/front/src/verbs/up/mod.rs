@@ -133,8 +133,12 @@ async fn build(session: &Session, plan: &Plan, image: &Image, progress: Progress
 
 fn tell(step: &mut Step, event: BuildEvent, all_cached: &mut bool) {
     match event {
-        BuildEvent::Started { step: number, steps, text } => step.say(&format!("[{number}/{steps}] {text}")),
+        BuildEvent::Started { step: number, steps, text } => step.hint(&format!("[{number}/{steps}] {text}")),
         BuildEvent::Output { line, .. } => step.say(&line),
-        BuildEvent::Finished { cached, .. } => *all_cached &= cached,
+        BuildEvent::Finished { cached: true, .. } => {}
+        BuildEvent::Finished { step: number, steps, text, .. } => {
+            *all_cached = false;
+            step.say(&format!("[{number}/{steps}] {text}"));
+        }
     }
 }

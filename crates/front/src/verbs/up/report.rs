@@ -1,5 +1,6 @@
 //! What `up` says at the end: what runs and where, or what does not and why.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::Client;
@@ -72,6 +73,9 @@ pub async fn failure(client: &Client, plan: &Plan, error: anyhow::Error) -> anyh
     if hints.is_empty() {
         hints.push("kedge status".to_owned());
     }
+    // Replicas fail alike.
+    let mut seen = BTreeSet::new();
+    hints.retain(|hint| seen.insert(hint.clone()));
     hints.truncate(3);
     text += "\n\nlook further with:";
     hints.iter().for_each(|hint| text += &format!("\n  {hint}"));
@@ -80,7 +84,7 @@ pub async fn failure(client: &Client, plan: &Plan, error: anyhow::Error) -> anyh
 }
 
 fn tell(node: &Node, text: &mut String, hints: &mut Vec<String>) {
-    if node.kind != "Pod" || node.health == State::Healthy {
+    if node.kind != "Pod" || node.health <= State::Terminating {
         return;
     }
     *text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);

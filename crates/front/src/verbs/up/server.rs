@@ -61,7 +61,7 @@ async fn begin(
             process::last_words(layout)
         ),
         State::Down => {
-            step.say("the server starts");
+            step.hint("the server starts");
             let mut child = process::start(layout, asked.api_port, asked.node_name.as_deref())?;
             (process::wait_serving(layout, &mut child, deadline).await?, "")
         }
@@ -93,11 +93,11 @@ fn describe(file: &RunFile, detail: &str) -> String {
 
 /// Until the API is ready and so is a node.
 async fn ready(client: &Client, step: &mut Step) -> anyhow::Result<()> {
-    step.say("the API gets ready");
+    step.hint("the API gets ready");
     while requests::get_as(client, "/version", "application/json").await.is_err() || !is_ready(client).await {
         tokio::time::sleep(RETRY).await;
     }
-    step.say("the node gets ready");
+    step.hint("the node gets ready");
     let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).applied_objects();
     let mut nodes = std::pin::pin!(nodes);
     while let Some(node) = nodes.next().await {
