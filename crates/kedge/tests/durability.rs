@@ -43,6 +43,7 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
         // A later write may have been taken without its answer being heard; an earlier one may not come back.
         assert!(found.is_some_and(|found| found >= *value), "{name}: acknowledged {value}, found {found:?}");
     }
+    check_watch_resumes(&cluster, &version, &held);
     let after =
         cluster.get("pod", "default", "steady").expect("the pod")["status"]["containerStatuses"][0].clone();
     assert_eq!(after["containerID"], before["containerID"]);
