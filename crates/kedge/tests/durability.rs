@@ -22,8 +22,7 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
         if status["ready"] == true { Ok(status) } else { Err(status.to_string()) }
     });
 
-    let maps = cluster.get("configmaps", "default", "").expect("lists");
-    let version = maps["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+    let version = current_version(&cluster);
     let acknowledged = write_until_killed(&mut cluster);
     assert!(!acknowledged.is_empty(), "the load wrote nothing");
     cluster.launch();
@@ -58,14 +57,26 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
     });
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// The version that a list of now is true at.
+fn current_version(cluster: &Cluster) -> String {
+    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let path = "/api/v1/namespaces/default/configmaps";
+    let list = runtime().block_on(async { api.connect().await.done("GET", path, "").await });
+    let list: serde_json::Value = serde_json::from_slice(&list).expect("a list");
+    list["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
+}
+
 /// A watch from before the load, opened after the restart, tells every object's whole story once and in order.
 fn check_watch_resumes(cluster: &Cluster, version: &str, held: &BTreeMap<String, String>) {
     let api = Api::read(&cluster.data_dir().join("kubeconfig"));
     let path = format!(
         "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={version}&timeoutSeconds=2"
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let events: Vec<serde_json::Value> = runtime.block_on(async {
+    let events: Vec<serde_json::Value> = runtime().block_on(async {
         let mut lines = api.connect().await.lines(&path).await;
         let mut events = Vec::new();
         while let Some(line) = lines.next().await {
