@@ -1,3 +1,5 @@
+//! Variables of containers, from their declarations to what a process sees.
+
 use std::sync::Arc;
 
 use serde_json::json;

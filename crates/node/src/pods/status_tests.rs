@@ -1,3 +1,5 @@
+//! What the API is told of a pod, from what was observed of it.
+
 use container::runtime::ContainerState as State;
 use serde_json::json;
 

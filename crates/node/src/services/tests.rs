@@ -1,3 +1,5 @@
+//! Services and slices as data, and what is made of them.
+
 use net::rules::{Desired, Options, compile};
 use serde_json::{Value, json};
 

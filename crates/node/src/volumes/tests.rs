@@ -1,3 +1,5 @@
+//! Volumes written to real folders, from objects in memory.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
