@@ -123,9 +123,35 @@ fn a_deleted_pod_is_replaced() {
             .ok_or_else(|| format!("{pods:?}"))
     };
     let first = until("a running pod", LIMIT, || running(""));
+    let uid = cluster.get("pod", "default", &first).expect("the pod")["metadata"]["uid"]
+        .as_str()
+        .expect("a uid")
+        .to_owned();
+    assert!(!groups_of(&cluster, &uid).is_empty(), "the check sees no control group of a running pod");
     cluster.kedge(&["delete", "pod", &first]).ok();
     let second = until("another running pod", LIMIT, || running(&first));
     assert_ne!(first, second);
+    until("the pod's control groups are gone", LIMIT, || match groups_of(&cluster, &uid) {
+        left if left.is_empty() => Ok(()),
+        left => Err(left),
+    });
+}
+
+/// Control groups of a pod in any hierarchy.
+fn groups_of(cluster: &Cluster, uid: &str) -> Vec<std::path::PathBuf> {
+    let prefix = base::layout::Layout::new(cluster.data_dir()).cgroup_prefix();
+    let mut found = Vec::new();
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("control groups").flatten() {
+        // The unified hierarchy may be the root itself.
+        for root in [hierarchy.path().join(&prefix), std::path::Path::new("/sys/fs/cgroup").join(&prefix)] {
+            for class in std::fs::read_dir(root).into_iter().flatten().flatten() {
+                found.extend(Some(class.path().join(format!("pod{uid}"))).filter(|p| p.exists()));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 #[test]

@@ -187,7 +187,16 @@ impl OwnRuntime {
             self.remove_from(&sandbox, &status.id).await?;
         }
         let directory = sandbox.directory.clone();
-        blocking("remove sandbox", id, move || discard(&directory)).await?;
+        let record = &sandbox.record;
+        let parent = format!("{}/{}", record.cgroup_prefix, record.config.cgroup_parent.trim_matches('/'));
+        let shares_parent = record.config.cgroup_parent.trim_matches('/').is_empty();
+        blocking("remove sandbox", id, move || {
+            if !shares_parent {
+                forget_group(&parent);
+            }
+            discard(&directory)
+        })
+        .await?;
         self.sandboxes.lock().remove(id);
         if let Some(follower) = self.followers.lock().remove(id) {
             follower.abort();
@@ -395,6 +404,17 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Everything of a sandbox without containers.
+/// Removes the group that held a sandbox's containers, if nothing is in it: a later sandbox of the same owner may have
+/// moved in, and then the kernel refuses, which is right.
+fn forget_group(path: &str) {
+    let Ok(layout) = crate::cgroup::detect_layout() else { return };
+    for directory in layout.directories(path) {
+        if let Err(error) = std::fs::remove_dir(&directory) {
+            tracing::trace!(%error, path = %directory.display(), "a control group stays");
+        }
+    }
+}
+
 fn discard(directory: &Path) -> io::Result<()> {
     crate::rootfs::unmount_all(&directory.join("shm")).map_err(io::Error::other)?;
     match std::fs::remove_dir_all(directory) {
