@@ -1,4 +1,4 @@
-//! The kinds that are served now: the built-in table and an entry for each version of each established
+//! The kinds that are served now: the built-in table and an entry for each served version of each
 //! CustomResourceDefinition. Readers take a snapshot; a change replaces it whole.
 
 use std::collections::HashMap;
@@ -82,7 +82,11 @@ impl Catalog {
             }
         }
         let key = |k: &Arc<Kind>| (k.group.to_string(), k.version.to_string(), k.plural.to_string());
-        let by_path = all.iter().map(|k| (key(k), Arc::clone(k))).collect();
+        // The built-in kinds come first and keep their places.
+        let mut by_path = HashMap::new();
+        for kind in &all {
+            by_path.entry(key(kind)).or_insert_with(|| Arc::clone(kind));
+        }
         let generation = self.current.read().generation + 1;
         *self.current.write() = Arc::new(Kinds { by_path, all, generation });
     }

@@ -76,6 +76,7 @@ pub struct ApiServer(Arc<Server>);
 pub struct Server {
     objects: Objects,
     catalog: Catalog,
+    catalog_loading: tokio::sync::Mutex<()>,
     signer: Signer,
     rbac: Rights,
     addresses: allocate::Addresses,
@@ -139,6 +140,7 @@ impl ApiServer {
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
             catalog: Catalog::default(),
+            catalog_loading: tokio::sync::Mutex::default(),
             signer,
             rbac: Rights::default(),
             addresses,
@@ -159,10 +161,18 @@ impl ApiServer {
         Box::pin(async move {
             let started = Instant::now();
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-            let answer = match server.0.answer(&server, request, who).await {
-                Ok(answer) => answer,
-                Err(error) => respond::error(&error),
+            let reads = matches!(method, Method::GET | Method::HEAD);
+            let answering = {
+                let server = server.clone();
+                async move { server.0.answer(&server, request, who).await }
             };
+            // A write that has begun is brought to its end, whatever becomes of the one who asked: what follows it
+            // (rights, kinds, addresses) must not be left out.
+            let answer = match reads {
+                true => answering.await,
+                false => tokio::spawn(answering).await.unwrap_or_else(|error| Err(ApiError::internal(error))),
+            };
+            let answer = answer.unwrap_or_else(|error| respond::error(&error));
             let elapsed_ms = started.elapsed().as_millis();
             tracing::debug!(%method, path, status = answer.status().as_u16(), elapsed_ms, "request");
             answer
@@ -185,9 +195,22 @@ impl Server {
             None => self.authenticate(request.headers()).await?,
         };
         let who = self.impersonated(who, request.headers()).await?;
+        if let Some(other) = query.all("dryRun").find(|v| !matches!(*v, "" | "All")) {
+            return Err(ApiError::bad_request(format!(
+                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            )));
+        }
         let asked = Asked::parse(&method, &path, &query);
         if !is_open(&path) {
             self.authorize(&who, &asked.attributes(&method)).await?;
+        }
+        if let Asked::Resource(target) = &asked
+            && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward")
+            && target.verb != "create"
+        {
+            // A WebSocket is opened by a GET, but what it opens is no reading.
+            let what = Attributes { verb: "create".into(), ..asked.attributes(&method) };
+            self.authorize(&who, &what).await?;
         }
         match asked {
             Asked::Path(path) => self.path(&method, &path, request.headers()).await,
@@ -226,6 +249,14 @@ impl Server {
             .filter_map(|v| v.to_str().ok())
             .map(str::to_owned)
             .collect();
+        let unknown = headers.keys().find(|name| {
+            name.as_str() == "impersonate-uid" || name.as_str().starts_with("impersonate-extra-")
+        });
+        if let Some(name) = unknown {
+            return Err(ApiError::bad_request(format!(
+                "impersonation of a uid or of extra fields is not supported: {name}"
+            )));
+        }
         let Some(username) = text("impersonate-user") else {
             return match groups.is_empty() {
                 true => Ok(who),
@@ -323,6 +354,8 @@ impl Server {
     }
 
     async fn reload_catalog(&self) -> Result<(), ApiError> {
+        // One at a time, from the reading on: an older list must not replace a newer one.
+        let _loading = self.catalog_loading.lock().await;
         if self.catalog.snapshot().all().is_empty() {
             self.catalog.rebuild(&[]);
         }

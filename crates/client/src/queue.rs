@@ -26,6 +26,8 @@ struct State {
     wanted: HashSet<Key>,
     in_hand: HashSet<Key>,
     later: BinaryHeap<Reverse<(Instant, Key)>>,
+    /// When each key of `later` is due: the earliest counts, what else is in the heap is passed over.
+    due: HashMap<Key, Instant>,
     failures: HashMap<Key, Backoff>,
 }
 
@@ -41,7 +43,10 @@ impl State {
             if *at > now {
                 return;
             }
-            if let Some(Reverse((_, key))) = self.later.pop() {
+            if let Some(Reverse((at, key))) = self.later.pop()
+                && self.due.get(&key) == Some(&at)
+            {
+                self.due.remove(&key);
                 self.add(key);
             }
         }
@@ -55,8 +60,14 @@ impl Queue {
     }
 
     pub fn add_after(&self, key: Key, delay: Duration) {
-        self.state.lock().later.push(Reverse((Instant::now() + delay, key)));
-        self.changed.notify_one();
+        let at = Instant::now() + delay;
+        let mut state = self.state.lock();
+        if state.due.get(&key).is_none_or(|known| at < *known) {
+            state.due.insert(key.clone(), at);
+            state.later.push(Reverse((at, key)));
+            drop(state);
+            self.changed.notify_one();
+        }
     }
 
     /// The next key; whoever takes it must call [`Queue::done`].
@@ -130,6 +141,19 @@ mod tests {
         queue.done(&key);
         let third = tokio::time::timeout(Duration::from_millis(20), queue.take()).await;
         assert!(third.is_err(), "nothing waits");
+    }
+
+    #[tokio::test]
+    async fn a_key_has_one_appointment_and_the_earliest_counts() {
+        let queue = Queue::default();
+        let key = Key::new("a", "b");
+        queue.add_after(key.clone(), Duration::from_millis(20));
+        queue.add_after(key.clone(), Duration::from_millis(5));
+        queue.add_after(key.clone(), Duration::from_millis(10));
+        assert_eq!(queue.take().await, key);
+        queue.done(&key);
+        let again = tokio::time::timeout(Duration::from_millis(60), queue.take()).await;
+        assert!(again.is_err(), "one appointment, not three");
     }
 
     #[tokio::test]

@@ -125,7 +125,8 @@ fn kustomization() -> Value {
         "suspend": flag("leaves everything as it is"),
         "wait": flag("ready only when all objects are healthy"),
         "timeout": duration("how long health may take"),
-        "force": flag("replace objects whose immutable fields change"),
+        "serviceAccountName": string("not supported: refused"),
+        "kubeConfig": free("not supported: refused"), "decryption": free("not supported: refused"),
         "dependsOn": {"type": "array", "items": reference(&["name"], &[("name", "Kustomization"), ("namespace", "namespace")])},
         "healthChecks": health, "patches": patches, "images": images,
         "postBuild": {"type": "object", "properties": {

@@ -68,8 +68,10 @@ impl GitRepositories {
         let known = self.checkouts.get(&key);
         let result = self.checkout(&key, &repository, known.clone()).await;
         let interval = duration::or(Some(&repository.spec.interval), INTERVAL);
+        let mut is_new = false;
         match &result {
             Ok(checkout) if known.as_ref().map(|k| &k.revision) != Some(&checkout.revision) => {
+                is_new = true;
                 self.checkouts.0.lock().insert(key.clone(), checkout.clone());
                 let message = format!("stored artifact for revision '{}'", checkout.revision);
                 self.recorder.record(&*repository, Level::Normal, "NewArtifact", message);
@@ -80,7 +82,7 @@ impl GitRepositories {
             }
         }
         self.report(&key, &repository, &result).await?;
-        if result.is_ok() {
+        if is_new {
             (self.fetched)(&key);
         }
         Ok(Next::After(interval))
@@ -94,7 +96,9 @@ impl GitRepositories {
     ) -> Result<Checkout, SourceError> {
         let url = repository.spec.url.clone();
         let reference = repository.spec.reference.clone().unwrap_or_default();
-        let mirror = self.folder.join(&key.namespace).join(&key.name);
+        // By its address too: what another repository had under this name must not be found here.
+        let address = &base::id::sha256_hex(url.as_bytes())[..16];
+        let mirror = self.folder.join(&key.namespace).join(&key.name).join(address);
         let login = match &repository.spec.secret_ref {
             Some(secret) => Some(self.login(&key.namespace, &secret.name, &url).await?),
             None => None,

@@ -73,6 +73,12 @@ pub fn of(objects: &[Value]) -> Inventory {
     Inventory { entries: entries.into_iter().collect() }
 }
 
+/// What is in either.
+pub fn union(one: &Inventory, other: &Inventory) -> Inventory {
+    let entries: BTreeSet<InventoryEntry> = one.entries.iter().chain(&other.entries).cloned().collect();
+    Inventory { entries: entries.into_iter().collect() }
+}
+
 /// What was applied before and is no longer wanted, in the order of deletion: the reverse of applying.
 pub fn stale(before: &Inventory, now: &[Value]) -> Vec<Id> {
     let wanted: BTreeSet<Id> = now.iter().map(Id::of).collect();

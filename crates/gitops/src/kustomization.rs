@@ -51,6 +51,8 @@ pub struct Kustomizations {
 enum Failure {
     #[error("Source artifact not found, retrying in {0} s")]
     NoSource(u64),
+    #[error("spec.{0} is not supported here; nothing was applied")]
+    Unsupported(&'static str),
     #[error("dependency '{0}' is not ready")]
     Dependency(String),
     #[error("kustomize build failed: {0}")]
@@ -69,6 +71,7 @@ impl Failure {
     fn reason(&self) -> &'static str {
         match self {
             Self::NoSource(_) => "ArtifactFailed",
+            Self::Unsupported(_) => "InvalidSpec",
             Self::Dependency(_) => "DependencyNotReady",
             Self::Build(_) | Self::PostBuild(_) => "BuildFailed",
             Self::Apply(_) => "ReconciliationFailed",
@@ -129,6 +132,7 @@ impl Kustomizations {
         source: &Checkout,
         status: &mut KustomizationStatus,
     ) -> Result<Done, Failure> {
+        check_supported(&object.spec)?;
         self.check_dependencies(key, &object.spec)?;
         status.last_attempted_revision = Some(source.revision.clone());
         let mut wanted = self.render(key, object, source).await?;
@@ -136,9 +140,10 @@ impl Kustomizations {
         let mark = format!("{} {}", source.revision, object.metadata.generation.unwrap_or(0));
         let already = self.waiting.lock().get(key).is_some_and(|(of, _)| *of == mark);
         if !already {
-            self.apply_all(object, &mut wanted).await?;
             let before = status.inventory.clone().unwrap_or_default();
-            // From here on the objects are ours, whatever comes of the rest.
+            // From here on the objects may be there, whatever comes of the rest: what is in no inventory is never pruned.
+            status.inventory = Some(inventory::union(&before, &inventory::of(&wanted)));
+            self.apply_all(object, &mut wanted).await?;
             let after = inventory::of(&wanted);
             if object.spec.prune {
                 self.prune(key, object, &before, &wanted).await.map_err(Failure::Prune)?;
@@ -485,7 +490,7 @@ impl Kustomizations {
                 }
                 match failure {
                     // Told when it changes.
-                    Failure::NoSource(_) | Failure::Dependency(_) => Next::OnChange,
+                    Failure::Dependency(_) => Next::OnChange,
                     _ => Next::After(duration::or(spec.retry_interval.as_deref(), interval(spec))),
                 }
             }
@@ -528,6 +533,19 @@ impl Kustomizations {
         let metadata = serde_json::json!({"metadata": {"finalizers": finalizers, "resourceVersion": current.metadata.resource_version}});
         api.patch(&key.name, &PatchParams::default(), &Patch::Merge(metadata)).await.map(drop)
     }
+}
+
+/// Fields that change on whose behalf, where or how things are applied: passing over them would be wrong.
+fn check_supported(spec: &KustomizationSpec) -> Result<(), Failure> {
+    let given = [
+        ("serviceAccountName", &spec.service_account_name),
+        ("kubeConfig", &spec.kube_config),
+        ("decryption", &spec.decryption),
+    ];
+    given
+        .into_iter()
+        .find(|(_, value)| value.is_some())
+        .map_or(Ok(()), |(name, _)| Err(Failure::Unsupported(name)))
 }
 
 /// Applies one object; what it was before tells whether that changed anything.

@@ -153,8 +153,13 @@ pub struct KustomizationSpec {
     pub wait: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// Not supported, and said so: see the reconciler.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub force: Option<bool>,
+    pub service_account_name: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kube_config: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decryption: Option<serde_json::Value>,
     pub depends_on: Vec<NamespacedReference>,
     pub health_checks: Vec<HealthCheck>,
     pub patches: Vec<PatchEntry>,

@@ -496,10 +496,12 @@ impl Committer {
     /// Superseded records whose time has come: a few with each commit, all on request.
     fn sweep(&mut self, group: &mut Group) -> Vec<(Arc<str>, Revision)> {
         let mut swept = Vec::new();
+        // At least as many as this group will leave behind, so that sustained load does not outrun the sweeping.
+        let limit = SWEEP_LIMIT.max(2 * group.records.len());
         let explicit = group.compact_to.unwrap_or(0);
         while let Some(oldest) = self.garbage.front() {
             let due = oldest.superseded_at <= explicit
-                || (swept.len() < SWEEP_LIMIT && oldest.since.elapsed() >= self.history);
+                || (swept.len() < limit && oldest.since.elapsed() >= self.history);
             if !due {
                 break;
             }

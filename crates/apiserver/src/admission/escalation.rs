@@ -1,7 +1,7 @@
 //! Nobody hands out rights they do not have: roles and bindings are checked against the author's own.
 
 use api::meta;
-use api::status::ApiError;
+use api::status::{ApiError, Resource};
 use futures::future::BoxFuture;
 use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
 use serde_json::Value;
@@ -39,12 +39,25 @@ pub fn admit<'a>(
             Some(reference) => {
                 let reference: RoleRef = serde_json::from_value(reference.clone()).unwrap_or_default();
                 let plural = if reference.kind == "ClusterRole" { "clusterroles" } else { "roles" };
-                (rbac.role_rules(namespace, &reference).to_vec(), may("bind", plural, &reference.name))
+                let excused = may("bind", plural, &reference.name);
+                match rbac.role_rules(namespace, &reference) {
+                    Some(rules) => (rules.to_vec(), excused),
+                    // Whoever could bind to a role that is still to come could have it made into anything.
+                    None if !excused => {
+                        let resource = Resource { group: api::kinds::RBAC_GROUP, plural };
+                        return Err(ApiError::not_found(&resource, &reference.name));
+                    }
+                    None => (Vec::new(), true),
+                }
             }
-            None => (
-                parse(object.get("rules").unwrap_or(&Value::Null)),
-                may("escalate", &context.kind.plural, meta::name(object)),
-            ),
+            None => {
+                let mut rules = parse(object.get("rules").unwrap_or(&Value::Null));
+                // What a rule of aggregation gathers is not known in advance: it takes all there is.
+                if object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
+                    rules.extend(everything());
+                }
+                (rules, may("escalate", &context.kind.plural, meta::name(object)))
+            }
         };
         if excused || rbac.covers(&context.who, namespace, &rules) {
             return Ok(());
@@ -56,4 +69,13 @@ pub fn admit<'a>(
         );
         Err(ApiError::forbidden(&context.resource(), meta::name(object), &why))
     })
+}
+
+fn everything() -> [PolicyRule; 2] {
+    let all = || Some(vec!["*".to_owned()]);
+    let verbs = || vec!["*".to_owned()];
+    [
+        PolicyRule { api_groups: all(), resources: all(), verbs: verbs(), ..Default::default() },
+        PolicyRule { non_resource_urls: all(), verbs: verbs(), ..Default::default() },
+    ]
 }

@@ -44,7 +44,7 @@ impl Credential {
 /// What a certificate is for.
 pub enum Usage {
     Client {
-        groups: Vec<String>,
+        group: String,
     },
     /// Names and addresses it serves; the agent's serves and asks.
     Server {
@@ -85,10 +85,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         match usage {
-            Usage::Client { groups } => {
-                for group in groups {
-                    params.distinguished_name.push(DnType::OrganizationName, group);
-                }
+            Usage::Client { group } => {
+                params.distinguished_name.push(DnType::OrganizationName, group);
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }
             Usage::Server { names, addresses } => {
@@ -158,15 +156,21 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
 fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let failed = |source| PkiError::File { path: path.to_owned(), source };
+    let failed = |source: std::io::Error| PkiError::File { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    // Written beside and renamed: a crash leaves the old file or the new one.
-    let beside = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
+    // Written beside and renamed: a crash leaves the old file or the new one. What lies there from a crash may have
+    // another mode, and is not written to.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     let mut file =
-        options.write(true).create(true).truncate(true).mode(mode).open(&beside).map_err(failed)?;
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)
@@ -182,12 +186,12 @@ mod tests {
         let authority = Authority::open(&folder).expect("made");
         let again = Authority::open(&folder).expect("read");
         assert_eq!(authority.certificate, again.certificate);
-        let usage = Usage::Client { groups: vec!["system:nodes".into(), "b".into()] };
+        let usage = Usage::Client { group: "system:nodes".into() };
         let credential = again.issue("system:node:n1", usage).expect("issues");
         let (chain, _) = credential.parse().expect("parses");
         let who = identity(&chain[0]).expect("an identity");
         assert_eq!(who.username, "system:node:n1");
-        assert_eq!(who.groups, ["system:nodes", "b", AUTHENTICATED]);
+        assert_eq!(who.groups, ["system:nodes", AUTHENTICATED]);
         std::fs::remove_dir_all(folder).expect("removes");
     }
 }

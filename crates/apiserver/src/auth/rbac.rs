@@ -107,16 +107,16 @@ impl Snapshot {
     }
 
     fn rules<'a>(&'a self, namespace: &str, role: &RoleRef) -> &'a [PolicyRule] {
+        self.role_rules(namespace, role).unwrap_or_default()
+    }
+
+    /// The rules of the role that a binding points to, if it exists.
+    pub fn role_rules(&self, namespace: &str, role: &RoleRef) -> Option<&[PolicyRule]> {
         let found = match role.kind.as_str() {
             "ClusterRole" => self.cluster_roles.get(&role.name),
             _ => self.roles.get(&(namespace.to_owned(), role.name.clone())),
         };
-        found.map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// The rules of the role that a binding points to, to tell whether somebody may hand it out.
-    pub fn role_rules(&self, namespace: &str, role: &RoleRef) -> &[PolicyRule] {
-        self.rules(namespace, role)
+        found.map(Vec::as_slice)
     }
 
     /// Whether somebody already holds all that `rules` grant: nobody may give more than they have.

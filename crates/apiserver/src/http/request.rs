@@ -13,6 +13,8 @@ pub struct Target {
     pub plural: String,
     pub namespace: String,
     pub name: String,
+    /// The one name that a field selector leaves: rights to that object suffice.
+    pub selected: String,
     pub subresource: String,
     /// What follows the subresource (`…/proxy/path`).
     pub rest: String,
@@ -41,7 +43,7 @@ impl Asked {
                 subresource: t.subresource.clone(),
                 group: t.group.clone(),
                 namespace: t.namespace.clone(),
-                name: t.name.clone(),
+                name: if t.name.is_empty() { t.selected.clone() } else { t.name.clone() },
                 path: String::new(),
             },
             Self::Path(path) => {
@@ -80,7 +82,11 @@ fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
     let subresource = rest.next().unwrap_or_default();
     let rest = rest.collect::<Vec<_>>().join("/");
     let verb = verb(method, &name, query);
-    Some(Target { group, version, plural, namespace, name, subresource, rest, verb })
+    let fields = query.get("fieldSelector").unwrap_or_default().split(',');
+    let selected =
+        fields.filter_map(|f| f.strip_prefix("metadata.name=")).map(|n| n.trim_start_matches('=')).next();
+    let selected = selected.unwrap_or_default().to_owned();
+    Some(Target { group, version, plural, namespace, name, selected, subresource, rest, verb })
 }
 
 fn verb(method: &Method, name: &str, query: &Query) -> &'static str {

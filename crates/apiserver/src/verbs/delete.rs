@@ -43,7 +43,7 @@ async fn options(context: &Context, body: Body) -> Result<DeleteOptions, ApiErro
 
 pub async fn delete(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let options = options(context, body).await?;
-    let dry_run = context.dry_run() || options.dry_run.iter().flatten().any(|d| d == "All");
+    let dry_run = is_dry_run(context, &options);
     for _ in 0..TRIES {
         let (entry, object) = super::read::find(server, context).await?;
         match attempt(server, context, &options, &entry, object, dry_run).await? {
@@ -53,6 +53,11 @@ pub async fn delete(server: &ApiServer, context: &Context, body: Body) -> Result
         }
     }
     Err(ApiError::modified(&context.resource(), &context.target.name))
+}
+
+/// Asked for in the query, or in the body as clients in Go do.
+fn is_dry_run(context: &Context, options: &DeleteOptions) -> bool {
+    context.dry_run() || options.dry_run.iter().flatten().any(|d| d == "All")
 }
 
 enum Outcome {
@@ -195,7 +200,7 @@ pub async fn delete_collection(
     let options = options(context, body).await?;
     let filter = Filter::parse(context)?;
     let page = page(server, context, &filter).await?;
-    let dry_run = context.dry_run();
+    let dry_run = is_dry_run(context, &options);
     let mut items = Vec::new();
     for listed in page.entries {
         let mut entry = Some(listed);

@@ -34,15 +34,17 @@ pub async fn dispatch(
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
     let target = &context.target;
+    // A right in a namespace is a right to what lies in it: nothing else may be reached by its path.
+    let is_namespace = context.kind.group.is_empty() && context.kind.kind == "Namespace";
+    let over_all = target.name.is_empty() && matches!(target.verb, "list" | "watch");
+    match (context.kind.namespaced, target.namespace.is_empty()) {
+        (false, false) if !is_namespace => return Err(ApiError::no_such_path()),
+        (true, true) if !over_all => return Err(ApiError::no_such_path()),
+        _ => {}
+    }
     if target.subresource.is_empty() {
         if !context.kind.verbs.contains(&target.verb) {
             return Err(ApiError::method_not_allowed(&context.resource(), target.verb));
-        }
-        if context.kind.namespaced
-            && target.namespace.is_empty()
-            && !matches!(target.verb, "list" | "watch" | "deletecollection")
-        {
-            return Err(ApiError::no_such_path());
         }
         if context.kind.is_virtual() {
             return reviews::answer(server, context, request.into_body()).await;

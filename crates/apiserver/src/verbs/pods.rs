@@ -1,6 +1,9 @@
 //! What pods alone have: being bound to a node, and being evicted.
 
+use std::sync::Arc;
+
 use ::http::StatusCode;
+use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
 use k8s_openapi::api::core::v1::Binding;
@@ -26,14 +29,21 @@ pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<A
     let value = input::other(context, body).await?;
     let binding: Binding =
         serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("invalid Binding: {e}")))?;
+    let wanted = binding.metadata.uid.clone().unwrap_or_default();
     let node = binding.target.name.unwrap_or_default();
     if node.is_empty() {
         return Err(ApiError::bad_request("target.name: Required value"));
     }
-    change(server, context, Writes::Main, Ownership::Take, |old| {
+    change(server, context, Writes::Binding, Ownership::Take, |old| {
         let refuse = |why: String| Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
         if let Some(held) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
             return refuse(format!("pod {} is already assigned to node {held:?}", meta::name(old)));
+        }
+        if !wanted.is_empty() && wanted != meta::uid(old) {
+            let held = meta::uid(old);
+            return refuse(format!(
+                "Precondition failed: UID in precondition: {wanted}, UID in object meta: {held}"
+            ));
         }
         if meta::is_deleting(old) {
             return refuse(format!("pod {} is being deleted, cannot be assigned to a host", meta::name(old)));
@@ -70,13 +80,51 @@ pub async fn evict(server: &ApiServer, context: &Context, body: Body) -> Result<
             let here = budget.metadata.namespace.as_deref() == Some(meta::namespace(&pod));
             let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
             let covers = api::selector::Selector::from_optional(selector).is_ok_and(|s| s.matches(&labels));
-            if here && covers && budget.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0) < 1 {
-                let why = "Cannot evict pod as it would violate the pod's disruption budget.";
-                return Err(ApiError::too_many_requests(why, 10));
+            if here && covers && !is_over(&pod) {
+                take_from(server, context, kind, &budget.metadata.name.unwrap_or_default()).await?;
             }
         }
     }
     let options = eviction.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
     delete::delete(server, context, crate::http::body::full(options.to_string())).await?;
     Ok(success(StatusCode::CREATED))
+}
+
+/// A pod that has ended, or never began, is no disruption.
+fn is_over(pod: &Value) -> bool {
+    matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
+}
+
+/// Takes one allowed disruption out of a budget, so that evictions at the same time do not share it; its controller
+/// works the number out anew when the pod is gone.
+async fn take_from(
+    server: &ApiServer,
+    context: &Context,
+    kind: &Arc<Kind>,
+    name: &str,
+) -> Result<(), ApiError> {
+    let mut target = context.target.clone();
+    target.name = name.to_owned();
+    let budget = Context {
+        who: context.who.clone(),
+        query: Default::default(),
+        headers: context.headers.clone(),
+        form: context.form,
+        target,
+        kind: Arc::clone(kind),
+    };
+    let pod = &context.target.name;
+    change(server, &budget, Writes::Status, Ownership::Take, |old| {
+        let allowed = old["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
+        if allowed < 1 {
+            let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+            return Err(ApiError::too_many_requests(why, 10));
+        }
+        let mut new = old.clone();
+        new["status"]["disruptionsAllowed"] = (allowed - 1).into();
+        new["status"]["disruptedPods"][pod] = base::time::rfc3339_seconds(base::time::now()).into();
+        Ok(new)
+    })
+    .await
+    .map(drop)
 }

@@ -55,6 +55,12 @@ pub async fn answer(server: &ApiServer, context: Context, body: Body) -> Result<
                     "spec.user: Invalid value: \"\": at least one of user or group must be specified",
                 ));
             }
+            let about = spec["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
+            if context.kind.namespaced && about != context.target.namespace {
+                return Err(ApiError::bad_request(
+                    "spec.resourceAttributes.namespace: Invalid value: must match metadata.namespace",
+                ));
+            }
             let who = Identity { username: user.into(), groups: list("groups"), ..Default::default() };
             to_value(&verdict(server, &who, spec).await?)
         }

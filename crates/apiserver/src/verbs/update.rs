@@ -27,12 +27,14 @@ pub enum Writes {
     Status,
     /// `spec.finalizers` of a namespace.
     Finalize,
+    /// `spec.nodeName` of a pod, through its `binding`.
+    Binding,
 }
 
 impl Writes {
     pub fn subresource(self) -> &'static str {
         match self {
-            Self::Main | Self::Finalize => "",
+            Self::Main | Self::Finalize | Self::Binding => "",
             Self::Status => "status",
         }
     }
@@ -87,8 +89,9 @@ pub async fn update(
                 && creates_when_absent
                 && meta::resource_version(&value).is_empty() =>
         {
+            server.0.authorize_create(context).await?;
             let created = super::create_object(server, context, value).await?;
-            return Ok(one(context, StatusCode::CREATED, &created));
+            return Ok(respond::warn(one(context, StatusCode::CREATED, &created), &input.warnings));
         }
         changed => changed?,
     };
@@ -143,7 +146,7 @@ async fn attempt(
     let mut new = match writes {
         Writes::Main => kind.behaviour.update(new, &old),
         Writes::Status => kind.behaviour.update_status(new, &old),
-        Writes::Finalize => Ok(new),
+        Writes::Finalize | Writes::Binding => Ok(new),
     }
     .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
@@ -192,7 +195,7 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
         return Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
     }
     let mut out = match writes {
-        Writes::Main => {
+        Writes::Main | Writes::Binding => {
             let mut out = new;
             if kind.has_status
                 && let Value::Object(map) = &mut out
@@ -302,7 +305,7 @@ pub fn reset_fields(kind: &api::kinds::Kind, writes: Writes) -> Option<FieldSet>
     let fields = match writes {
         Writes::Main if kind.has_status => FieldSet::of(&["status"]),
         Writes::Status => FieldSet::of(&["spec", "metadata"]),
-        Writes::Main | Writes::Finalize => return None,
+        Writes::Main | Writes::Finalize | Writes::Binding => return None,
     };
     Some(fields)
 }

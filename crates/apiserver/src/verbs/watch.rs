@@ -23,6 +23,7 @@ use crate::{ApiServer, Context, table};
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// Half an hour to an hour, so that clients do not all come back at once.
 const TIMEOUT_MIN_SECONDS: u64 = 1800;
+const TIMEOUT_MAX_SECONDS: i64 = 86_400;
 
 struct Watcher {
     server: ApiServer,
@@ -85,6 +86,8 @@ pub async fn watch(server: &ApiServer, context: &Context) -> Result<Answer, ApiE
     let random = u64::from(u16::from_le_bytes(base::id::random_bytes())) % TIMEOUT_MIN_SECONDS;
     let seconds = query
         .number("timeoutSeconds")
+        .filter(|s| *s > 0)
+        .map(|s| s.min(TIMEOUT_MAX_SECONDS))
         .and_then(|s| u64::try_from(s).ok())
         .unwrap_or(TIMEOUT_MIN_SECONDS + random);
     let now = Instant::now();

@@ -38,7 +38,7 @@ impl Credentials {
         let service: Option<IpAddr> = ranges::KUBERNETES_SERVICE_IP.parse().ok();
         let addresses =
             [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(node_address)].into_iter().chain(service);
-        let masters = || Usage::Client { groups: vec![apiserver::auth::MASTERS.into()] };
+        let masters = || Usage::Client { group: apiserver::auth::MASTERS.into() };
         let this = Self {
             serving: authority.issue(
                 "kube-apiserver",

@@ -79,7 +79,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     let layout = &options.layout;
     std::fs::create_dir_all(layout.data_dir())
         .with_context(|| format!("cannot make {}", layout.data_dir().display()))?;
-    let _lock = run_file::lock(layout)?;
+    let _lock = run_file::lock(layout).await?;
     let listener = run_file::listen(layout, options.api_port).await?;
     let api_port = listener.local_addr()?.port();
     let credentials = Credentials::open(layout, api_port, NODE_ADDRESS, &options.node_name)?;

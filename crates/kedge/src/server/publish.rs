@@ -49,12 +49,13 @@ impl Published {
             .filter(|(name, (_, target))| wanted.get(*name) != Some(target))
             .map(|(n, _)| n.clone())
             .collect();
+        let mut changed = BTreeSet::new();
         for name in stale {
             if let Some((host, _)) = self.open.remove(&name) {
                 self.ports.remove(host);
+                changed.insert(name.0.clone());
             }
         }
-        let mut changed = BTreeSet::new();
         for (name, target) in &wanted {
             if self.open.contains_key(name) {
                 continue;

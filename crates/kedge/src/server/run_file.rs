@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use base::layout::Layout;
@@ -18,15 +19,22 @@ struct RunFile {
     kubeconfig: PathBuf,
 }
 
-/// Held as long as the file is open; the kernel lets go of it when the process dies, however it dies.
-pub fn lock(layout: &Layout) -> anyhow::Result<File> {
+/// How long a server that was killed may take to be gone.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Held as long as the file is open; the kernel lets go of it when the process is gone, however it went.
+pub async fn lock(layout: &Layout) -> anyhow::Result<File> {
     let path = layout.lock();
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!(
-            "another server runs on {}; `kedge down` stops it, `--data-dir` starts one elsewhere",
-            layout.data_dir().display()
-        );
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > deadline {
+            bail!(
+                "another server runs on {}; `kedge down` stops it, `--data-dir` starts one elsewhere",
+                layout.data_dir().display()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(file)
 }

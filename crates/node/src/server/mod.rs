@@ -76,8 +76,9 @@ pub async fn run(context: Arc<Context>, listener: TcpListener, tls: Arc<rustls::
                 });
             }
             Err(error) => {
+                // Out of descriptors, mostly: those come back when connections end.
                 tracing::warn!(%error, "accept a connection");
-                tokio::task::yield_now().await;
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
     }

@@ -58,7 +58,8 @@ pub fn kind() -> Kind {
             }
         })
         .validate_update(|new, old, errors| {
-            if fixed_part(new, old) != fixed_part(old, old) {
+            let (new_spec, old_spec) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+            if fixed_part(new) != fixed_part(old) || !keeps_order(&new_spec, &old_spec) {
                 let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
                               `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
                               `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -71,19 +72,23 @@ pub fn kind() -> Kind {
 }
 
 /// The spec without what may change.
-fn fixed_part(pod: &Pod, old: &Pod) -> Option<PodSpec> {
+fn fixed_part(pod: &Pod) -> Option<PodSpec> {
     let mut spec = pod.spec.clone()?;
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container.image = None;
     }
     spec.active_deadline_seconds = None;
     spec.tolerations = None;
-    // Only a pod that waits behind a gate may have them taken away; binding sets the node elsewhere.
     spec.scheduling_gates = None;
-    if old.spec.as_ref().is_some_and(|s| s.node_name.is_none()) {
-        spec.node_name = None;
-    }
     Some(spec)
+}
+
+/// Tolerations may only be added, gates only be taken away.
+fn keeps_order(new: &PodSpec, old: &PodSpec) -> bool {
+    let tolerations = |spec: &PodSpec| spec.tolerations.clone().unwrap_or_default();
+    let gates = |spec: &PodSpec| spec.scheduling_gates.clone().unwrap_or_default();
+    let (now, before) = (tolerations(new), gates(old));
+    tolerations(old).iter().all(|t| now.contains(t)) && gates(new).iter().all(|g| before.contains(g))
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.
