@@ -97,6 +97,11 @@ impl Embedded {
             path: path.display().to_string(),
             source: source.into(),
         };
+        if std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
+            // A file that was never written is not there; one that has lost all it had must not pass for a new store.
+            let detail = "the file is empty".to_owned();
+            return Err(StoreError::Damaged { path: path.display().to_string(), detail });
+        }
         let database = Database::builder()
             .set_cache_size(options.cache_bytes)
             .create(path)

@@ -139,7 +139,9 @@ pub enum StoreError {
         "the store at {path} is damaged: {detail}; restore a backup, or move the file away to start empty"
     )]
     Damaged { path: String, detail: String },
-    #[error("cannot open the store at {path}")]
+    #[error(
+        "cannot open the store at {path}: {source}; if the file is damaged, restore a backup, or move it away to start empty"
+    )]
     Open { path: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the store is shutting down")]
     Closed,

@@ -171,6 +171,14 @@ async fn a_damaged_record_refuses_to_start() {
     }
 }
 
+#[test]
+fn an_emptied_file_does_not_pass_for_a_new_store() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("state.redb");
+    std::fs::write(&path, "").expect("written");
+    assert!(matches!(Embedded::open(&path, EmbeddedOptions::default()), Err(StoreError::Damaged { .. })));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, u8),

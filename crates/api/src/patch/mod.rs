@@ -8,12 +8,17 @@ use serde_json::Value;
 
 /// As in the original, against patches that take unbounded work.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
+/// What an object may take anyway.
+pub const MAX_COPIED_BYTES: usize = 3 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
     /// Answered with 413.
     #[error("The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {0}")]
     TooManyOperations(usize),
+    /// Answered with 413.
+    #[error("the copy operations of a JSON patch may add at most {MAX_COPIED_BYTES} bytes")]
+    CopiesTooMuch,
     /// The patch itself cannot be read: 400.
     #[error("error decoding patch: {0}")]
     Malformed(#[source] serde_json::Error),
@@ -34,8 +39,46 @@ pub fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
     }
     let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(PatchError::Malformed)?;
     let mut value = original.clone();
-    json_patch::patch(&mut value, &patch).map_err(PatchError::JsonPatch)?;
+    let mut copied = 0;
+    for operation in patch.0 {
+        // Copies of copies double what there is with each operation: what they add is counted as it comes.
+        if let json_patch::PatchOperation::Copy(copy) = &operation {
+            copied += value.pointer(&copy.from.to_string()).map_or(0, size_bytes);
+            if copied > MAX_COPIED_BYTES {
+                return Err(PatchError::CopiesTooMuch);
+            }
+        }
+        json_patch::patch(&mut value, &[operation]).map_err(PatchError::JsonPatch)?;
+    }
     Ok(value)
+}
+
+/// About what a value takes as JSON.
+fn size_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 8,
+        Value::Array(items) => 8 + items.iter().map(size_bytes).sum::<usize>(),
+        Value::Object(fields) => {
+            8 + fields.iter().map(|(name, item)| name.len() + 8 + size_bytes(item)).sum::<usize>()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn copies_of_copies_are_stopped() {
+        let copies = (0..40).map(|i| json!({"op": "copy", "from": "/z", "path": format!("/z/k{i}")}));
+        let patch: Value =
+            std::iter::once(json!({"op": "add", "path": "/z", "value": {}})).chain(copies).collect();
+        assert!(matches!(json(&json!({}), &patch), Err(PatchError::CopiesTooMuch)));
+        let one = json!([{"op": "copy", "from": "/a", "path": "/b"}]);
+        assert_eq!(json(&json!({"a": 1}), &one).expect("one is fine"), json!({"a": 1, "b": 1}));
+    }
 }
 
 /// Applies an RFC 7386 patch.

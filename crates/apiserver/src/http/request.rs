@@ -85,7 +85,8 @@ fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
     let fields = query.get("fieldSelector").unwrap_or_default().split(',');
     let selected =
         fields.filter_map(|f| f.strip_prefix("metadata.name=")).map(|n| n.trim_start_matches('=')).next();
-    let selected = selected.unwrap_or_default().to_owned();
+    let over_many = matches!(verb, "list" | "watch" | "deletecollection");
+    let selected = selected.filter(|_| over_many).unwrap_or_default().to_owned();
     Some(Target { group, version, plural, namespace, name, selected, subresource, rest, verb })
 }
 

@@ -31,6 +31,11 @@ async fn options(context: &Context, body: Body) -> Result<DeleteOptions, ApiErro
     if let Some(policy) = query.get("propagationPolicy") {
         options.propagation_policy.get_or_insert_with(|| policy.to_owned());
     }
+    if let Some(other) = options.dry_run.iter().flatten().find(|d| *d != "All") {
+        return Err(ApiError::bad_request(format!(
+            "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+        )));
+    }
     let policy = options.propagation_policy.as_deref();
     if policy.is_some_and(|p| !matches!(p, "Background" | "Foreground" | "Orphan")) {
         return Err(ApiError::bad_request(format!(

@@ -71,7 +71,9 @@ impl Patch {
 
 fn patch_error(context: &Context, error: &patch::PatchError) -> ApiError {
     match error {
-        patch::PatchError::TooManyOperations(_) => ApiError::too_large(error.to_string()),
+        patch::PatchError::TooManyOperations(_) | patch::PatchError::CopiesTooMuch => {
+            ApiError::too_large(error.to_string())
+        }
         patch::PatchError::JsonPatch(_) => {
             let kind = &context.kind;
             let mut invalid = ApiError::invalid(&kind.group, &kind.kind, &context.target.name, &[]);

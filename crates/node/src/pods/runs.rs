@@ -48,18 +48,22 @@ fn message_of(status: &ContainerStatus) -> String {
 
 /// Sidecars and apps that were running when the agent came back count as up until a probe says otherwise.
 pub fn assume_up(record: &mut PodRecord, pod: &Pod) {
-    let told = pod.status.as_ref();
-    let statuses = told.into_iter().flat_map(|status| {
-        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
-    });
-    for status in statuses {
-        if let Some(container) = record.container_mut(&status.name)
-            && container.is_running()
-            && container.kind != Kind::Init
-        {
-            container.started = status.started.unwrap_or(false);
-            container.ready = status.ready;
+    let told = |name: &str| {
+        let status = pod.status.as_ref()?;
+        let mains = status.container_statuses.iter().flatten();
+        mains.chain(status.init_container_statuses.iter().flatten()).find(|s| s.name == name)
+    };
+    let specs = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    for spec in specs {
+        let Some(container) = record.container_mut(&spec.name) else { continue };
+        if !container.is_running() || container.kind == Kind::Init {
+            continue;
         }
+        let told = told(&spec.name);
+        // Nothing would ever set what no probe watches: the agent may have ended before it could tell.
+        container.started = spec.startup_probe.is_none() || told.and_then(|s| s.started).unwrap_or(false);
+        container.ready =
+            container.started && (spec.readiness_probe.is_none() || told.is_some_and(|s| s.ready));
     }
     let now = Timestamp::now();
     record.set_up_not_before = record.set_up_not_before.map(|time| time.min(later(now, 60)));

@@ -47,6 +47,10 @@ pub fn check_spec(field: &str, spec: &PodSpec, errors: &mut Errors) {
         format!("{field}.terminationGracePeriodSeconds"),
         spec.termination_grace_period_seconds,
     );
+    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| *s < 1) {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        errors.push(FieldError::invalid(format!("{field}.activeDeadlineSeconds"), seconds, detail));
+    }
     if let Some(name) = spec.node_name.as_deref().filter(|n| !n.is_empty())
         && let Some(fault) = names::fault(names::Rule::Subdomain, name)
     {

@@ -151,6 +151,7 @@ fn check_port(field: &str, port: &ServicePort, name_required: bool, errors: &mut
         errors.push(FieldError::invalid(format!("{field}.name"), name, fault));
     }
     check_port_number(&format!("{field}.port"), port.port, errors);
+    errors.not_negative(format!("{field}.nodePort"), port.node_port.map(i64::from));
     errors.one_of(format!("{field}.protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
     if let Some(IntOrString::Int(target)) = port.target_port {
         check_port_number(&format!("{field}.targetPort"), target, errors);

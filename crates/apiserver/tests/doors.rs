@@ -1,0 +1,222 @@
+//! Each door of the API, tried by somebody without the key: all kinds of the table, all verbs, the wrong scopes, and the
+//! ways by which rights might be widened.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use api::kinds::{Kind, builtin};
+use apiserver::auth::Identity;
+use apiserver::auth::certificates::{Authority, Usage};
+use apiserver::http::body::{full, read};
+use apiserver::{ApiServer, Config, Dial};
+use futures::future::BoxFuture;
+use http::{Method, Request};
+use serde_json::{Value, json};
+use store::{Embedded, EmbeddedOptions};
+use tokio::net::TcpStream;
+
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>> {
+        Box::pin(async { Err(std::io::Error::other("there are no nodes here")) })
+    }
+}
+
+struct World {
+    server: ApiServer,
+    _folder: tempfile::TempDir,
+}
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open(folder.path()).expect("an authority");
+        let config = Config {
+            folder: folder.path().to_owned(),
+            advertise: SocketAddr::from((Ipv4Addr::new(10, 44, 0, 1), 6443)),
+            service_cidr: "10.43.0.0/16".into(),
+            dns_address: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
+            node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
+            authority: authority.certificate.clone(),
+            dial: Arc::new(Nowhere),
+        };
+        let store = Embedded::open(&folder.path().join("state"), EmbeddedOptions::default()).expect("opens");
+        let server = ApiServer::open(config, Arc::new(store)).await.expect("starts");
+        Self { server, _folder: folder }
+    }
+
+    /// Code and body of a request as some user.
+    async fn ask(&self, who: &Identity, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let content_type =
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).expect("a method"))
+            .uri(path)
+            .header("content-type", content_type)
+            .body(full(body.to_string()))
+            .expect("a request");
+        let answer = self.server.handle(request, Some(who.clone())).await;
+        let code = answer.status().as_u16();
+        let Ok(bytes) = read(answer.into_body(), 1 << 24).await else { panic!("{method} {path}: no body") };
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    async fn grant(&self, path: &str, object: Value) {
+        let (code, answer) = self.ask(&master(), "POST", path, object).await;
+        assert_eq!(code, 201, "{answer}");
+    }
+}
+
+fn master() -> Identity {
+    Identity::new("root", &["system:masters"])
+}
+
+fn path_of(kind: &Kind, namespace: Option<&str>, name: &str) -> String {
+    let group = if kind.group.is_empty() {
+        format!("/api/{}", kind.version)
+    } else {
+        format!("/apis/{}/{}", kind.group, kind.version)
+    };
+    let place = namespace.map(|n| format!("/namespaces/{n}")).unwrap_or_default();
+    let name = if name.is_empty() { String::new() } else { format!("/{name}") };
+    format!("{group}{place}/{}{name}", kind.plural)
+}
+
+const VERBS: &[(&str, bool)] = &[
+    ("GET", false),
+    ("GET", true),
+    ("POST", false),
+    ("PUT", true),
+    ("PATCH", true),
+    ("DELETE", true),
+    ("DELETE", false),
+];
+
+#[tokio::test]
+async fn without_rights_every_verb_on_every_kind_is_refused() {
+    let world = World::new().await;
+    let nobody = Identity::new("nobody", &[]);
+    // What everybody may ask: about themselves.
+    let open = |kind: &Kind| kind.kind.starts_with("Self");
+    for kind in builtin().iter().filter(|k| !open(k)) {
+        let namespace = kind.namespaced.then_some("default");
+        for (method, named) in VERBS {
+            let path = path_of(kind, namespace, if *named { "x" } else { "" });
+            let (code, answer) = world.ask(&nobody, method, &path, json!({})).await;
+            assert_eq!(code, 403, "{method} {path}: {answer}");
+        }
+        for sub in &kind.subresources {
+            let path = format!("{}/{}", path_of(kind, namespace, "x"), sub.name);
+            let (code, answer) = world.ask(&nobody, "POST", &path, json!({})).await;
+            assert_eq!(code, 403, "POST {path}: {answer}");
+        }
+    }
+    let anonymous = Identity::anonymous();
+    let (code, _) = world.ask(&anonymous, "GET", "/api/v1/secrets", Value::Null).await;
+    assert_eq!(code, 401);
+    let (code, _) = world.ask(&anonymous, "GET", "/healthz", Value::Null).await;
+    assert_eq!(code, 200);
+}
+
+#[tokio::test]
+async fn rights_in_a_namespace_reach_nothing_beyond_it() {
+    let world = World::new().await;
+    let binding = json!({"metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": "jane"}]});
+    world.grant(&format!("{RBAC}/namespaces/default/rolebindings"), binding).await;
+    let jane = Identity::new("jane", &[]);
+    let (code, _) = world.ask(&jane, "GET", "/api/v1/namespaces/default/secrets", Value::Null).await;
+    assert_eq!(code, 200, "her own namespace");
+    for kind in builtin().iter().filter(|k| !k.namespaced && !k.is_virtual()) {
+        // A namespace lies in itself: her rights there include it.
+        if kind.kind == "Namespace" {
+            continue;
+        }
+        for (method, named) in VERBS {
+            let name = if *named { "x" } else { "" };
+            let (code, answer) = world
+                .ask(&jane, method, &path_of(kind, Some("default"), name), json!({"metadata": {"name": "x"}}))
+                .await;
+            assert_eq!(code, 404, "{method} {} below her namespace: {answer}", kind.plural);
+            let (code, answer) = world
+                .ask(&jane, method, &path_of(kind, None, name), json!({"metadata": {"name": "x"}}))
+                .await;
+            assert_eq!(code, 403, "{method} {}: {answer}", kind.plural);
+        }
+    }
+    for kind in builtin().iter().filter(|k| k.namespaced) {
+        let (code, answer) =
+            world.ask(&jane, "GET", &path_of(kind, Some("kube-system"), "x"), Value::Null).await;
+        assert_eq!(code, 403, "{} elsewhere: {answer}", kind.plural);
+    }
+}
+
+#[tokio::test]
+async fn nobody_widens_their_own_rights() {
+    let world = World::new().await;
+    let verbs = ["create", "update", "patch", "get", "list"];
+    let rules = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": verbs}]);
+    world
+        .grant(&format!("{RBAC}/clusterroles"), json!({"metadata": {"name": "manager"}, "rules": rules}))
+        .await;
+    let subjects = json!([{"kind": "User", "name": "lim"}]);
+    let bind = |name: &str, role: &str| json!({"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": role}, "subjects": subjects});
+    world.grant(&format!("{RBAC}/clusterrolebindings"), bind("manager", "manager")).await;
+    let lim = Identity::new("lim", &[]);
+    let tries = [
+        ("clusterrolebindings", bind("b1", "cluster-admin"), 403),
+        ("clusterrolebindings", bind("b2", "not-there-yet"), 404),
+        (
+            "clusterroles",
+            json!({"metadata": {"name": "r1"}, "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}),
+            403,
+        ),
+        (
+            "clusterroles",
+            json!({"metadata": {"name": "r2"}, "aggregationRule": {"clusterRoleSelectors": [{}]}}),
+            403,
+        ),
+        ("clusterroles", json!({"metadata": {"name": "r3"}, "rules": rules}), 201),
+    ];
+    for (plural, object, expected) in tries {
+        let (code, answer) = world.ask(&lim, "POST", &format!("{RBAC}/{plural}"), object).await;
+        assert_eq!(code, expected, "{answer}");
+    }
+    // A PUT that creates is a creation.
+    let updater =
+        json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["update"]}]);
+    world
+        .grant(&format!("{RBAC}/clusterroles"), json!({"metadata": {"name": "updater"}, "rules": updater}))
+        .await;
+    let binding = json!({"metadata": {"name": "updater"}, "roleRef": {"kind": "ClusterRole", "name": "updater"}, "subjects": [{"kind": "User", "name": "up"}]});
+    world.grant(&format!("{RBAC}/clusterrolebindings"), binding).await;
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
+    let (code, answer) =
+        world.ask(&Identity::new("up", &[]), "PUT", lease, json!({"metadata": {"name": "l"}})).await;
+    assert_eq!(code, 403, "{answer}");
+}
+
+#[tokio::test]
+async fn a_trial_writes_nothing_and_other_trials_are_refused() {
+    let world = World::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    world.grant(maps, json!({"metadata": {"name": "kept"}})).await;
+    let root = master();
+    for (method, path, body, expected) in [
+        ("POST", format!("{maps}?dryRun=All"), json!({"metadata": {"name": "tried"}}), 201),
+        ("POST", format!("{maps}?dryRun=Foo"), json!({"metadata": {"name": "tried"}}), 400),
+        ("DELETE", format!("{maps}/kept?dryRun=All"), json!({}), 200),
+        ("DELETE", format!("{maps}/kept"), json!({"dryRun": ["Foo"]}), 400),
+        ("DELETE", maps.to_owned(), json!({"dryRun": ["All"]}), 200),
+    ] {
+        let (code, answer) = world.ask(&root, method, &path, body).await;
+        assert_eq!(code, expected, "{method} {path}: {answer}");
+    }
+    let (code, _) = world.ask(&root, "GET", &format!("{maps}/kept"), Value::Null).await;
+    assert_eq!(code, 200);
+    let (code, _) = world.ask(&root, "GET", &format!("{maps}/tried"), Value::Null).await;
+    assert_eq!(code, 404);
+}
