@@ -10,7 +10,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Opens a watch and returns when an object's event satisfies `wanted`; `act` is called once the watch stands.
+/// Opens a watch and returns when an event satisfies `wanted`; `act` is called once the watch stands.
 pub async fn watch_until(
     api: &Api,
     path: &str,
@@ -26,7 +26,7 @@ pub async fn watch_until(
         let line = tokio::time::timeout(Duration::from_secs(60), events.next()).await;
         let line = line.unwrap_or_else(|_| panic!("{path}: nothing for 60 s")).expect("the watch goes on");
         let event: Value = serde_json::from_slice(&line).expect("an event");
-        if wanted(&event["object"]) {
+        if wanted(&event) {
             return started.elapsed();
         }
     }

@@ -51,10 +51,12 @@ pub fn run(executable: &Path) -> Vec<Row> {
                 &api,
                 path,
                 async |_| *commit.lock().expect("not poisoned") = repository.commit("next"),
-                |object| {
+                |event| {
                     let commit = commit.lock().expect("not poisoned");
                     !commit.is_empty()
-                        && object["status"][field].as_str().is_some_and(|r| r.ends_with(commit.as_str()))
+                        && event["object"]["status"][field]
+                            .as_str()
+                            .is_some_and(|r| r.ends_with(commit.as_str()))
                 },
             ));
             times.push(took.as_secs_f64() * 1000.0);

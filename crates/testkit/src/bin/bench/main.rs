@@ -53,7 +53,10 @@ fn main() {
     for (name, by_default, bench) in TABLE {
         if named.iter().any(|n| n == name) || named.is_empty() && *by_default {
             eprintln!("── {name}");
-            rows.extend(bench(&executable));
+            let new = bench(&executable);
+            // As they come: a later one that fails takes nothing away.
+            new.iter().for_each(|row| eprintln!("{}: {} {}", row.what, row.ours, row.beside));
+            rows.extend(new);
         }
     }
     print(&rows);

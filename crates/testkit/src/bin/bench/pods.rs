@@ -27,12 +27,12 @@ pub fn run(executable: &Path) -> Vec<Row> {
             let create = async |c: &mut testkit::api::Connection| {
                 c.done("POST", "/api/v1/namespaces/default/pods", pod.to_string()).await;
             };
-            let took = watch_until(&api, &path, create, |o| o["status"]["phase"] == "Running").await;
+            let took = watch_until(&api, &path, create, |e| e["object"]["status"]["phase"] == "Running").await;
             ours.push(took.as_secs_f64() * 1000.0);
             let delete = async |c: &mut testkit::api::Connection| {
                 c.done("DELETE", &format!("/api/v1/namespaces/default/pods/{name}"), "").await;
             };
-            watch_until(&api, &path, delete, |o| !o["metadata"]["deletionTimestamp"].is_null()).await;
+            watch_until(&api, &path, delete, |e| e["type"] == "DELETED").await;
         }
     });
     let beside = match runc(cluster.folder()) {
