@@ -102,6 +102,16 @@ pub async fn apply(client: &Client, path: &str, object: &Value, force: bool) -> 
     client.request(request).await.map_err(explain)
 }
 
+/// Merges some fields into an object, whoever else has set them.
+pub async fn merge(client: &Client, path: &str, patch: &Value) -> anyhow::Result<Value> {
+    let path = with_query(path, &[("fieldManager", MANAGER)]);
+    let headers = [("Content-Type", "application/merge-patch+json"), ("Accept", JSON)];
+    client
+        .request(request(Method::PATCH, &path, &headers, serde_json::to_vec(patch)?)?)
+        .await
+        .map_err(explain)
+}
+
 pub async fn delete(client: &Client, path: &str, options: &Value) -> anyhow::Result<Value> {
     let headers = [("Content-Type", JSON), ("Accept", JSON)];
     client

@@ -33,6 +33,11 @@ impl Session {
         self.connect(Kubeconfig::read_from(self.layout.kubeconfig())?).await
     }
 
+    /// The namespace that was named with `-n`.
+    pub fn namespace_named(&self) -> Option<&str> {
+        self.globals.namespace.as_deref()
+    }
+
     /// The cluster that was asked for: by flag, by the environment, or the one on this machine.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         let files = self.kubeconfig_files();

@@ -147,6 +147,7 @@ fn help_lists_every_verb() {
         server      Run all of the cluster's roles in the foreground; `kedge up` does it in the background
         up          Start the cluster on this machine and deploy a Git repository to it
         status      Show what runs: sources, what they deploy, workloads and pods, each with its health
+        reconcile   Look at an application's Git repository now, and wait until what it holds is deployed
         down        Stop the cluster on this machine: the server, its containers and its network
         get         List objects, or show some
         describe    Show an object in words, with its events

@@ -82,7 +82,7 @@ fn git_repository() -> Value {
         "interval": duration("how often to look for changes where none are noticed by themselves"),
         "timeout": duration("how long a fetch may take"),
         "suspend": flag("stops looking for changes"),
-        "secretRef": reference(&["name"], &[("name", "Secret with username and password")]),
+        "secretRef": reference(&["name"], &[("name", "Secret with username and password, bearerToken, ca.crt, or tls.crt and tls.key")]),
         "ref": {"type": "object", "properties": {
             "branch": string("branch to follow"), "tag": string("tag"), "semver": string("range of version tags"),
             "name": string("a whole reference"), "commit": string("one commit"),

@@ -125,14 +125,28 @@ impl GitRepositories {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let secret =
             secrets.get(name).await.map_err(|e| failed(format!("secret {namespace}/{name}: {e}")))?;
-        let text = |key: &str| {
-            let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.clone());
-            bytes.and_then(|b| String::from_utf8(b).ok())
+        let bytes = |keys: &[&str]| {
+            let data = secret.data.as_ref();
+            keys.iter().find_map(|key| data.and_then(|d| d.get(*key))).map(|b| b.0.clone())
         };
-        match (text("username"), text("password")) {
-            (Some(username), Some(password)) => Ok(Login { username, password }),
-            _ => Err(failed(format!("secret {namespace}/{name} has no username and password"))),
+        let text = |key: &str| bytes(&[key]).and_then(|b| String::from_utf8(b).ok());
+        // The older names of the keys came before the ones that TLS Secrets have.
+        let certificate = bytes(&["tls.crt", "certFile"]).zip(bytes(&["tls.key", "keyFile"]));
+        let login = Login {
+            username: text("username"),
+            password: text("password"),
+            bearer_token: text("bearerToken"),
+            authorities: bytes(&["ca.crt", "caFile"]),
+            identity: certificate.map(|(certificate, key)| [certificate, b"\n".to_vec(), key].concat()),
+        };
+        let has_name = login.username.is_some() && login.password.is_some();
+        let has_any = has_name || login.bearer_token.is_some() || login.authorities.is_some();
+        if !has_any && login.identity.is_none() {
+            return Err(failed(format!(
+                "secret {namespace}/{name} has neither username and password, nor bearerToken, ca.crt, or tls.crt and tls.key"
+            )));
         }
+        Ok(login)
     }
 
     async fn report(

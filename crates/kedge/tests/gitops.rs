@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::{Cluster, Repository, http, until};
+use testkit::{Cluster, Repository, flux, http, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const OVERLAY: &str = "examples/shop/deploy/overlays/dev/kustomization.yaml";
@@ -60,22 +60,9 @@ fn kustomization(cluster: &Cluster) -> Result<Value, String> {
     all.into_iter().next().ok_or_else(|| "there is no Kustomization".to_owned())
 }
 
-fn ready(object: &Value) -> Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default()
-}
-
 /// Waits until a commit is applied and ready.
-fn wait_for(cluster: &Cluster, commit: &str) {
-    until(&format!("commit {commit} is ready"), LIMIT, || {
-        let object = kustomization(cluster)?;
-        let applied = object["status"]["lastAppliedRevision"].as_str().unwrap_or_default().to_owned();
-        if applied.ends_with(commit) && ready(&object)["status"] == "True" {
-            Ok(())
-        } else {
-            Err(ready(&object).to_string())
-        }
-    });
+fn wait_for(cluster: &Cluster, name: &str, commit: &str) {
+    flux::wait_applied(cluster, name, commit, LIMIT);
 }
 
 #[test]
@@ -160,7 +147,7 @@ fn a_commit_rolls_out_without_a_failed_request() {
             if attempted.ends_with(&commit) { Ok(()) } else { Err(attempted) }
         });
         let applied = started.elapsed();
-        wait_for(&cluster, &commit);
+        wait_for(&cluster, "shop", &commit);
         println!("commit → applied {} ms → ready {} ms", applied.as_millis(), started.elapsed().as_millis());
         until("the new page", LIMIT, || match http::get(port, "/") {
             Ok((200, page)) if page.contains("green") => Ok(()),
@@ -210,17 +197,12 @@ fn small(cluster: &Cluster) -> (Repository, String) {
          GitRepository, name: app}}}}\n"
     );
     cluster.apply(&manifest).ok();
-    wait_for(cluster, &commit);
+    wait_for(cluster, "app", &commit);
     (repository, commit)
 }
 
 fn message_with(cluster: &Cluster, wanted: &[&str]) -> String {
-    until(&format!("a Ready condition that says {wanted:?}"), LIMIT, || {
-        let condition = ready(&kustomization(cluster)?);
-        let message = condition["message"].as_str().unwrap_or_default().to_owned();
-        let says = condition["status"] == "False" && wanted.iter().all(|w| message.contains(w));
-        if says { Ok(message) } else { Err(condition.to_string()) }
-    })
+    flux::wait_refused(cluster, "kustomization", "app", wanted, LIMIT)
 }
 
 #[test]
@@ -255,7 +237,7 @@ fn a_broken_commit_changes_nothing_and_is_explained() {
 
     repository.write("app/app.yaml", &good);
     let commit = repository.commit("good again");
-    wait_for(&cluster, &commit);
+    wait_for(&cluster, "app", &commit);
 }
 
 #[test]
@@ -289,7 +271,7 @@ fn drift_is_corrected_removal_prunes_and_suspension_holds() {
     });
     assert!(cluster.get("configmap", "demo", "extra").is_ok(), "suspended, and yet pruned");
     suspend(false);
-    wait_for(&cluster, &commit);
+    wait_for(&cluster, "app", &commit);
     until("the removed manifest is pruned", LIMIT, || match cluster.get("configmap", "demo", "extra") {
         Err(error) if error.contains("not found") => Ok(()),
         other => Err(format!("{other:?}")),

@@ -207,3 +207,38 @@ fn rights(kubectl: &Kubectl<'_>) {
     let words = "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"";
     assert!(refused.contains(words), "{refused}");
 }
+
+#[test]
+fn the_merged_kubeconfig_reaches_the_cluster_and_keeps_the_others() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let target = cluster.folder().join("home/.kube/config");
+    std::fs::create_dir_all(target.parent().expect("a folder")).expect("made");
+    let before = "apiVersion: v1\nkind: Config\ncurrent-context: work\nclusters: [{name: work, cluster: {server: 'https://work.example'}}]\ncontexts: [{name: work, \
+                  context: {cluster: work, user: work}}]\nusers: [{name: work, user: {token: abc}}]\n";
+    std::fs::write(&target, before).expect("written");
+    let merge = || {
+        let mut command = cluster.command(&["kubeconfig", "--merge"]);
+        let ran = command.env("HOME", cluster.folder().join("home")).output().expect("kedge runs");
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    assert!(merge().contains(target.to_str().expect("a plain path")));
+    let once = std::fs::read_to_string(&target).expect("the file");
+    merge();
+    assert_eq!(std::fs::read_to_string(&target).expect("the file"), once, "merged twice is merged once");
+    assert!(once.contains("https://work.example") && once.contains("token: abc"), "{once}");
+
+    // From another folder, with nothing but the file: ours and every kubectl.
+    let mut ours = cluster.command(&["get", "nodes"]);
+    let ran = ours.env_remove("KEDGE_DATA_DIR").env("KUBECONFIG", &target).output().expect("kedge runs");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("node-1"), "{ran:?}");
+    for program in kubectls() {
+        let mut command = std::process::Command::new(&program);
+        let ran = command
+            .args(["get", "nodes", "-o", "name"])
+            .env("KUBECONFIG", &target)
+            .output()
+            .expect("kubectl runs");
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), "node/node-1\n", "{}: {ran:?}", program.display());
+    }
+}

@@ -235,3 +235,72 @@ fn wrong_input_is_refused_in_known_words() {
     let nothing = refused("{apiVersion: nothing.dev/v1, kind: Nothing, metadata: {name: a}}");
     assert!(nothing.contains("Nothing"), "{nothing}");
 }
+
+/// An image with the program that answers probes over TLS and gRPC.
+fn served(cluster: &Cluster) {
+    let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_kedge")).with_file_name("served");
+    assert!(program.exists(), "{} is missing: run `cargo build --package testkit` first", program.display());
+    let context = cluster.folder().join("served");
+    std::fs::create_dir_all(&context).expect("a folder");
+    std::fs::copy(&program, context.join("served")).expect("copied");
+    std::fs::write(
+        context.join("Dockerfile"),
+        "FROM localhost/busybox:1\nCOPY served /bin/served\nCMD [\"/bin/served\"]\n",
+    )
+    .expect("written");
+    cluster.kedge(&["build", "-t", "localhost/served:1", context.to_str().expect("a plain path")]).ok();
+}
+
+#[test]
+fn probes_over_tls_and_grpc_decide() {
+    let cluster = cluster();
+    served(&cluster);
+    let tls = "httpGet: {port: 8443, path: /, scheme: HTTPS}, periodSeconds: 1, failureThreshold: 1";
+    let probes = |name: &str, rest: &str| {
+        let manifest = pod(name, rest).replace("localhost/busybox:1", "localhost/served:1");
+        cluster.apply(&manifest).ok();
+    };
+    probes("tls", &format!("readinessProbe: {{{tls}}}"));
+    probes(
+        "grpc",
+        "readinessProbe: {grpc: {port: 9090, service: shop}, periodSeconds: 1, failureThreshold: 1}",
+    );
+    probes(
+        "unknown",
+        "readinessProbe: {grpc: {port: 9090, service: other}, periodSeconds: 1, failureThreshold: 1}",
+    );
+    probes("alive", "livenessProbe: {grpc: {port: 9090}, periodSeconds: 1, failureThreshold: 1}");
+    for name in ["tls", "grpc", "alive"] {
+        wait_ready(&cluster, name);
+    }
+    let event = |name: &str, wanted: &str| {
+        until(&format!("an event of {name} that says {wanted:?}"), LIMIT, || {
+            let events = cluster.list("events", "default")?;
+            let of = events.iter().filter(|e| e["involvedObject"]["name"] == *name);
+            let messages: Vec<&str> = of.filter_map(|e| e["message"].as_str()).collect();
+            if messages.iter().any(|m| m.contains(wanted)) { Ok(()) } else { Err(format!("{messages:?}")) }
+        });
+    };
+    event("unknown", "Readiness probe failed: ");
+    assert_eq!(status(&cluster, "unknown").expect("a status")["ready"], false);
+
+    for name in ["tls", "grpc", "alive"] {
+        cluster.kedge(&["exec", name, "--", "touch", "/tmp/off"]).ok();
+    }
+    for name in ["tls", "grpc"] {
+        until(&format!("{name} is no longer ready"), LIMIT, || {
+            let status = status(&cluster, name)?;
+            if status["ready"] == false { Ok(()) } else { Err(status.to_string()) }
+        });
+        assert_eq!(status(&cluster, name).expect("a status")["restartCount"], 0);
+    }
+    event("tls", "Readiness probe failed: HTTP probe failed with statuscode: 503");
+    event("grpc", "Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")");
+    // What its liveness says is met by a new container, with a file system of its own.
+    until("the container was replaced and is ready", LIMIT, || {
+        let status = status(&cluster, "alive")?;
+        let replaced = status["restartCount"].as_i64() >= Some(1) && status["ready"] == true;
+        if replaced { Ok(()) } else { Err(status.to_string()) }
+    });
+    event("alive", "Container main failed liveness probe, will be restarted");
+}

@@ -2,11 +2,16 @@
 //! its own, taken down to the last trace when the test ends, however it ends.
 
 pub mod api;
+pub mod certificate;
 pub mod cluster;
+pub mod flux;
+pub mod git_server;
 pub mod http;
 pub mod repository;
 pub mod wait;
 
+pub use certificate::Certificate;
 pub use cluster::Cluster;
+pub use git_server::GitServer;
 pub use repository::Repository;
 pub use wait::until;

@@ -92,7 +92,7 @@ pub fn test() -> anyhow::Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     super::tidy::run()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    cargo(&["build", "--package", "shop", "--package", "kedge"])?;
+    cargo(&["build", "--package", "shop", "--package", "kedge", "--package", "testkit"])?;
     cargo(&["test", "--workspace", "--no-fail-fast"])
 }
 

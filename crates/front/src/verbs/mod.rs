@@ -30,6 +30,7 @@ macro_rules! verbs {
 verbs! {
     up::Up,
     status::Status,
+    reconcile::Reconcile,
     down::Down,
     get::Get,
     describe::Describe,

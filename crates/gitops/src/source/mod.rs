@@ -1,6 +1,7 @@
 //! Git: which commit a reference means, and the files of that commit. A repository on this machine is read in place; a
 //! remote one is mirrored first. No `git` binary is needed.
 
+mod remote;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use gix::remote::Direction;
-
 use crate::files::Files;
 use crate::types::GitReference;
+
+pub use remote::Login;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -50,13 +51,6 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
-/// Credentials for a remote repository.
-#[derive(Clone, Debug, Default)]
-pub struct Login {
-    pub username: String,
-    pub password: String,
-}
-
 /// Brings the repository up to date and returns what its reference means now. Blocks; `cancel` ends it early.
 pub fn checkout(
     url: &str,
@@ -69,7 +63,7 @@ pub fn checkout(
     let repository = match local_path(url) {
         Some(path) => open(&path)?,
         None if url.starts_with("https://") || url.starts_with("http://") => {
-            fetch(url, mirror, login, cancel)?
+            remote::fetch(url, mirror, login, cancel)?
         }
         None => return Err(SourceError::Url { url: url.to_owned() }),
     };
@@ -91,39 +85,6 @@ fn open(path: &Path) -> Result<gix::Repository, SourceError> {
     let options = gix::open::Options::isolated();
     gix::open_opts(path, options)
         .map_err(|source| SourceError::Open { path: path.display().to_string(), source })
-}
-
-fn fetch(
-    url: &str,
-    mirror: &Path,
-    login: Option<&Login>,
-    cancel: &AtomicBool,
-) -> Result<gix::Repository, SourceError> {
-    let shown = url.to_owned();
-    let failed =
-        |error: &dyn std::fmt::Display| SourceError::Fetch { url: shown.clone(), detail: error.to_string() };
-    let mut address = gix::url::parse(gix::bstr::BStr::new(url)).map_err(|e| failed(&e))?;
-    if let Some(login) = login {
-        address.set_user(Some(login.username.clone()));
-        address.set_password(Some(login.password.clone()));
-    }
-    if !mirror.join("HEAD").exists() {
-        if let Some(parent) = mirror.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| failed(&e))?;
-        }
-        gix::init_bare(mirror).map_err(|e| failed(&e))?;
-    }
-    let repository = open(mirror)?;
-    {
-        let refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        let remote = repository.remote_at(address).map_err(|e| failed(&e))?;
-        let remote = remote.with_refspecs(refspecs, Direction::Fetch).map_err(|e| failed(&e))?;
-        let connection = remote.connect(Direction::Fetch).map_err(|e| failed(&e))?;
-        let prepared =
-            connection.prepare_fetch(gix::progress::Discard, Default::default()).map_err(|e| failed(&e))?;
-        prepared.receive(gix::progress::Discard, cancel).map_err(|e| failed(&e))?;
-    }
-    open(mirror)
 }
 
 /// The label of a reference and the commit it means.

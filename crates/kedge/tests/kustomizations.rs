@@ -1,0 +1,91 @@
+//! What a Kustomization says beside its path: the order of several, values put in after the build, and health that is
+//! asked of a few objects only.
+
+use std::time::Duration;
+
+use testkit::{Cluster, Repository, flux, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn source(cluster: &Cluster) -> Repository {
+    let repository = Repository::new(cluster.folder().join("repo"));
+    repository.write("base/kustomization.yaml", "namespace: demo\nresources: [base.yaml]\n");
+    repository.write(
+        "base/base.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: store}\nspec:\n  selector: \
+         {matchLabels: {app: store}}\n  template:\n    metadata: {labels: {app: store}}\n    spec:\n      terminationGracePeriodSeconds: 0\n      containers:\n      \
+         - {name: c, image: 'localhost/busybox:1', command: [sleep, '10000'], readinessProbe: {exec: {command: [test, -e, /tmp/on]}, periodSeconds: 1}}\n",
+    );
+    repository.write("app/kustomization.yaml", "namespace: demo\nresources: [app.yaml]\n");
+    repository.write(
+        "app/app.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\ndata:\n  greeting: ${greeting} ${name:=nobody}\n  region: '${region}'\n  password: \
+         '${password}'\n  price: $${price}\n  nothing: a${unset:-default}b\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept, annotations: \
+         {kustomize.toolkit.fluxcd.io/substitute: disabled}}\ndata: {text: '${greeting}'}\n",
+    );
+    repository
+}
+
+fn kustomization(name: &str, rest: &str) -> String {
+    format!(
+        "---\napiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {{name: {name}, namespace: gitops}}\nspec:\n  interval: 1h\n  \
+         retryInterval: 1s\n  timeout: 40s\n  prune: true\n  path: ./{name}\n  sourceRef: {{kind: GitRepository, name: all}}\n{rest}"
+    )
+}
+
+#[test]
+fn order_substitution_and_health_of_a_few() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = source(&cluster);
+    let commit = repository.commit("first");
+    let mut manifest = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: place, namespace: \
+         gitops}}\ndata: {{region: north, greeting: overridden}}\n",
+        repository.path().display()
+    );
+    // The one that waits comes first: the order is the engine's to find.
+    manifest += &kustomization(
+        "app",
+        "  dependsOn: [{name: base}]\n  postBuild:\n    substitute: {greeting: hello}\n    substituteFrom:\n    - {kind: ConfigMap, name: place}\n    - {kind: Secret, \
+         name: key}\n    - {kind: ConfigMap, name: absent, optional: true}\n",
+    );
+    manifest += &kustomization(
+        "base",
+        "  healthChecks: [{apiVersion: apps/v1, kind: Deployment, name: store, namespace: demo}]\n",
+    );
+    cluster.apply(&manifest).ok();
+
+    // The base is applied, but its Deployment is not ready, and so nothing of the other may be there.
+    flux::wait_refused(&cluster, "kustomization", "app", &["dependency 'gitops/base' is not ready"], LIMIT);
+    until("health is being waited for", LIMIT, || {
+        let condition = flux::ready(&cluster.get("kustomization", flux::NAMESPACE, "base")?);
+        let message = condition["message"].as_str().unwrap_or_default();
+        let waits = condition["status"] == "Unknown" && message.contains("Deployment/demo/store");
+        if waits { Ok(()) } else { Err(condition.to_string()) }
+    });
+    let absent = cluster.get("configmap", "demo", "app").expect_err("applied before what it depends on");
+    assert!(absent.contains("not found"), "{absent}");
+
+    let pod = until("the store's pod runs", LIMIT, || {
+        let pods = cluster.list("pods", "demo")?;
+        let running = pods.iter().find(|p| p["status"]["phase"] == "Running");
+        running.and_then(|p| p["metadata"]["name"].as_str().map(str::to_owned)).ok_or("none yet".to_owned())
+    });
+    cluster.kedge(&["exec", "-n", "demo", &pod, "--", "touch", "/tmp/on"]).ok();
+    flux::wait_applied(&cluster, "base", &commit, LIMIT);
+
+    // Now it is its turn, but a Secret that it takes values from is missing; nothing is applied half.
+    let wanted = ["post build failed", "Secret/key", "not found"];
+    flux::wait_refused(&cluster, "kustomization", "app", &wanted, LIMIT);
+    assert!(cluster.get("configmap", "demo", "app").is_err());
+    cluster
+        .apply("{apiVersion: v1, kind: Secret, metadata: {name: key, namespace: gitops}, stringData: {password: pw}}")
+        .ok();
+    flux::wait_applied(&cluster, "app", &commit, LIMIT);
+    let data = cluster.get("configmap", "demo", "app").expect("applied")["data"].clone();
+    let expected = serde_json::json!({"greeting": "hello nobody", "region": "north", "password": "pw", "price": "${price}", "nothing": "adefaultb"});
+    assert_eq!(data, expected);
+    assert_eq!(cluster.get("configmap", "demo", "kept").expect("applied")["data"]["text"], "${greeting}");
+}
