@@ -1,6 +1,7 @@
 //! Errors as clients see them: `Status` objects whose reason, message and causes client code matches on.
 //! The wording is the API's own; what the log says of the same failure is the log's business.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
@@ -10,7 +11,7 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
     pub code: u16,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     pub details: Option<Box<StatusDetails>>,
 }
@@ -41,7 +42,7 @@ impl fmt::Display for Resource<'_> {
 
 impl ApiError {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason: Cow::Borrowed(reason), message: message.into(), details: None }
     }
 
     fn about(mut self, resource: &Resource<'_>, name: &str) -> Self {
@@ -174,6 +175,11 @@ impl ApiError {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
+    /// As another server has worded it.
+    pub fn worded(code: u16, reason: String, message: String, details: Option<StatusDetails>) -> Self {
+        Self { code, reason: reason.into(), message, details: details.map(Box::new) }
+    }
+
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
     }
@@ -181,7 +187,7 @@ impl ApiError {
     pub fn to_status(&self) -> Status {
         Status {
             code: Some(i32::from(self.code)),
-            reason: Some(self.reason.to_owned()),
+            reason: Some(self.reason.to_string()),
             message: Some(self.message.clone()),
             status: Some("Failure".to_owned()),
             details: self.details.as_deref().cloned(),

@@ -4,6 +4,7 @@
 mod admission;
 mod allocate;
 pub mod auth;
+mod backend;
 mod bootstrap;
 mod catalog;
 mod cipher;
@@ -12,23 +13,24 @@ mod documents;
 pub mod http;
 mod objects;
 mod proxy;
+mod reloaded;
 mod table;
 mod verbs;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use api::kinds::Kind;
 use api::status::{ApiError, Resource};
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use store::Store;
 use tokio::net::TcpStream;
 
+use admission::webhooks::{self, Hooks};
 use auth::certificates::{Credential, PkiError};
 use auth::rbac::{Attributes, Snapshot};
 use auth::tokens::Signer;
@@ -40,6 +42,7 @@ use http::query::Query;
 use http::request::{Asked, Target};
 use http::respond::{self, Answer, Form};
 use objects::Objects;
+use reloaded::Reloaded;
 
 /// How the server reaches its nodes: they may live in a network namespace of their own.
 pub trait Dial: Send + Sync + 'static {
@@ -78,27 +81,12 @@ pub struct Server {
     catalog: Catalog,
     catalog_loading: tokio::sync::Mutex<()>,
     signer: Signer,
-    rbac: Rights,
+    rbac: Reloaded<Snapshot>,
+    hooks: Reloaded<Hooks>,
     addresses: allocate::Addresses,
     documents: documents::Documents,
     nodes: proxy::Nodes,
     config: Config,
-}
-
-/// The roles and bindings, reloaded when they have been written.
-struct Rights {
-    snapshot: RwLock<Arc<Snapshot>>,
-    /// How many writes there were, and how many the snapshot knows of.
-    written: AtomicU64,
-    held: AtomicU64,
-    loading: tokio::sync::Mutex<()>,
-}
-
-impl Default for Rights {
-    fn default() -> Self {
-        let (written, held) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { snapshot: RwLock::default(), written, held, loading: tokio::sync::Mutex::default() }
-    }
 }
 
 /// One authorized request.
@@ -109,9 +97,15 @@ pub struct Context {
     pub form: Form,
     pub target: Target,
     pub kind: Arc<Kind>,
+    /// What the client is to be warned of, beside the answer.
+    pub warnings: Mutex<Vec<String>>,
 }
 
 impl Context {
+    fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().extend(warnings);
+    }
+
     fn resource(&self) -> Resource<'_> {
         self.kind.resource()
     }
@@ -142,7 +136,8 @@ impl ApiServer {
             catalog: Catalog::default(),
             catalog_loading: tokio::sync::Mutex::default(),
             signer,
-            rbac: Rights::default(),
+            rbac: Reloaded::default(),
+            hooks: Reloaded::default(),
             addresses,
             documents: documents::Documents::default(),
             nodes,
@@ -227,7 +222,8 @@ impl Server {
                     "log" | "exec" | "attach" | "portforward" | "proxy"
                 );
                 let form = if streams { Form::Json } else { Form::parse(accept)? };
-                let context = Context { who, query, headers, form, target, kind: Arc::clone(kind) };
+                let warnings = Mutex::default();
+                let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 verbs::dispatch(handle, context, request).await
             }
         }
@@ -326,17 +322,7 @@ impl Server {
 
     /// The roles and bindings as they are now.
     async fn rbac(&self) -> Result<Arc<Snapshot>, ApiError> {
-        let rights = &self.rbac;
-        if rights.held.load(Ordering::Acquire) != rights.written.load(Ordering::Acquire) {
-            // Whoever comes while it is being loaded waits for it, rather than being judged by what was.
-            let _loading = rights.loading.lock().await;
-            let written = rights.written.load(Ordering::Acquire);
-            if rights.held.load(Ordering::Acquire) != written {
-                *rights.snapshot.write() = Arc::new(self.load_rbac().await?);
-                rights.held.store(written, Ordering::Release);
-            }
-        }
-        Ok(Arc::clone(&rights.snapshot.read()))
+        self.rbac.get(|| self.load_rbac()).await
     }
 
     async fn load_rbac(&self) -> Result<Snapshot, ApiError> {
@@ -369,9 +355,8 @@ impl Server {
     /// What other parts of the server must know of a write that has just been done.
     async fn after_write(&self, kind: &Kind) {
         match &*kind.group {
-            api::kinds::RBAC_GROUP => {
-                self.rbac.written.fetch_add(1, Ordering::AcqRel);
-            }
+            api::kinds::RBAC_GROUP => self.rbac.outdate(),
+            webhooks::GROUP => self.hooks.outdate(),
             "apiextensions.k8s.io" => {
                 if let Err(error) = self.reload_catalog().await {
                     tracing::error!(%error, "cannot reload the CustomResourceDefinitions");

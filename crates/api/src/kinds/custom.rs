@@ -156,6 +156,12 @@ fn field_error(fault: schema::Invalid) -> FieldError {
 }
 
 impl Behaviour for Custom {
+    fn default(&self, mut object: Value) -> Result<Value, Rejection> {
+        self.schema.prune(&mut object);
+        self.schema.apply_defaults(&mut object);
+        Ok(object)
+    }
+
     fn create(&self, object: Value) -> Result<Value, Rejection> {
         self.settle(object)
     }

@@ -42,6 +42,8 @@ pub enum Rejection {
 
 /// What a kind does with its objects. All of it is pure.
 pub trait Behaviour: Send + Sync {
+    /// Fills in what the kind defaults, and nothing else.
+    fn default(&self, object: Value) -> Result<Value, Rejection>;
     /// Defaults, prepares and validates a new object.
     fn create(&self, object: Value) -> Result<Value, Rejection>;
     /// The same for a new version of `old`.

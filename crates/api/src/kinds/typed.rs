@@ -86,6 +86,12 @@ struct Typed<T> {
 }
 
 impl<T: Object> Behaviour for Typed<T> {
+    fn default(&self, object: Value) -> Result<Value, Rejection> {
+        let mut object: T = decode(object)?;
+        (self.default)(&mut object);
+        encode(object, Errors::default())
+    }
+
     fn create(&self, object: Value) -> Result<Value, Rejection> {
         let mut object: T = decode(object)?;
         (self.default)(&mut object);
@@ -309,6 +315,10 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
 struct Untouched;
 
 impl Behaviour for Untouched {
+    fn default(&self, object: Value) -> Result<Value, Rejection> {
+        Ok(object)
+    }
+
     fn create(&self, object: Value) -> Result<Value, Rejection> {
         Ok(object)
     }

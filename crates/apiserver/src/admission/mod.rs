@@ -1,30 +1,25 @@
-//! Admission: what the server adds to objects, or refuses, before a kind's own rules see them. A plugin is one
-//! file and one line of the table.
+//! Admission: what the server adds to objects, or refuses, before a kind's own rules see them, and what may only refuse
+//! after that. A plugin is one file and one line of the table.
 
+pub mod attributes;
 mod default_storage_class;
 mod default_tolerations;
 mod escalation;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
+pub mod webhooks;
 
 use api::status::ApiError;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::verbs::scale;
 use crate::{ApiServer, Context};
 
-#[derive(Clone, Copy)]
-pub enum Operation {
-    Create,
-    Update,
-}
-
-impl Operation {
-    fn is_create(self) -> bool {
-        matches!(self, Self::Create)
-    }
-}
+use attributes::Attributes;
+pub use attributes::Operation;
+use webhooks::Seen;
 
 type Plugin =
     for<'a> fn(&'a ApiServer, &'a Context, &'a mut Value, Operation) -> BoxFuture<'a, Result<(), ApiError>>;
@@ -39,7 +34,8 @@ const PLUGINS: &[Plugin] = &[
     default_storage_class::admit,
 ];
 
-pub async fn admit(
+/// Runs our own plugins over a whole object.
+async fn plugins(
     server: &ApiServer,
     context: &Context,
     object: &mut Value,
@@ -49,6 +45,77 @@ pub async fn admit(
         plugin(server, context, object, operation).await?;
     }
     Ok(())
+}
+
+/// Everything that may change an object on its way in. `old` is what it replaces.
+pub async fn mutate(
+    server: &ApiServer,
+    context: &Context,
+    object: &mut Value,
+    old: Option<&Value>,
+    operation: Operation,
+) -> Result<(), ApiError> {
+    plugins(server, context, object, operation).await?;
+    if extend(server, context, object, old, operation).await? {
+        // What others have put in is held to the same rules, and gets the same additions.
+        plugins(server, context, object, operation).await?;
+    }
+    Ok(())
+}
+
+/// Only what users have configured: for the parts of objects that our own plugins do not look at. Says whether anything
+/// was changed.
+pub async fn extend(
+    server: &ApiServer,
+    context: &Context,
+    object: &mut Value,
+    old: Option<&Value>,
+    operation: Operation,
+) -> Result<bool, ApiError> {
+    let name = name_of(context, object);
+    let attributes = Attributes::new(context, operation, &name);
+    let whole = attributes.subresource.is_empty() || attributes.subresource == "status";
+    let reset = |value: Value| match whole {
+        true => context
+            .kind
+            .behaviour
+            .default(value)
+            .map_err(|rejection| crate::verbs::rejected(&context.kind, &name, rejection)),
+        false => Ok(value),
+    };
+    let Some(mut scale) = scale::view(context, object) else {
+        return webhooks::mutate(server, &attributes, object, old, &reset).await;
+    };
+    let old = old.and_then(|old| scale::view(context, old));
+    let changed = webhooks::mutate(server, &attributes, &mut scale, old.as_ref(), &reset).await?;
+    if changed {
+        scale::put(context, object, &scale);
+    }
+    Ok(changed)
+}
+
+/// Everything that may only refuse. Neither object is there for a stream, only the old one for a deletion.
+pub async fn validate(
+    server: &ApiServer,
+    context: &Context,
+    object: Option<&Value>,
+    old: Option<&Value>,
+    operation: Operation,
+) -> Result<(), ApiError> {
+    let name = object.or(old).map(|object| name_of(context, object)).unwrap_or_default();
+    let attributes = Attributes::new(context, operation, &name);
+    let (shown, shown_old) =
+        (object.and_then(|o| scale::view(context, o)), old.and_then(|o| scale::view(context, o)));
+    let seen = Seen { object: shown.as_ref().or(object), old: shown_old.as_ref().or(old) };
+    webhooks::validate(server, &attributes, &seen).await
+}
+
+/// The URL's name, or the one that the object brings or was given.
+fn name_of(context: &Context, object: &Value) -> String {
+    match context.target.name.as_str() {
+        "" => api::meta::name(object).to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// Whether the request is about pods themselves.

@@ -6,6 +6,7 @@ use api::status::ApiError;
 use serde_json::Value;
 
 use super::read;
+use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::query::percent_encode;
 use crate::http::respond::Answer;
@@ -13,14 +14,18 @@ use crate::{ApiServer, Context};
 
 pub async fn connect(
     server: &ApiServer,
-    context: Context,
+    context: &Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
     let subresource = context.target.subresource.as_str();
     if context.kind.kind == "Node" {
-        return node_proxy(server, &context, request).await;
+        return node_proxy(server, context, request).await;
     }
-    let (_, pod) = read::find(server, &context).await?;
+    let (_, pod) = read::find(server, context).await?;
+    let options = connect_options(context, subresource);
+    if subresource != "log" {
+        admission::validate(server, context, Some(&options), None, Operation::Connect).await?;
+    }
     let name = meta::name(&pod);
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
@@ -28,14 +33,14 @@ pub async fn connect(
     }
     let place = format!("{}/{name}", meta::namespace(&pod));
     let path = match subresource {
-        "portforward" => format!("/portForward/{place}?{}", node_query(&context, subresource)),
+        "portforward" => format!("/portForward/{place}?{}", node_query(context, subresource)),
         "log" => {
-            let container = container(&context, &pod)?;
-            format!("/containerLogs/{place}/{container}?{}", node_query(&context, subresource))
+            let container = container(context, &pod)?;
+            format!("/containerLogs/{place}/{container}?{}", node_query(context, subresource))
         }
         _ => {
-            let container = container(&context, &pod)?;
-            format!("/{subresource}/{place}/{container}?{}", node_query(&context, subresource))
+            let container = container(context, &pod)?;
+            format!("/{subresource}/{place}/{container}?{}", node_query(context, subresource))
         }
     };
     let address = server.0.node_address(node).await?;
@@ -51,6 +56,27 @@ async fn node_proxy(
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
     let path = format!("/{}{query}", context.target.rest);
     server.0.nodes.forward(address, &path, request).await
+}
+
+/// What a stream was asked to be, as admission sees it.
+fn connect_options(context: &Context, subresource: &str) -> Value {
+    let kind = context.kind.subresource(subresource).map_or("", |s| s.gvk.2);
+    let mut options = serde_json::json!({"kind": kind, "apiVersion": "v1"});
+    for name in ["container", "path"] {
+        if let Some(value) = context.query.get(name) {
+            options[name] = value.into();
+        }
+    }
+    for name in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|name| context.query.flag(name)) {
+        options[name] = true.into();
+    }
+    for name in ["command", "ports"] {
+        let values: Vec<Value> = context.query.all(name).map(Value::from).collect();
+        if !values.is_empty() {
+            options[name] = values.into();
+        }
+    }
+    options
 }
 
 /// The container that was named, or the only one, or the one that an annotation makes the default.

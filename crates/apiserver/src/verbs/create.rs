@@ -104,7 +104,7 @@ async fn store_new(
 ) -> Result<Value, ApiError> {
     let kind = &context.kind;
     let mut object = object;
-    admission::admit(server, context, &mut object, Operation::Create).await?;
+    admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
     let mut errors = Errors::default();
     names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
@@ -122,6 +122,7 @@ async fn store_new(
         Some(applied) => meta::set(&mut object, "managedFields", applied),
         None => super::update::own(context, None, &mut object, super::Writes::Main),
     }
+    admission::validate(server, context, Some(&object), None, Operation::Create).await?;
     if context.dry_run() {
         let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();
         return match exists {

@@ -10,7 +10,7 @@ mod patch;
 mod pods;
 mod read;
 mod reviews;
-mod scale;
+pub(crate) mod scale;
 mod update;
 mod watch;
 
@@ -33,6 +33,17 @@ pub async fn dispatch(
     context: Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
+    let answer = verb(server, &context, request).await;
+    let warnings = std::mem::take(&mut *context.warnings.lock());
+    match answer {
+        Ok(answer) => Ok(respond::warn(answer, &warnings)),
+        // A refusal says why, and what else there was to say goes with it.
+        Err(error) if !warnings.is_empty() => Ok(respond::warn(respond::error(&error), &warnings)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> Result<Answer, ApiError> {
     let target = &context.target;
     // A right in a namespace is a right to what lies in it: nothing else may be reached by its path.
     let is_namespace = context.kind.group.is_empty() && context.kind.kind == "Namespace";
@@ -50,14 +61,14 @@ pub async fn dispatch(
             return reviews::answer(server, context, request.into_body()).await;
         }
         return match target.verb {
-            "get" => read::get(server, &context).await,
-            "list" => list::list(server, &context).await,
-            "watch" => watch::watch(server, &context).await,
-            "create" => create::create(server, &context, request.into_body()).await,
-            "update" => update::update(server, &context, request.into_body(), Writes::Main).await,
-            "patch" => patch::patch(server, &context, request.into_body(), Writes::Main).await,
-            "delete" => delete::delete(server, &context, request.into_body()).await,
-            "deletecollection" => delete::delete_collection(server, &context, request.into_body()).await,
+            "get" => read::get(server, context).await,
+            "list" => list::list(server, context).await,
+            "watch" => watch::watch(server, context).await,
+            "create" => create::create(server, context, request.into_body()).await,
+            "update" => update::update(server, context, request.into_body(), Writes::Main).await,
+            "patch" => patch::patch(server, context, request.into_body(), Writes::Main).await,
+            "delete" => delete::delete(server, context, request.into_body()).await,
+            "deletecollection" => delete::delete_collection(server, context, request.into_body()).await,
             _ => Err(ApiError::method_not_allowed(&context.resource(), target.verb)),
         };
     }
@@ -66,7 +77,7 @@ pub async fn dispatch(
 
 async fn subresource(
     server: &ApiServer,
-    context: Context,
+    context: &Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
     let target = &context.target;
@@ -76,16 +87,16 @@ async fn subresource(
         return Err(ApiError::method_not_allowed(&context.resource(), target.verb));
     }
     match (known.name, target.verb) {
-        ("status", "get") => read::get(server, &context).await,
-        ("status", "update") => update::update(server, &context, request.into_body(), Writes::Status).await,
-        ("status", "patch") => patch::patch(server, &context, request.into_body(), Writes::Status).await,
-        ("finalize", _) => update::update(server, &context, request.into_body(), Writes::Finalize).await,
-        ("scale", "get") => scale::get(server, &context).await,
-        ("scale", "update") => scale::update(server, &context, request.into_body()).await,
-        ("scale", "patch") => scale::patch(server, &context, request.into_body()).await,
-        ("binding", _) => pods::bind(server, &context, request.into_body()).await,
-        ("eviction", _) => pods::evict(server, &context, request.into_body()).await,
-        ("token", _) => reviews::token_request(server, &context, request.into_body()).await,
+        ("status", "get") => read::get(server, context).await,
+        ("status", "update") => update::update(server, context, request.into_body(), Writes::Status).await,
+        ("status", "patch") => patch::patch(server, context, request.into_body(), Writes::Status).await,
+        ("finalize", _) => update::update(server, context, request.into_body(), Writes::Finalize).await,
+        ("scale", "get") => scale::get(server, context).await,
+        ("scale", "update") => scale::update(server, context, request.into_body()).await,
+        ("scale", "patch") => scale::patch(server, context, request.into_body()).await,
+        ("binding", _) => pods::bind(server, context, request.into_body()).await,
+        ("eviction", _) => pods::evict(server, context, request.into_body()).await,
+        ("token", _) => reviews::token_request(server, context, request.into_body()).await,
         ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
             connect::connect(server, context, request).await
         }
@@ -94,7 +105,7 @@ async fn subresource(
 }
 
 /// What a kind's refusal means to the client.
-fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiError {
+pub(crate) fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiError {
     match rejection {
         Rejection::Decode(detail) => ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {detail}",

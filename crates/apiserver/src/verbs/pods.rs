@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::delete;
 use super::input;
 use super::update::{Ownership, Writes, change};
+use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context};
@@ -26,11 +27,13 @@ fn success(code: StatusCode) -> Answer {
 
 /// Sets `spec.nodeName` and the PodScheduled condition, once.
 pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
-    let value = input::other(context, body).await?;
-    let binding: Binding =
-        serde_json::from_value(value).map_err(|e| ApiError::bad_request(format!("invalid Binding: {e}")))?;
+    let mut value = input::other(context, body).await?;
+    let binding: Binding = serde_json::from_value(value.clone())
+        .map_err(|e| ApiError::bad_request(format!("invalid Binding: {e}")))?;
     let wanted = binding.metadata.uid.clone().unwrap_or_default();
     let node = binding.target.name.unwrap_or_default();
+    admission::extend(server, context, &mut value, None, Operation::Create).await?;
+    admission::validate(server, context, Some(&value), None, Operation::Create).await?;
     if node.is_empty() {
         return Err(ApiError::bad_request("target.name: Required value"));
     }
@@ -69,7 +72,9 @@ pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<A
 
 /// Deletes a pod if every budget that covers it allows one disruption more.
 pub async fn evict(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
-    let eviction = input::other(context, body).await?;
+    let mut eviction = input::other(context, body).await?;
+    admission::extend(server, context, &mut eviction, None, Operation::Create).await?;
+    admission::validate(server, context, Some(&eviction), None, Operation::Create).await?;
     let found = server.0.objects.get(&context.kind, &context.target.namespace, &context.target.name).await?;
     let (_, pod) = found.ok_or_else(|| ApiError::not_found(&context.resource(), &context.target.name))?;
     let kinds = server.0.catalog.snapshot();
@@ -112,6 +117,7 @@ async fn take_from(
         form: context.form,
         target,
         kind: Arc::clone(kind),
+        warnings: Default::default(),
     };
     let pod = &context.target.name;
     change(server, &budget, Writes::Status, Ownership::Take, |old| {

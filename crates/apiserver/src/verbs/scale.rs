@@ -33,6 +33,20 @@ fn set_at(object: &mut Value, path: &[String], value: Value) {
     place[last.as_str()] = value;
 }
 
+/// What a request about the scale of an object admits: the scale, not the object. Nothing for other requests.
+pub fn view(context: &Context, object: &Value) -> Option<Value> {
+    let paths = context.kind.scale.as_ref().filter(|_| context.target.subresource == "scale")?;
+    Some(scale_of(paths, object))
+}
+
+/// Puts the replicas of a scale that admission has changed into the object.
+pub fn put(context: &Context, object: &mut Value, scale: &Value) {
+    let replicas = scale.get("spec").and_then(|s| s.get("replicas")).cloned();
+    if let (Some(paths), Some(replicas)) = (&context.kind.scale, replicas) {
+        set_at(object, &paths.spec_replicas, replicas);
+    }
+}
+
 /// `autoscaling/v1` Scale of an object.
 fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     let mut metadata = json!({});

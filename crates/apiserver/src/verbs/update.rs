@@ -134,8 +134,14 @@ async fn attempt(
     let kind = &context.kind;
     let name = meta::name(&old).to_owned();
     let mut new = settle(context, writes, &old, new)?;
-    if writes == Writes::Main {
-        admission::admit(server, context, &mut new, Operation::Update).await?;
+    match writes {
+        Writes::Main => admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?,
+        Writes::Status => {
+            admission::extend(server, context, &mut new, Some(&old), Operation::Update).await?;
+            new = settle(context, writes, &old, new)?;
+        }
+        // Admitted as what they are asked for, before they come here.
+        Writes::Finalize | Writes::Binding => {}
     }
     let mut errors = Errors::default();
     names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
@@ -159,6 +165,9 @@ async fn attempt(
     }
     if same_but_for_times(&new, &old) {
         return Ok(Some(Changed::Same(old)));
+    }
+    if matches!(writes, Writes::Main | Writes::Status) {
+        admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
     }
     if context.dry_run() {
         return Ok(Some(Changed::Stored(new)));

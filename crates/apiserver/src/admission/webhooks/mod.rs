@@ -1,0 +1,177 @@
+//! Admission webhooks: other servers that change objects or refuse operations. The configurations are compiled once
+//! after each change of theirs; a request that no hook is about costs a look at an empty list.
+
+mod call;
+mod hook;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::meta;
+use api::status::ApiError;
+use serde_json::Value;
+
+use super::attributes::{Attributes, Operation};
+use crate::{ApiServer, Server};
+
+pub use hook::{Hook, Role};
+
+/// Group of the configurations; what lies in it is never sent to a hook, so that a bad one can always be removed.
+pub const GROUP: &str = "admissionregistration.k8s.io";
+
+/// All hooks, in the order in which they are asked.
+#[derive(Default)]
+pub struct Hooks {
+    mutating: Vec<Hook>,
+    validating: Vec<Hook>,
+}
+
+impl Hooks {
+    fn is_empty(&self) -> bool {
+        self.mutating.is_empty() && self.validating.is_empty()
+    }
+}
+
+impl Server {
+    /// The hooks as they are configured now.
+    async fn hooks(&self) -> Result<Arc<Hooks>, ApiError> {
+        self.hooks.get(|| self.load_hooks()).await
+    }
+
+    async fn load_hooks(&self) -> Result<Hooks, ApiError> {
+        Ok(Hooks {
+            mutating: self.hooks_of("mutatingwebhookconfigurations", Role::Mutating).await?,
+            validating: self.hooks_of("validatingwebhookconfigurations", Role::Validating).await?,
+        })
+    }
+
+    async fn hooks_of(&self, plural: &str, role: Role) -> Result<Vec<Hook>, ApiError> {
+        let kinds = self.catalog.snapshot();
+        let Some(kind) = kinds.find(GROUP, "v1", plural) else { return Ok(Vec::new()) };
+        // The store lists by name, which is the order in which hooks are asked.
+        let configurations: Vec<Value> = self.objects.all(kind).await?;
+        Ok(configurations.iter().flat_map(|c| hook::compile(c, role)).collect())
+    }
+}
+
+/// What a hook is to look at.
+pub struct Seen<'a> {
+    pub object: Option<&'a Value>,
+    pub old: Option<&'a Value>,
+}
+
+/// Sends the object to each mutating hook that it is about; `reset` gives what comes back its defaults. Says whether
+/// anything was changed.
+pub async fn mutate(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    object: &mut Value,
+    old: Option<&Value>,
+    reset: &(dyn Fn(Value) -> Result<Value, ApiError> + Sync),
+) -> Result<bool, ApiError> {
+    let hooks = server.0.hooks().await?;
+    if hooks.mutating.is_empty() || attributes.group() == GROUP {
+        return Ok(false);
+    }
+    let mut changed_by: Option<usize> = None;
+    for (at, hook) in hooks.mutating.iter().enumerate() {
+        if one(server, attributes, hook, object, old, reset).await? {
+            changed_by = Some(at);
+        }
+    }
+    let Some(last) = changed_by else { return Ok(false) };
+    // Those who asked for it see once more what others have changed after them.
+    for hook in hooks.mutating[..last].iter().filter(|hook| hook.reinvoke) {
+        one(server, attributes, hook, object, old, reset).await?;
+    }
+    Ok(true)
+}
+
+async fn one(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    object: &mut Value,
+    old: Option<&Value>,
+    reset: &(dyn Fn(Value) -> Result<Value, ApiError> + Sync),
+) -> Result<bool, ApiError> {
+    let seen = Seen { object: Some(object), old };
+    if !is_about(server, attributes, hook, &seen).await? {
+        return Ok(false);
+    }
+    let Some(patched) = call::mutating(&server.0, attributes, hook, &seen).await? else { return Ok(false) };
+    let new = reset(patched)?;
+    let changed = new != *object;
+    *object = new;
+    Ok(changed)
+}
+
+/// Asks every validating hook that the operation is about, all at once.
+pub async fn validate(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    seen: &Seen<'_>,
+) -> Result<(), ApiError> {
+    let hooks = server.0.hooks().await?;
+    if hooks.is_empty() || attributes.group() == GROUP {
+        return Ok(());
+    }
+    let mut asked = Vec::new();
+    // Where there is nothing to change, those who may change are asked as those who may refuse are.
+    let is_new = matches!(attributes.operation, Operation::Create | Operation::Update);
+    let mutating = hooks.mutating.iter().filter(|_| !is_new);
+    for hook in mutating.chain(&hooks.validating) {
+        if is_about(server, attributes, hook, seen).await? {
+            asked.push(call::validating(&server.0, attributes, hook, seen));
+        }
+    }
+    for answer in futures::future::join_all(asked).await {
+        answer?;
+    }
+    Ok(())
+}
+
+async fn is_about(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    seen: &Seen<'_>,
+) -> Result<bool, ApiError> {
+    if !hook.has_rule_for(attributes) || !hook.object_selector_matches(seen) {
+        return Ok(false);
+    }
+    if hook.namespace_selector.is_everything() {
+        return Ok(true);
+    }
+    match namespace_labels(server, attributes, seen).await? {
+        Some(labels) => Ok(hook.namespace_selector.matches(&labels)),
+        // What lies in no namespace is beyond what namespaces are selected for.
+        None => Ok(true),
+    }
+}
+
+/// The labels of the namespace that the operation lies in, or that it is about.
+async fn namespace_labels(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    seen: &Seen<'_>,
+) -> Result<Option<BTreeMap<String, String>>, ApiError> {
+    let labels = |object: &Value| -> BTreeMap<String, String> {
+        meta::pairs(object, "labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    if attributes.is_namespace() && attributes.subresource.is_empty() {
+        return Ok(seen.object.or(seen.old).map(labels));
+    }
+    let namespace = match attributes.is_namespace() {
+        true => attributes.name,
+        false => attributes.namespace(),
+    };
+    if namespace.is_empty() {
+        return Ok(None);
+    }
+    let kinds = server.0.catalog.snapshot();
+    let kind = kinds.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
+    let found = server.0.objects.get(kind, "", namespace).await?;
+    let (_, found) = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
+    Ok(Some(labels(&found)))
+}
