@@ -26,7 +26,7 @@ const TOKEN_DEFAULT_SECONDS: i64 = 3600;
 const TOKEN_MAX_SECONDS: i64 = 24 * 3600 * 365;
 
 pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
-    let input = input::object(&context, body).await?;
+    let input = input::object(context, body).await?;
     let mut review = input.value;
     let status = match &*context.kind.kind {
         "SelfSubjectReview" => {
