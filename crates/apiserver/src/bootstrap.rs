@@ -295,6 +295,18 @@ fn bindings() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// What an aggregated server needs to believe us who asks.
+fn authentication_reader() -> Value {
+    let name = "extension-apiserver-authentication";
+    let mut role = object("rbac.authorization.k8s.io/v1", "Role", &format!("{name}-reader"));
+    role["metadata"]["labels"] = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+    role["metadata"]["annotations"] = json!({"rbac.authorization.kubernetes.io/autoupdate": "true"});
+    let mut read = rule(&[""], &["configmaps"], READ);
+    read["resourceNames"] = json!([name]);
+    role["rules"] = json!([read]);
+    role
+}
+
 fn others(server: &ApiServer) -> Vec<(&'static str, Value)> {
     let config = &server.0.config;
     let mut class = object("storage.k8s.io/v1", "StorageClass", DEFAULT_STORAGE_CLASS);
@@ -338,5 +350,7 @@ fn others(server: &ApiServer) -> Vec<(&'static str, Value)> {
         ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice),
         ("/api/v1/namespaces/default/endpoints", endpoints),
         ("/api/v1/namespaces/kube-system/services", dns),
+        ("/api/v1/namespaces/kube-system/configmaps", server.0.aggregation.authentication(&config.authority)),
+        ("/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles", authentication_reader()),
     ]
 }

@@ -2,6 +2,7 @@
 //! access to the state goes through it, in-process clients included; nothing else touches the store.
 
 mod admission;
+mod aggregation;
 mod allocate;
 pub mod auth;
 mod backend;
@@ -31,6 +32,7 @@ use store::Store;
 use tokio::net::TcpStream;
 
 use admission::webhooks::{self, Hooks};
+use aggregation::Aggregation;
 use auth::certificates::{Credential, PkiError};
 use auth::rbac::{Attributes, Snapshot};
 use auth::tokens::Signer;
@@ -83,6 +85,7 @@ pub struct Server {
     signer: Signer,
     rbac: Reloaded<Snapshot>,
     hooks: Reloaded<Hooks>,
+    aggregation: Aggregation,
     addresses: allocate::Addresses,
     documents: documents::Documents,
     nodes: proxy::Nodes,
@@ -131,6 +134,7 @@ impl ApiServer {
         let addresses = allocate::Addresses::new(&config.service_cidr)
             .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
         let nodes = proxy::Nodes::new(&config.node_client, &config.authority, Arc::clone(&config.dial))?;
+        let aggregation = Aggregation::open(&config.folder)?;
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
             catalog: Catalog::default(),
@@ -138,6 +142,7 @@ impl ApiServer {
             signer,
             rbac: Reloaded::default(),
             hooks: Reloaded::default(),
+            aggregation,
             addresses,
             documents: documents::Documents::default(),
             nodes,
@@ -146,6 +151,7 @@ impl ApiServer {
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
         server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        server.follow_services();
         Ok(server)
     }
 
@@ -207,7 +213,17 @@ impl Server {
             let what = Attributes { verb: "create".into(), ..asked.attributes(&method) };
             self.authorize(&who, &what).await?;
         }
+        let remotes = self.remotes().await?;
+        if let Some(remote) = aggregation::asked(&remotes, &asked) {
+            return self.pass_on(remote, &who, request).await;
+        }
         match asked {
+            Asked::Path(path) if aggregation::is_merged(&remotes, &path) => {
+                let mut headers = request.headers().clone();
+                headers.remove(header::ACCEPT_ENCODING);
+                let own = self.path(&method, &path, &headers).await;
+                self.merged(&remotes, &path, own).await
+            }
             Asked::Path(path) => self.path(&method, &path, request.headers()).await,
             Asked::Resource(target) => {
                 let kinds = self.catalog.snapshot();
@@ -357,10 +373,18 @@ impl Server {
         match &*kind.group {
             api::kinds::RBAC_GROUP => self.rbac.outdate(),
             webhooks::GROUP => self.hooks.outdate(),
+            aggregation::GROUP => {
+                self.aggregation.remotes.outdate();
+                self.aggregation.look();
+            }
+            // What remote servers are reached through.
+            "" if kind.plural == "services" => self.aggregation.look(),
+            "discovery.k8s.io" => self.aggregation.look(),
             "apiextensions.k8s.io" => {
                 if let Err(error) = self.reload_catalog().await {
                     tracing::error!(%error, "cannot reload the CustomResourceDefinitions");
                 }
+                self.aggregation.look();
             }
             _ => {}
         }

@@ -73,26 +73,26 @@ impl Nodes {
         outgoing.headers_mut().remove(::http::header::AUTHORIZATION);
         let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
         outgoing.headers_mut().insert(HOST, host);
-        let mut answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let node_upgrade = hyper::upgrade::on(&mut answer);
-            let client_upgrade =
-                client_upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
-            tokio::spawn(splice(client_upgrade, node_upgrade));
-            let (parts, _) = answer.into_parts();
-            let mut through = ::http::Response::new(crate::http::body::full(bytes::Bytes::new()));
-            *through.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *through.headers_mut() = parts.headers;
-            through.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("Upgrade"));
-            through.headers_mut().entry(UPGRADE).or_insert(HeaderValue::from_static("websocket"));
-            return Ok(through);
-        }
-        let (mut parts, body) = answer.into_parts();
-        // The framing is this connection's own.
-        parts.headers.remove(CONNECTION);
-        parts.headers.remove(::http::header::TRANSFER_ENCODING);
-        Ok(::http::Response::from_parts(parts, boxed(body)))
+        let answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
+        through(answer.map(boxed), client_upgrade)
     }
+}
+
+/// The answer of a server that a request was passed on to; where the protocol is switched, both sides are joined.
+pub fn through(mut answer: Answer, client: Option<hyper::upgrade::OnUpgrade>) -> Result<Answer, ApiError> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let backend = hyper::upgrade::on(&mut answer);
+        let client = client.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+        tokio::spawn(splice(client, backend));
+        let headers = answer.headers_mut();
+        headers.entry(CONNECTION).or_insert(HeaderValue::from_static("Upgrade"));
+        headers.entry(UPGRADE).or_insert(HeaderValue::from_static("websocket"));
+        return Ok(answer.map(|_| crate::http::body::full(bytes::Bytes::new())));
+    }
+    // The framing is this connection's own.
+    answer.headers_mut().remove(CONNECTION);
+    answer.headers_mut().remove(::http::header::TRANSFER_ENCODING);
+    Ok(answer)
 }
 
 async fn splice(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade) {
