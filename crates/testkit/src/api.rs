@@ -21,6 +21,8 @@ use tokio_rustls::TlsConnector;
 pub struct Api {
     address: String,
     tls: TlsConnector,
+    /// Shown instead of a client certificate.
+    token: Option<String>,
 }
 
 fn field(config: &str, name: &str) -> String {
@@ -47,7 +49,25 @@ impl Api {
             .with_client_auth_cert(chain, key)
             .expect("a client certificate");
         let address = field(&config, "server").trim_start_matches("https://").to_owned();
-        Self { address, tls: TlsConnector::from(Arc::new(tls)) }
+        Self { address, tls: TlsConnector::from(Arc::new(tls)), token: None }
+    }
+
+    /// Another server of the API, by its address, what signs its certificate, and a token.
+    pub fn of(address: &str, authority: &str, token: &str) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("a certificate");
+        roots.add(authority).expect("added");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self {
+            address: address.to_owned(),
+            tls: TlsConnector::from(Arc::new(tls)),
+            token: Some(token.to_owned()),
+        }
     }
 
     pub async fn connect(&self) -> Connection {
@@ -57,7 +77,7 @@ impl Api {
         let stream = self.tls.connect(name, stream).await.expect("TLS");
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
-        Connection { sender }
+        Connection { sender, token: self.token.clone() }
     }
 }
 
@@ -82,16 +102,29 @@ impl Lines {
 
 pub struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
+    token: Option<String>,
 }
 
 impl Connection {
     pub async fn send(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> Response<Incoming> {
+        self.send_with(method, path, &[("content-type", "application/json")], body).await
+    }
+
+    pub async fn send_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<Incoming> {
         self.sender.ready().await.expect("an open connection");
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "localhost")
-            .header("content-type", "application/json");
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         self.sender
             .send_request(request.body(Full::new(body.into())).expect("a request"))
             .await
@@ -105,7 +138,17 @@ impl Connection {
 
     /// Sends and reads the whole answer, which must be a success.
     pub async fn done(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> Bytes {
-        let answer = self.send(method, path, body).await;
+        self.done_with(method, path, &[("content-type", "application/json")], body).await
+    }
+
+    pub async fn done_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Bytes {
+        let answer = self.send_with(method, path, headers, body).await;
         let status = answer.status();
         let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
         assert!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&bytes));

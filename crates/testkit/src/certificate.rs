@@ -9,6 +9,9 @@ use tokio_rustls::TlsAcceptor;
 pub struct Certificate {
     /// The authority's own certificate, as PEM.
     pub authority: String,
+    /// The certificate itself and its key, as PEM.
+    pub certificate: String,
+    pub key: String,
     config: Arc<rustls::ServerConfig>,
 }
 
@@ -21,6 +24,7 @@ impl Certificate {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &authority).expect("signed");
+        let key_pem = key.serialize_pem();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config =
             rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -29,7 +33,12 @@ impl Certificate {
                 .with_no_client_auth()
                 .with_single_cert(vec![certificate.der().clone()], key)
                 .expect("a certificate and its key");
-        Self { authority: authority.pem(), config: Arc::new(config) }
+        Self {
+            authority: authority.pem(),
+            certificate: certificate.pem(),
+            key: key_pem,
+            config: Arc::new(config),
+        }
     }
 
     pub fn acceptor(&self) -> TlsAcceptor {

@@ -12,11 +12,15 @@ pub struct Etcd {
     pub address: String,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 impl Etcd {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn start(beside: &Path) -> Option<Self> {
         let folder = beside.join("etcd");
         let (client, peer) = (free_port(), free_port());

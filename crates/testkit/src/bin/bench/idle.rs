@@ -71,7 +71,7 @@ fn ticks(pid: u32) -> f64 {
     fields.get(11).unwrap_or(&0.0) + fields.get(12).unwrap_or(&0.0)
 }
 
-fn pss_mib(pid: u32) -> f64 {
+pub fn pss_mib(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0

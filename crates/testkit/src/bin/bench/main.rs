@@ -5,6 +5,9 @@ mod api;
 mod etcd;
 mod gitops;
 mod idle;
+mod load;
+mod machinery;
+mod original;
 mod pods;
 mod size;
 mod start;
@@ -39,6 +42,7 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("pods", true, pods::run),
     ("writes", true, writes::run),
     ("gitops", true, gitops::run),
+    ("api", true, machinery::run),
     ("size", true, size::run),
     // Minutes of both cores.
     ("build", false, size::build),

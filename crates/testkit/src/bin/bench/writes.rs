@@ -1,33 +1,19 @@
 //! Durable creates through the whole API, beside bare puts into etcd on the same disk.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use testkit::Cluster;
 
+use crate::Row;
 use crate::api::runtime;
 use crate::etcd::Etcd;
-use crate::{Row, percentile};
+use crate::load::{Load, load};
 use testkit::api::{Api, Grpc};
 
-const DURATION: Duration = Duration::from_secs(5);
 const VALUE_BYTES: usize = 256;
-
-/// Writes in a second and their latencies in milliseconds.
-struct Load {
-    per_second: f64,
-    latencies_ms: Vec<f64>,
-}
-
-impl Load {
-    fn shown(&mut self) -> String {
-        let (p50, p99) = (percentile(&mut self.latencies_ms, 0.5), percentile(&mut self.latencies_ms, 0.99));
-        format!("{:.0}/s (p50 {p50:.2} ms, p99 {p99:.2} ms)", self.per_second)
-    }
-}
 
 pub fn run(executable: &Path) -> Vec<Row> {
     let cluster = Cluster::start(executable);
@@ -84,36 +70,4 @@ async fn puts(address: &str, clients: usize) -> Load {
         }
     })
     .await
-}
-
-async fn load(clients: usize, client: impl AsyncFn(Instant, &mut Vec<f64>)) -> Load {
-    let started = Instant::now();
-    let end = started + DURATION;
-    let latencies = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let all = (0..clients).map(|_| async {
-        let mut own = Vec::new();
-        client(end, &mut own).await;
-        latencies.lock().expect("not poisoned").append(&mut own);
-    });
-    join_all(all.collect()).await;
-    let latencies_ms = std::mem::take(&mut *latencies.lock().expect("not poisoned"));
-    Load { per_second: latencies_ms.len() as f64 / started.elapsed().as_secs_f64(), latencies_ms }
-}
-
-/// All of some futures, on this task.
-async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
-    let mut futures: Vec<_> = futures.into_iter().map(|f| Some(Box::pin(f))).collect();
-    std::future::poll_fn(|context| {
-        let mut pending = false;
-        for slot in &mut futures {
-            if let Some(future) = slot {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(()) => *slot = None,
-                    std::task::Poll::Pending => pending = true,
-                }
-            }
-        }
-        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
 }
