@@ -125,6 +125,21 @@ pub fn write_served(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
     }
 }
 
+/// As [`write_served`], as an element of a list of built-in objects: those name neither version nor kind.
+pub fn write_item(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
+    match metadata_offset(bytes) {
+        // In the stored form only `apiVersion` and `kind` stand before it.
+        Some(at) if bytes.starts_with(b"{\"apiVersion\":") => {
+            let from = out.len();
+            write_served(out, bytes, revision);
+            out.drain(from + 1..from + at - METADATA.len());
+        }
+        _ => write_served(out, bytes, revision),
+    }
+}
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
 /// Where the inside of the top-level `"metadata":{` begins.
 fn metadata_offset(bytes: &[u8]) -> Option<usize> {
     let (mut depth, mut at) = (0_usize, 0);
@@ -134,9 +149,8 @@ fn metadata_offset(bytes: &[u8]) -> Option<usize> {
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
                 let end = string_end(bytes, at)?;
-                const OPENING: &[u8] = b"\"metadata\":{";
-                if depth == 1 && bytes[at..].starts_with(OPENING) {
-                    return Some(at + OPENING.len());
+                if depth == 1 && bytes[at..].starts_with(METADATA) {
+                    return Some(at + METADATA.len());
                 }
                 at = end;
             }
@@ -176,6 +190,10 @@ mod tests {
         assert_eq!(resource_version(&served), "42");
         assert_eq!(served["data"], object["data"]);
         assert_eq!(from_stored(&stored, 42).expect("valid JSON"), served);
+        let mut item = b"[".to_vec();
+        write_item(&mut item, &stored, 42);
+        let item: Value = serde_json::from_slice(&item[1..]).expect("valid JSON");
+        assert_eq!(item, json!({"data": object["data"], "metadata": {"name": "a", "resourceVersion": "42"}}));
     }
 
     #[test]

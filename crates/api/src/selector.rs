@@ -35,7 +35,7 @@ pub struct Selector {
 pub enum SelectorError {
     #[error("unable to parse requirement: {0}")]
     Requirement(String),
-    #[error("found '{found}', expected: {expected}")]
+    #[error("found '{found}'{comma} expected: {expected}", comma = if *expected == OPENING { "" } else { "," })]
     Unexpected { found: String, expected: &'static str },
     #[error("\"{0}\" is not a valid label selector operator")]
     Operator(String),
@@ -72,14 +72,22 @@ impl Selector {
         if parser.rest.is_empty() {
             return Ok(Self::default());
         }
+        if !parser.at_requirement() {
+            return parser.unexpected("!, identifier, or 'end of string'");
+        }
         loop {
-            let requirement = parser.requirement()?;
-            check(&requirement)?;
-            requirements.push(requirement);
+            let requirement = parser.requirement().and_then(|found| check(&found).map(|()| found));
+            requirements.push(requirement.map_err(|error| match error {
+                SelectorError::Unexpected { .. } => SelectorError::Requirement(error.to_string()),
+                other => other,
+            })?);
             if parser.rest.is_empty() {
                 break;
             }
             parser.expect(",", "',' or 'end of string'")?;
+            if !parser.at_requirement() {
+                return parser.unexpected("identifier after ','");
+            }
         }
         Ok(Self { requirements, nothing: false })
     }
@@ -173,7 +181,9 @@ fn check(requirement: &Requirement) -> Result<(), SelectorError> {
         || (key.contains('/') && prefix.is_empty())
     {
         return fail(format!(
-            "key: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.'"
+            "key: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start \
+             and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation \
+             is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
         ));
     }
     match operator {
@@ -194,9 +204,14 @@ fn check(requirement: &Requirement) -> Result<(), SelectorError> {
         }
         _ => {}
     }
-    match values.iter().find(|value| !is_label_value(value)) {
-        Some(value) => fail(format!(
-            "values[0][{key}]: Invalid value: {value:?}: a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+    match values.iter().enumerate().find(|(_, value)| !is_label_value(value)) {
+        Some((_, value)) if value.len() > 63 => {
+            fail(format!("values[0][{key}]: Invalid value: {value:?}: must be no more than 63 bytes"))
+        }
+        Some((at, value)) => fail(format!(
+            "values[{at}][{key}]: Invalid value: {value:?}: a valid label must be an empty string or consist of alphanumeric \
+             characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or \
+             'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
         )),
         None => Ok(()),
     }
@@ -209,6 +224,11 @@ fn is_label_value(text: &str) -> bool {
         && edge(text.chars().next())
         && edge(text.chars().next_back())
 }
+
+/// The one expectation that is told without a comma.
+const OPENING: &str = "'('";
+/// So much of a faulty text is repeated.
+const FOUND_MAX: usize = 256;
 
 struct Parser<'a> {
     rest: &'a str,
@@ -229,7 +249,27 @@ impl<'a> Parser<'a> {
         if self.take(token) {
             return Ok(());
         }
-        Err(SelectorError::Unexpected { found: self.rest.chars().take(20).collect(), expected })
+        self.unexpected(expected)
+    }
+
+    /// Whether a requirement can begin here.
+    fn at_requirement(&self) -> bool {
+        self.rest.chars().next().is_some_and(|c| !matches!(c, '=' | '(' | ')' | ',' | '<' | '>'))
+            && !self.rest.starts_with("!=")
+    }
+
+    /// What stands here is not what was expected: a word, an operator, or the end.
+    fn unexpected<T>(&self, expected: &'static str) -> Result<T, SelectorError> {
+        let operator = |c: char| matches!(c, '=' | '!' | '<' | '>');
+        let word = |c: char| !c.is_whitespace() && !operator(c) && !matches!(c, '(' | ')' | ',');
+        let end = match self.rest.chars().next() {
+            Some(first) if word(first) => self.rest.find(|c| !word(c)).unwrap_or(self.rest.len()),
+            Some(first) if operator(first) => self.rest.find(|c| !operator(c)).unwrap_or(self.rest.len()),
+            Some(first) => first.len_utf8(),
+            None => 0,
+        };
+        let found = self.rest[..end].chars().take(FOUND_MAX).collect();
+        Err(SelectorError::Unexpected { found, expected })
     }
 
     fn word(&mut self) -> &'a str {
@@ -246,8 +286,7 @@ impl<'a> Parser<'a> {
         let absent = self.take("!");
         let key = self.word().to_owned();
         if key.is_empty() {
-            let found = self.rest.chars().take(20).collect();
-            return Err(SelectorError::Unexpected { found, expected: "!, identifier, or 'end of string'" });
+            return self.unexpected("identifier");
         }
         if absent {
             return Ok(Requirement { key, operator: Operator::DoesNotExist, values: Vec::new() });
@@ -274,7 +313,7 @@ impl<'a> Parser<'a> {
                 return Err(SelectorError::Unexpected { found: other.to_owned(), expected });
             }
         };
-        self.expect("(", "'('")?;
+        self.expect("(", OPENING)?;
         let mut values = Vec::new();
         loop {
             values.push(self.word().to_owned());

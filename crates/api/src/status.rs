@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 use serde_json::Value;
 
 /// A refusal, ready to be sent.
@@ -14,6 +14,8 @@ pub struct ApiError {
     pub reason: Cow<'static, str>,
     pub message: String,
     pub details: Option<Box<StatusDetails>>,
+    /// Where a list that has expired may go on, inconsistently.
+    pub continue_token: Option<String>,
 }
 
 impl fmt::Display for ApiError {
@@ -42,7 +44,13 @@ impl fmt::Display for Resource<'_> {
 
 impl ApiError {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason: Cow::Borrowed(reason), message: message.into(), details: None }
+        Self {
+            code,
+            reason: Cow::Borrowed(reason),
+            message: message.into(),
+            details: None,
+            continue_token: None,
+        }
     }
 
     fn about(mut self, resource: &Resource<'_>, name: &str) -> Self {
@@ -122,24 +130,54 @@ impl ApiError {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
-    pub fn method_not_allowed(resource: &Resource<'_>, verb: &str) -> Self {
+    /// What is there does not answer to this method.
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        let mut error = Self::new(405, "MethodNotAllowed", message);
+        error.details = Some(Box::default());
+        error
+    }
+
+    /// A verb that the kind itself refuses.
+    pub fn verb_not_supported(resource: &Resource<'_>, verb: &str) -> Self {
         let message = format!("{verb} is not supported on resources of kind {:?}", resource.to_string());
         Self::new(405, "MethodNotAllowed", message).about(resource, "")
     }
 
-    pub fn expired() -> Self {
-        Self::new(410, "Expired", "The resourceVersion for the provided watch is too old.")
+    /// Every generated name was taken.
+    pub fn generated_name_conflict(resource: &Resource<'_>, name: &str) -> Self {
+        let message = format!(
+            "{resource} {name:?} already exists, the server was not able to generate a unique name for the object"
+        );
+        let mut error = Self::new(409, "AlreadyExists", message).about(resource, name);
+        if let Some(details) = &mut error.details {
+            details.retry_after_seconds = Some(1);
+        }
+        error
     }
 
-    pub fn expired_continue() -> Self {
-        let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
-                       list without the continue parameter.";
+    pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
 
+    /// A list's version has been compacted away.
+    pub fn expired_list() -> Self {
+        Self::expired("The resourceVersion for the provided list is too old.")
+    }
+
+    /// A list cannot go on as it began; `token` is where it may go on with what there is now.
+    pub fn expired_continue(token: String) -> Self {
+        let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                       list without the continue parameter, or use the continue token in this response to retrieve the \
+                       remainder of the results. Continuing with the provided token results in an inconsistent list - \
+                       objects that were created, modified, or deleted between the time the first chunk was returned and \
+                       now may show up in the list.";
+        Self { continue_token: Some(token), ..Self::expired(message) }
+    }
+
     pub fn future_resource_version(requested: u64, current: u64) -> Self {
-        let mut error =
-            Self::new(504, "Timeout", format!("Too large resource version: {requested}, current: {current}"));
+        let message = format!("Timeout: Too large resource version: {requested}, current: {current}");
+        let mut error = Self::new(504, "Timeout", message);
         error.details = Some(Box::new(StatusDetails {
             retry_after_seconds: Some(1),
             causes: Some(vec![StatusCause {
@@ -177,7 +215,7 @@ impl ApiError {
 
     /// As another server has worded it.
     pub fn worded(code: u16, reason: String, message: String, details: Option<StatusDetails>) -> Self {
-        Self { code, reason: reason.into(), message, details: details.map(Box::new) }
+        Self { code, reason: reason.into(), message, details: details.map(Box::new), continue_token: None }
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {
@@ -185,13 +223,14 @@ impl ApiError {
     }
 
     pub fn to_status(&self) -> Status {
+        let continue_ = self.continue_token.clone();
         Status {
+            metadata: ListMeta { continue_, ..Default::default() },
             code: Some(i32::from(self.code)),
             reason: Some(self.reason.to_string()),
             message: Some(self.message.clone()),
             status: Some("Failure".to_owned()),
             details: self.details.as_deref().cloned(),
-            ..Default::default()
         }
     }
 }

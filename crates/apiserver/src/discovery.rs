@@ -1,13 +1,16 @@
 //! Discovery: which groups, versions and resources there are, in the old form and the aggregated one. All of it is
 //! an iteration over the kinds table.
 
-use ::http::StatusCode;
+use ::http::header::HeaderValue;
+use ::http::{HeaderMap, StatusCode, header};
 use api::kinds::{Kind, Subresource};
+use api::status::ApiError;
 use serde_json::{Value, json};
 
 use crate::auth::tokens::ISSUER;
 use crate::catalog::Kinds;
-use crate::http::respond::{self, Answer};
+use crate::http::accept::Offer;
+use crate::http::respond::{self, Answer, Form};
 
 pub fn version() -> Value {
     let minor = base::constants::KUBERNETES_MINOR;
@@ -46,35 +49,79 @@ fn aggregated(accept: &str) -> Option<&'static str> {
     })
 }
 
-pub fn answer(kinds: &Kinds, path: &str, accept: &str) -> Option<Answer> {
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let form = aggregated(accept);
-    let value = match (parts.as_slice(), form) {
-        (["api"], Some(version)) => return Some(aggregated_answer(kinds, version, true)),
-        (["apis"], Some(version)) => return Some(aggregated_answer(kinds, version, false)),
-        (["api"], None) => {
-            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+/// Whether a path is one of discovery's.
+pub fn is_known(kinds: &Kinds, path: &str) -> bool {
+    document(kinds, path).is_some()
+}
+
+pub fn answer(kinds: &Kinds, path: &str, headers: &HeaderMap) -> Result<Option<Answer>, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    if let Some(version) = aggregated(accept.unwrap_or_default()).filter(|_| matches!(path, "/api" | "/apis"))
+    {
+        return Ok(Some(aggregated_answer(kinds, version, path == "/api", headers)));
+    }
+    let Some(value) = document(kinds, path) else { return Ok(None) };
+    let form = match path {
+        // Paths alone are no object.
+        "" => Form::JSON,
+        _ => Form::parse(accept, Offer { protobuf: true, shapes: false, stream: false })?,
+    };
+    let mut answer = respond::object(StatusCode::OK, form, &value);
+    if matches!(path, "/api" | "/apis") {
+        answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    }
+    Ok(Some(answer))
+}
+
+fn document(kinds: &Kinds, path: &str) -> Option<Value> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    Some(match parts.as_slice() {
+        [""] => json!({"paths": all_paths(kinds)}),
+        ["api"] => {
+            json!({"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"], "serverAddressByClientCIDRs": []})
         }
-        (["apis"], None) => {
+        ["apis"] => {
             let groups = kinds.groups().into_iter().filter(|(g, _)| !g.is_empty());
             let groups: Vec<Value> = groups.map(|(group, versions)| api_group(&group, &versions)).collect();
             json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
         }
-        (["api", version], _) => resource_list(kinds, "", version)?,
-        (["apis", group], _) => {
+        ["api", version] => resource_list(kinds, "", version)?,
+        ["apis", group] => {
             let (group, versions) = kinds.groups().into_iter().find(|(g, _)| g == group)?;
             let mut value = api_group(&group, &versions);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
             value
         }
-        (["apis", group, version], _) => resource_list(kinds, group, version)?,
-        ([""], _) => {
-            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
-        }
+        ["apis", group, version] if !group.is_empty() => resource_list(kinds, group, version)?,
         _ => return None,
-    };
-    Some(respond::json(StatusCode::OK, &value))
+    })
+}
+
+fn all_paths(kinds: &Kinds) -> Vec<String> {
+    let fixed = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
+    let mut paths: Vec<String> = fixed.map(str::to_owned).to_vec();
+    for (group, versions) in kinds.groups() {
+        let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
+        paths.extend(versions.iter().map(|version| format!("{root}/{version}")));
+        if !group.is_empty() {
+            paths.push(root);
+        }
+    }
+    paths.sort();
+    paths
 }
 
 fn api_group(group: &str, versions: &[String]) -> Value {
@@ -130,7 +177,7 @@ fn version_hash(kind: &Kind) -> String {
     base::id::sha256_hex(format!("{}/{}", kind.api_version(), kind.kind).as_bytes())[..11].to_owned() + "="
 }
 
-fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool) -> Answer {
+fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool, headers: &HeaderMap) -> Answer {
     let groups = kinds.groups().into_iter().filter(|(g, _)| g.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|(group, versions)| {
@@ -150,7 +197,9 @@ fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool) -> Answer {
         "v2beta1" => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
         _ => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
     };
-    respond::bytes(StatusCode::OK, content_type, list.to_string())
+    let body = list.to_string();
+    let tag = base::id::sha256_hex(body.as_bytes()).to_uppercase();
+    respond::tagged(respond::bytes(StatusCode::OK, content_type, body), &tag, headers)
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {

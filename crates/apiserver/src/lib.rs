@@ -11,8 +11,11 @@ mod catalog;
 mod cipher;
 mod discovery;
 mod documents;
+mod health;
 pub mod http;
+mod metrics;
 mod objects;
+mod paths;
 mod proxy;
 mod reloaded;
 mod table;
@@ -23,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::{HeaderMap, Method, Request, StatusCode, header};
+use ::http::{HeaderMap, Method, Request, header};
 use api::kinds::Kind;
 use api::status::{ApiError, Resource};
 use futures::future::BoxFuture;
@@ -39,7 +42,9 @@ use auth::tokens::Signer;
 use auth::{Identity, MASTERS};
 use catalog::Catalog;
 use cipher::Cipher;
+use http::accept::{Offer, Shape};
 use http::body::Body;
+use http::options;
 use http::query::Query;
 use http::request::{Asked, Target};
 use http::respond::{self, Answer, Form};
@@ -88,6 +93,7 @@ pub struct Server {
     aggregation: Aggregation,
     addresses: allocate::Addresses,
     documents: documents::Documents,
+    metrics: Arc<metrics::Metrics>,
     nodes: proxy::Nodes,
     config: Config,
 }
@@ -145,6 +151,7 @@ impl ApiServer {
             aggregation,
             addresses,
             documents: documents::Documents::default(),
+            metrics: Arc::default(),
             nodes,
             config,
         }));
@@ -163,6 +170,9 @@ impl ApiServer {
             let started = Instant::now();
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             let reads = matches!(method, Method::GET | Method::HEAD);
+            let form = respond::error_form(&request);
+            let audit_id = respond::audit_id(request.headers());
+            let running = server.0.running(&request);
             let answering = {
                 let server = server.clone();
                 async move { server.0.answer(&server, request, who).await }
@@ -173,7 +183,12 @@ impl ApiServer {
                 true => answering.await,
                 false => tokio::spawn(answering).await.unwrap_or_else(|error| Err(ApiError::internal(error))),
             };
-            let answer = answer.unwrap_or_else(|error| respond::error(&error));
+            let mut answer = answer.unwrap_or_else(|error| respond::error(form, &error));
+            respond::finish(&mut answer, &audit_id);
+            running.answered(answer.status(), started.elapsed());
+            if running.is_long() {
+                answer = answer.map(|body| http::body::holding(body, running));
+            }
             let elapsed_ms = started.elapsed().as_millis();
             tracing::debug!(%method, path, status = answer.status().as_u16(), elapsed_ms, "request");
             answer
@@ -196,13 +211,8 @@ impl Server {
             None => self.authenticate(request.headers()).await?,
         };
         let who = self.impersonated(who, request.headers()).await?;
-        if let Some(other) = query.all("dryRun").find(|v| !matches!(*v, "" | "All")) {
-            return Err(ApiError::bad_request(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            )));
-        }
         let asked = Asked::parse(&method, &path, &query);
-        if !is_open(&path) {
+        if !paths::is_open(&path) {
             self.authorize(&who, &asked.attributes(&method)).await?;
         }
         if let Asked::Resource(target) = &asked
@@ -219,30 +229,39 @@ impl Server {
         }
         match asked {
             Asked::Path(path) if aggregation::is_merged(&remotes, &path) => {
-                let mut headers = request.headers().clone();
-                headers.remove(header::ACCEPT_ENCODING);
-                let own = self.path(&method, &path, &headers).await;
+                let headers = aggregation::mergeable(request.headers());
+                let own = self.path(&method, &path, &query, &headers).await;
                 self.merged(&remotes, &path, own).await
             }
-            Asked::Path(path) => self.path(&method, &path, request.headers()).await,
+            Asked::Path(path) => self.path(&method, &path, &query, request.headers()).await,
             Asked::Resource(target) => {
                 let kinds = self.catalog.snapshot();
-                let kind = kinds
-                    .find(&target.group, &target.version, &target.plural)
-                    .ok_or_else(ApiError::no_such_path)?;
+                let Some(kind) = kinds.find(&target.group, &target.version, &target.plural) else {
+                    let known = kinds.of_version(&target.group, &target.version).any(|k| k.custom.is_none());
+                    return if known { Err(ApiError::no_such_path()) } else { Ok(respond::page_not_found()) };
+                };
                 let headers = request.headers().clone();
-                // Streams and proxies decide their form themselves.
-                let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-                let streams = matches!(
-                    target.subresource.as_str(),
-                    "log" | "exec" | "attach" | "portforward" | "proxy"
-                );
-                let form = if streams { Form::Json } else { Form::parse(accept)? };
+                let form = form(&target, kind, &query, &headers)?;
+                options::check_write(target.verb, &query, is_apply(&headers))?;
+                let streams = target.streams();
+                let gzip = respond::accepts_gzip(&headers);
                 let warnings = Mutex::default();
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
-                verbs::dispatch(handle, context, request).await
+                let answer = verbs::dispatch(handle, context, request).await?;
+                Ok(if gzip && !streams { respond::compressed(answer).await } else { answer })
             }
         }
+    }
+
+    /// Counts a request from now on.
+    fn running(&self, request: &Request<Body>) -> metrics::Running {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let asked = Asked::parse(request.method(), request.uri().path(), &query);
+        let dry_run = query.get("dryRun") == Some("All");
+        let kinds = self.catalog.snapshot();
+        let labels =
+            metrics::Labels::of(&asked, request.method(), &kinds, dry_run, is_apply(request.headers()));
+        metrics::Running::begin(&self.metrics, labels)
     }
 
     /// The user behind a bearer token. No token is nobody; a token that does not hold is refused.
@@ -389,43 +408,23 @@ impl Server {
             _ => {}
         }
     }
-
-    /// Requests that are not about a resource.
-    async fn path(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Answer, ApiError> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return Err(ApiError::no_such_path());
-        }
-        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let kinds = self.catalog.snapshot();
-        match path.trim_end_matches('/') {
-            "/healthz" | "/livez" | "/readyz" => {
-                Ok(respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok"))
-            }
-            "/version" => Ok(respond::json(StatusCode::OK, &discovery::version())),
-            "/metrics" => self.metrics().await,
-            "/.well-known/openid-configuration" => Ok(respond::json(StatusCode::OK, &discovery::openid())),
-            "/openid/v1/jwks" => Ok(respond::json(StatusCode::OK, &self.signer.jwks())),
-            path if path.starts_with("/openapi/") => self.documents.answer(&kinds, path, headers),
-            path => discovery::answer(&kinds, path, accept).ok_or_else(ApiError::no_such_path),
-        }
-    }
-
-    async fn metrics(&self) -> Result<Answer, ApiError> {
-        let mut text = String::from(
-            "# HELP apiserver_storage_objects Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n",
-        );
-        for kind in self.catalog.snapshot().all().iter().filter(|k| !k.is_virtual()) {
-            let count = self.objects.store.count(&kind.key("", "")).await.map_err(objects::store_error)?;
-            text.push_str(&format!(
-                "apiserver_storage_objects{{resource=\"{}\"}} {count}\n",
-                kind.resource()
-            ));
-        }
-        Ok(respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
-    }
 }
 
-/// Paths that anybody may read: whether the server lives.
-fn is_open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version")
+fn is_apply(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    content_type.is_some_and(|c| c.starts_with("application/apply-patch"))
+}
+
+/// What the answer is to be in. Streams and proxies decide their form themselves.
+fn form(target: &Target, kind: &Kind, query: &Query, headers: &HeaderMap) -> Result<Form, ApiError> {
+    if target.streams() {
+        return Ok(Form::JSON);
+    }
+    let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
+    let offer = Offer { protobuf: kind.custom.is_none(), shapes: true, stream: target.verb == "watch" };
+    let form = Form::parse(text(header::ACCEPT), offer)?;
+    if form.shape == Shape::Table {
+        table::check_options(query)?;
+    }
+    Ok(form.with_pretty(query, text(header::USER_AGENT).unwrap_or_default()))
 }

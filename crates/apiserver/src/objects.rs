@@ -16,6 +16,8 @@ use crate::cipher::Cipher;
 const ENCRYPTED: &[&str] = &["/registry/secrets/"];
 /// Objects with a time to live share leases of this granularity.
 const LEASE_WINDOW_SECONDS: i64 = 60;
+/// How long a request waits for a revision that is still to come.
+const REVISION_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 pub struct Objects {
     pub store: Arc<dyn Store>,
@@ -62,6 +64,21 @@ impl Objects {
             .map(|entry| Ok((self.decode(&entry)?, entry)))
             .transpose()
             .map(|found| found.map(|(v, e)| (e, v)))
+    }
+
+    /// Waits a little for a revision that has not come yet, as one server of several does that is behind.
+    pub async fn wait_for(&self, revision: u64) -> Result<(), ApiError> {
+        let end = tokio::time::Instant::now() + REVISION_WAIT;
+        loop {
+            let current = self.store.revision();
+            if revision <= current {
+                return Ok(());
+            }
+            let mut watch = self.store.watch("", current).map_err(store_error)?;
+            if tokio::time::timeout_at(end, watch.next()).await.is_err() {
+                return Err(ApiError::future_resource_version(revision, self.store.revision()));
+            }
+        }
     }
 
     /// Every object of a kind, typed.
@@ -118,7 +135,9 @@ impl Objects {
 /// What a client is told of a fault of the store.
 pub fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::Compacted { .. } => ApiError::expired(),
+        StoreError::Compacted { requested, compacted } => {
+            ApiError::expired(format!("too old resource version: {requested} ({compacted})"))
+        }
         StoreError::FutureRevision { requested, current } => {
             ApiError::future_resource_version(requested, current)
         }

@@ -2,6 +2,7 @@
 
 use api::kinds::Kind;
 use api::meta;
+use api::status::ApiError;
 use serde_json::{Value, json};
 
 use crate::http::query::Query;
@@ -29,7 +30,7 @@ pub fn table(
             let object_part = match include {
                 "None" => Value::Null,
                 "Object" => (*object).clone(),
-                _ => partial(object),
+                _ => partial(object, "v1"),
             };
             json!({"cells": kind.behaviour.row(object), "object": object_part})
         })
@@ -44,7 +45,16 @@ pub fn table(
     })
 }
 
-/// `PartialObjectMetadata` of an object.
-pub fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta::metadata(object)})
+/// What of each object a table's rows hold.
+pub fn check_options(query: &Query) -> Result<(), ApiError> {
+    match query.get("includeObject") {
+        None | Some("None" | "Metadata" | "Object") => Ok(()),
+        Some(other) => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+    }
+}
+
+/// `PartialObjectMetadata` of an object, in a version of `meta.k8s.io`.
+pub fn partial(object: &Value, version: &str) -> Value {
+    let api_version = format!("meta.k8s.io/{version}");
+    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": meta::metadata(object)})
 }

@@ -1,78 +1,12 @@
 //! Each door of the API, tried by somebody without the key: all kinds of the table, all verbs, the wrong scopes, and the
 //! ways by which rights might be widened.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+mod world;
 
 use api::kinds::{Kind, builtin};
 use apiserver::auth::Identity;
-use apiserver::auth::certificates::{Authority, Usage};
-use apiserver::http::body::{full, read};
-use apiserver::{ApiServer, Config, Dial};
-use futures::future::BoxFuture;
-use http::{Method, Request};
 use serde_json::{Value, json};
-use store::{Embedded, EmbeddedOptions};
-use tokio::net::TcpStream;
-
-struct Nowhere;
-
-impl Dial for Nowhere {
-    fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>> {
-        Box::pin(async { Err(std::io::Error::other("there are no nodes here")) })
-    }
-}
-
-struct World {
-    server: ApiServer,
-    _folder: tempfile::TempDir,
-}
-
-const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
-
-impl World {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let authority = Authority::open(folder.path()).expect("an authority");
-        let config = Config {
-            folder: folder.path().to_owned(),
-            advertise: SocketAddr::from((Ipv4Addr::new(10, 44, 0, 1), 6443)),
-            service_cidr: "10.43.0.0/16".into(),
-            dns_address: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
-            node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
-            authority: authority.certificate.clone(),
-            dial: Arc::new(Nowhere),
-        };
-        let store = Embedded::open(&folder.path().join("state"), EmbeddedOptions::default()).expect("opens");
-        let server = ApiServer::open(config, Arc::new(store)).await.expect("starts");
-        Self { server, _folder: folder }
-    }
-
-    /// Code and body of a request as some user.
-    async fn ask(&self, who: &Identity, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let content_type =
-            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = Request::builder()
-            .method(Method::from_bytes(method.as_bytes()).expect("a method"))
-            .uri(path)
-            .header("content-type", content_type)
-            .body(full(body.to_string()))
-            .expect("a request");
-        let answer = self.server.handle(request, Some(who.clone())).await;
-        let code = answer.status().as_u16();
-        let Ok(bytes) = read(answer.into_body(), 1 << 24).await else { panic!("{method} {path}: no body") };
-        (code, serde_json::from_slice(&bytes).unwrap_or_default())
-    }
-
-    async fn grant(&self, path: &str, object: Value) {
-        let (code, answer) = self.ask(&master(), "POST", path, object).await;
-        assert_eq!(code, 201, "{answer}");
-    }
-}
-
-fn master() -> Identity {
-    Identity::new("root", &["system:masters"])
-}
+use world::{RBAC, World, master};
 
 fn path_of(kind: &Kind, namespace: Option<&str>, name: &str) -> String {
     let group = if kind.group.is_empty() {
@@ -207,9 +141,9 @@ async fn a_trial_writes_nothing_and_other_trials_are_refused() {
     let root = master();
     for (method, path, body, expected) in [
         ("POST", format!("{maps}?dryRun=All"), json!({"metadata": {"name": "tried"}}), 201),
-        ("POST", format!("{maps}?dryRun=Foo"), json!({"metadata": {"name": "tried"}}), 400),
+        ("POST", format!("{maps}?dryRun=Foo"), json!({"metadata": {"name": "tried"}}), 422),
         ("DELETE", format!("{maps}/kept?dryRun=All"), json!({}), 200),
-        ("DELETE", format!("{maps}/kept"), json!({"dryRun": ["Foo"]}), 400),
+        ("DELETE", format!("{maps}/kept"), json!({"dryRun": ["Foo"]}), 422),
         ("DELETE", maps.to_owned(), json!({"dryRun": ["All"]}), 200),
     ] {
         let (code, answer) = world.ask(&root, method, &path, body).await;

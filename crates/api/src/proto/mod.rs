@@ -91,8 +91,22 @@ pub fn encode(value: &Value) -> Result<Vec<u8>, ProtoError> {
     Ok(out)
 }
 
+/// An event of a watch: a bare message with its object as bytes in an envelope of its own.
+pub fn watch_event(kind: &str, object: &Value) -> Result<Vec<u8>, ProtoError> {
+    let mut raw = wire::Writer::default();
+    raw.bytes(1, &encode(object)?);
+    let mut event = wire::Writer::default();
+    event.bytes(1, kind.as_bytes());
+    event.bytes(2, &raw.finish());
+    Ok(event.finish())
+}
+
 fn schema_of(api_version: &str, kind: &str) -> Result<Schema, ProtoError> {
-    let (group, version) = schema::split_api_version(api_version);
+    let (group, version) = match schema::split_api_version(api_version) {
+        // Bare metadata are the same in both versions.
+        ("meta.k8s.io", "v1beta1") => ("meta.k8s.io", "v1"),
+        other => other,
+    };
     schema::of_kind(group, version, kind)
         .ok_or_else(|| ProtoError::UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned() })
 }
@@ -140,6 +154,35 @@ mod tests {
         let value = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
             "propagationPolicy": "Background"});
         assert_eq!(decode(&encode(&value).unwrap()).unwrap(), value);
+    }
+
+    #[test]
+    fn lists_statuses_and_metadata() {
+        let item = json!({"metadata": {"name": "x", "resourceVersion": "3"}, "data": {"a": "b"}});
+        let metadata = json!({"resourceVersion": "5", "continue": "c", "remainingItemCount": 2});
+        let list =
+            json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": [item]});
+        assert_eq!(decode(&encode(&list).unwrap()).unwrap(), list);
+        let status = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404,
+            "reason": "NotFound", "message": "no", "details": {"name": "x", "causes": [{"reason": "r", "field": "f"}]}});
+        assert_eq!(decode(&encode(&status).unwrap()).unwrap(), status);
+        for version in ["v1", "v1beta1"] {
+            let api_version = format!("meta.k8s.io/{version}");
+            let metadata = json!({"apiVersion": api_version, "kind": "PartialObjectMetadata", "metadata": {"name": "x"}});
+            assert_eq!(decode(&encode(&metadata).unwrap()).unwrap(), metadata);
+        }
+    }
+
+    #[test]
+    fn events_of_watches() {
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+        let object = encode(&value).unwrap();
+        let mut expected = b"\n\x05ADDED\x12".to_vec();
+        expected.push(object.len() as u8 + 2);
+        expected.push(0x0a);
+        expected.push(object.len() as u8);
+        expected.extend(&object);
+        assert_eq!(watch_event("ADDED", &value).unwrap(), expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod passing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ::http::{HeaderMap, header};
 use api::meta;
 use api::status::ApiError;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -171,6 +172,19 @@ pub fn is_merged(remotes: &Remotes, path: &str) -> bool {
     let path = path.trim_end_matches('/');
     let group = path.strip_prefix("/apis/").is_some_and(|rest| !rest.contains('/'));
     !remotes.0.is_empty() && (group || matches!(path, "/apis" | "/openapi/v3"))
+}
+
+/// The headers of a request whose answer is to be read and added to: plain JSON.
+pub fn mergeable(given: &HeaderMap) -> HeaderMap {
+    let mut headers = given.clone();
+    headers.remove(header::ACCEPT_ENCODING);
+    let accept = given.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let json: Vec<&str> = accept.split(',').map(str::trim).filter(|media| media.contains("json")).collect();
+    let json = if json.is_empty() { "application/json".to_owned() } else { json.join(",") };
+    if let Ok(json) = header::HeaderValue::from_str(&json) {
+        headers.insert(header::ACCEPT, json);
+    }
+    headers
 }
 
 /// The `Available` condition of a status; `since` is when it became so.

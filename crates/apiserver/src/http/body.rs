@@ -31,6 +31,15 @@ where
     body.map_err(|error| BodyError(error.into())).boxed_unsync()
 }
 
+/// A body that keeps something alive until it has ended or nobody reads it any more.
+pub fn holding<G: Send + 'static>(body: Body, guard: G) -> Body {
+    body.map_frame(move |frame| {
+        let _held = &guard;
+        frame
+    })
+    .boxed_unsync()
+}
+
 pub enum ReadError {
     TooLarge,
     Broken(BoxError),

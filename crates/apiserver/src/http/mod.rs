@@ -1,8 +1,11 @@
 //! HTTP: connections and TLS, what a path asks for, how answers are written.
 
+pub mod accept;
 pub mod body;
+pub mod options;
 pub mod query;
 pub mod request;
 pub mod respond;
 pub mod serve;
 pub mod service;
+pub(crate) mod websocket;

@@ -1,5 +1,7 @@
 //! The query string, decoded once.
 
+use api::status::ApiError;
+
 /// Pairs in their order; a name may come several times (`command=sh&command=-c`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
@@ -22,13 +24,25 @@ impl Query {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// `true` and `1` are true.
+    /// Only absence, `false` and `0` are false, as the API reads its options; also `?watch` and `?watch=yes` are true.
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1"))
+        self.option_flag(name).unwrap_or(false)
     }
 
-    pub fn number(&self, name: &str) -> Option<i64> {
-        self.get(name)?.parse().ok()
+    /// As [`Query::flag`], telling absent from false.
+    pub fn option_flag(&self, name: &str) -> Option<bool> {
+        let (_, value) = self.0.iter().find(|(n, _)| n == name)?;
+        Some(!(value.eq_ignore_ascii_case("false") || value == "0"))
+    }
+
+    /// A whole number; the error is worded as the original words it.
+    pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        let Some((_, text)) = self.0.iter().find(|(n, _)| n == name) else { return Ok(None) };
+        let plain = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let digits = !plain.is_empty() && plain.bytes().all(|b| b.is_ascii_digit());
+        let problem = if digits { "value out of range" } else { "invalid syntax" };
+        let wrong = |_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {problem}"));
+        text.parse().map(Some).map_err(wrong)
     }
 }
 
@@ -76,6 +90,12 @@ mod tests {
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(query.get("c"), None);
         assert_eq!(query.get("labelSelector"), Some("k=v,w"));
+        assert_eq!((query.flag("c"), query.flag("d"), query.option_flag("d")), (true, false, None));
+        assert_eq!(query.number("a"), Ok(Some(1)));
+        let message = |text: &str| Query::parse(text).number("n").map_err(|e| (e.code, e.message));
+        assert_eq!(message("n=abc"), Err((400, "strconv.ParseInt: parsing \"abc\": invalid syntax".into())));
+        let large = "strconv.ParseInt: parsing \"99999999999999999999\": value out of range";
+        assert_eq!(message("n=99999999999999999999"), Err((400, large.into())));
         assert_eq!(percent_decode("%zz%4", false), "%zz%4");
         assert_eq!(Query::parse(&format!("v={}", percent_encode("a b&ü"))).get("v"), Some("a b&ü"));
     }

@@ -21,6 +21,13 @@ pub struct Target {
     pub verb: &'static str,
 }
 
+impl Target {
+    /// Whether the answer is what a node, a pod or a service says.
+    pub fn streams(&self) -> bool {
+        matches!(&*self.subresource, "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
     Resource(Target),
@@ -54,7 +61,9 @@ impl Asked {
 }
 
 fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
-    let mut parts = path.trim_matches('/').split('/').map(|p| percent_decode(p, false));
+    // As a whole: an encoded slash parts names like any other, and never becomes part of one.
+    let path = percent_decode(path, false);
+    let mut parts = path.trim_matches('/').split('/').map(str::to_owned);
     let group = match parts.next()?.as_str() {
         "api" => String::new(),
         "apis" => parts.next()?,
@@ -64,6 +73,11 @@ fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
     let mut rest: Vec<String> = parts.collect();
     if rest.first().is_none_or(String::is_empty) {
         return None;
+    }
+    // The old way to ask for a watch, also of one object.
+    let watches = rest[0] == "watch" && rest.len() > 1;
+    if watches {
+        rest.remove(0);
     }
     let mut namespace = String::new();
     // `namespaces/x/pods` is about pods; `namespaces/x` and its own subresources are about the namespace.
@@ -81,7 +95,11 @@ fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
     }
     let subresource = rest.next().unwrap_or_default();
     let rest = rest.collect::<Vec<_>>().join("/");
-    let verb = verb(method, &name, query);
+    let verb = match watches {
+        true if matches!(*method, Method::GET | Method::HEAD) => "watch",
+        true => "",
+        false => verb(method, &name, query),
+    };
     let fields = query.get("fieldSelector").unwrap_or_default().split(',');
     let selected =
         fields.filter_map(|f| f.strip_prefix("metadata.name=")).map(|n| n.trim_start_matches('=')).next();
@@ -94,8 +112,8 @@ fn verb(method: &Method, name: &str, query: &Query) -> &'static str {
     let named = !name.is_empty();
     let watching = query.flag("watch");
     match *method {
-        Method::GET | Method::HEAD if watching => "watch",
         Method::GET | Method::HEAD if named => "get",
+        Method::GET | Method::HEAD if watching => "watch",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
         Method::PUT => "update",
@@ -121,13 +139,23 @@ mod tests {
             }
             Asked::Path(path) => path,
         };
-        assert_eq!(shown.trim_end(), expected);
+        assert_eq!(shown.trim(), expected);
     }
 
     #[test]
     fn paths_are_read_as_the_api_means_them() {
         check(Method::GET, "/api/v1/namespaces/a/pods/p/log?follow=true", "get /v1 pods ns=a name=p sub=log");
         check(Method::GET, "/api/v1/pods?watch=1", "watch /v1 pods ns= name= sub=");
+        check(Method::GET, "/api/v1/namespaces/a/pods/p?watch=1", "get /v1 pods ns=a name=p sub=");
+        check(Method::GET, "/api/v1/watch/namespaces/a/pods/p", "watch /v1 pods ns=a name=p sub=");
+        check(Method::GET, "/apis/apps/v1/watch/deployments", "watch apps/v1 deployments ns= name= sub=");
+        check(Method::POST, "/api/v1/watch/pods", "/v1 pods ns= name= sub=");
+        check(Method::GET, "/api/v1/namespaces/a/configmaps/x%2Fy", "get /v1 configmaps ns=a name=x sub=y");
+        check(
+            Method::GET,
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/a%3Ab",
+            "get rbac.authorization.k8s.io/v1 clusterroles ns= name=a:b sub=",
+        );
         check(Method::GET, "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a sub=");
         check(Method::PUT, "/api/v1/namespaces/a/finalize", "update /v1 namespaces ns=a name=a sub=finalize");
         check(

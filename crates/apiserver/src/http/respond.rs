@@ -1,55 +1,24 @@
 //! Answers: objects, errors and warnings, in the form the client accepts.
 
+use std::io::Write;
+
+use api::proto::ProtoError;
 use api::status::ApiError;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
-use http::{Response, StatusCode};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue,
+    IF_NONE_MATCH, RETRY_AFTER, USER_AGENT, VARY, WARNING,
+};
+use http::{HeaderMap, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::body::{Body, full};
+use super::accept::Encoding;
+pub use super::accept::Form;
+use super::body::{Body, full, read};
+use super::query::Query;
 
 pub type Answer = Response<Body>;
-pub type Result<T, E = ApiError> = std::result::Result<T, E>;
-
-/// What the `Accept` header asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    Json,
-    Yaml,
-    /// `as=Table`.
-    Table,
-    /// `as=PartialObjectMetadata` or its list.
-    Metadata,
-}
-
-impl Form {
-    /// The first of the accepted forms that is offered. Protobuf is not, and its clients all take JSON as well.
-    pub fn parse(accept: Option<&str>) -> Result<Self> {
-        let Some(accept) = accept.filter(|a| !a.trim().is_empty()) else { return Ok(Self::Json) };
-        for media in accept.split(',') {
-            let mut parts = media.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default();
-            let parameter = |name: &str| {
-                let mut parts = media.split(';').map(str::trim).skip(1);
-                parts.find_map(|p| p.strip_prefix(name)?.strip_prefix('='))
-            };
-            match (kind, parameter("as")) {
-                ("application/json", Some("Table")) => return Ok(Self::Table),
-                ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
-                    return Ok(Self::Metadata);
-                }
-                ("application/json", Some(_)) => continue,
-                ("application/json" | "*/*" | "application/*", None) => return Ok(Self::Json),
-                ("application/yaml", None) => return Ok(Self::Yaml),
-                _ => {}
-            }
-        }
-        Err(ApiError::not_acceptable(
-            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-        ))
-    }
-}
 
 pub fn bytes(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(full(bytes));
@@ -61,25 +30,136 @@ pub fn bytes(code: StatusCode, content_type: &'static str, bytes: impl Into<Byte
 pub fn json(code: StatusCode, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(body) => bytes(code, "application/json", body),
-        Err(fault) => error(&ApiError::internal(fault)),
+        Err(fault) => error(Form::JSON, &ApiError::internal(fault)),
     }
 }
 
-/// An object in the form asked for, `Table` and `Metadata` excepted: those are made where the kind is known.
+/// An object in the encoding asked for; shaping it is done where the kind is known.
 pub fn object(code: StatusCode, form: Form, value: &Value) -> Answer {
-    match form {
-        Form::Yaml => bytes(code, "application/yaml", api::yaml::to_string(value)),
-        _ => json(code, value),
+    match encode(form, value) {
+        Ok(body) => bytes(code, form.encoding.media_type(), body),
+        Err(fault) => json(StatusCode::INTERNAL_SERVER_ERROR, &ApiError::internal(fault).to_status()),
     }
 }
 
-pub fn error(error: &ApiError) -> Answer {
+/// The bytes of an object.
+pub fn encode(form: Form, value: &Value) -> Result<Vec<u8>, ProtoError> {
+    let line = |mut bytes: Vec<u8>| {
+        bytes.push(b'\n');
+        bytes
+    };
+    Ok(match form.encoding {
+        Encoding::Protobuf => api::proto::encode(value)?,
+        Encoding::Yaml => api::yaml::to_string(value).into_bytes(),
+        Encoding::Json if form.pretty => format!("{value:#}").into_bytes(),
+        Encoding::Json => line(value.to_string().into_bytes()),
+    })
+}
+
+pub fn error(form: Form, error: &ApiError) -> Answer {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json(code, &error.to_status());
+    let mut answer = object(code, form, &status(error));
     if let Some(seconds) = error.details.as_ref().and_then(|d| d.retry_after_seconds) {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
+}
+
+/// A refusal as the object that it is.
+pub fn status(error: &ApiError) -> Value {
+    let mut status = serde_json::to_value(error.to_status()).unwrap_or_default();
+    status["kind"] = "Status".into();
+    status["apiVersion"] = "v1".into();
+    status
+}
+
+/// What no part of the server knows of.
+pub fn page_not_found() -> Answer {
+    bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
+/// An answer known by a tag, or that the client's copy with that tag still holds.
+pub fn tagged(answer: Answer, tag: &str, headers: &HeaderMap) -> Answer {
+    let tag = format!("{tag:?}");
+    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let same = known.split(',').map(str::trim).any(|k| k == "*" || k.trim_start_matches("W/") == tag);
+    let mut answer = match same {
+        true => {
+            let mut unchanged = Response::new(full(Bytes::new()));
+            *unchanged.status_mut() = StatusCode::NOT_MODIFIED;
+            unchanged
+        }
+        false => answer,
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        answer.headers_mut().insert(ETAG, tag);
+    }
+    answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    answer
+}
+
+/// From here on an answer is worth compressing.
+const GZIP_FROM_BYTES: u64 = 128 << 10;
+
+/// How errors are told to whoever sent this.
+pub fn error_form<B>(request: &Request<B>) -> Form {
+    let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    Form::of_error(text(ACCEPT)).with_pretty(&query, text(USER_AGENT).unwrap_or_default())
+}
+
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).any(|v| v.split(';').next().is_some_and(|name| name.trim() == "gzip"))
+}
+
+/// Packs a large answer. What streams has no length and stays as it is.
+pub async fn compressed(answer: Answer) -> Answer {
+    let large = http_body::Body::size_hint(answer.body()).exact().is_some_and(|n| n >= GZIP_FROM_BYTES);
+    if !large || answer.headers().contains_key(CONTENT_ENCODING) {
+        return answer;
+    }
+    let (mut parts, body) = answer.into_parts();
+    let packed = match read(body, usize::MAX).await {
+        Ok(plain) => tokio::task::spawn_blocking(move || gzip(&plain)).await,
+        Err(_) => return error(Form::JSON, &ApiError::internal("the answer broke off")),
+    };
+    match packed {
+        Ok(Ok(packed)) => {
+            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+            Response::from_parts(parts, full(packed))
+        }
+        Ok(Err(fault)) => error(Form::JSON, &ApiError::internal(fault)),
+        Err(fault) => error(Form::JSON, &ApiError::internal(fault)),
+    }
+}
+
+fn gzip(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(plain)?;
+    encoder.finish()
+}
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// As much of an id that somebody else has chosen as is believed to be one.
+const AUDIT_ID_LENGTH_MAX: usize = 64;
+
+/// What the request is called in logs: as whoever sent it calls it, or a new name.
+pub fn audit_id(headers: &HeaderMap) -> String {
+    let given = headers.get(AUDIT_ID).and_then(|v| v.to_str().ok());
+    let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_LENGTH_MAX);
+    given.map_or_else(base::id::uuid, str::to_owned)
+}
+
+/// What every answer carries.
+pub fn finish(answer: &mut Answer, audit_id: &str) {
+    let headers = answer.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(audit_id) {
+        headers.insert(AUDIT_ID, id);
+    }
+    let private = || HeaderValue::from_static("no-cache, private");
+    headers.entry(CACHE_CONTROL).or_insert_with(private);
 }
 
 /// Adds a `Warning` header for each text, as kubectl prints them.
@@ -99,18 +179,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_offered_form_is_taken() {
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        for (accept, form) in [
-            (Some(table), Form::Table),
-            (Some("application/vnd.kubernetes.protobuf, application/json"), Form::Json),
-            (Some("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"), Form::Metadata),
-            (Some("*/*"), Form::Json),
-            (Some("application/yaml"), Form::Yaml),
-            (None, Form::Json),
-        ] {
-            assert_eq!(Form::parse(accept).ok(), Some(form), "{accept:?}");
-        }
-        assert_eq!(Form::parse(Some("text/html")).map_err(|e| e.code), Err(406));
+    fn errors_speak_the_clients_encoding() {
+        let refusal = ApiError::bad_request("no");
+        let media = |accept: &str| {
+            let answer = error(Form::of_error(Some(accept)), &refusal);
+            answer.headers()[CONTENT_TYPE].to_str().unwrap_or_default().to_owned()
+        };
+        assert_eq!(media("application/vnd.kubernetes.protobuf"), "application/vnd.kubernetes.protobuf");
+        assert_eq!(media("application/yaml"), "application/yaml");
+        assert_eq!(media("text/html"), "application/json");
+        let bytes = encode(Form { encoding: Encoding::Protobuf, ..Form::JSON }, &status(&refusal));
+        assert_eq!(bytes.and_then(|b| api::proto::decode(&b)).map(|v| v["message"].clone()), Ok("no".into()));
+    }
+
+    #[test]
+    fn warnings_are_quoted_and_kept_on_a_line() {
+        let answer = warn(page_not_found(), &["a \"b\"\nc".to_owned()]);
+        assert_eq!(answer.headers()[WARNING], "299 - \"a \\\"b\\\" c\"");
     }
 }

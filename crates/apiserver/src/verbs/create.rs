@@ -68,8 +68,12 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
             meta::set(&mut candidate, "name", format!("{prefix}{}", base::id::name_suffix(5)));
         }
         match store_new(server, context, candidate, applied.clone()).await {
-            Err(error)
-                if error.reason == "AlreadyExists" && generate.is_some() && attempt + 1 < NAME_TRIES => {}
+            Err(error) if error.reason == "AlreadyExists" && generate.is_some() => {
+                if attempt + 1 == NAME_TRIES {
+                    let name = error.details.and_then(|d| d.name).unwrap_or_default();
+                    return Err(ApiError::generated_name_conflict(&context.resource(), &name));
+                }
+            }
             done => return done,
         }
     }

@@ -3,16 +3,16 @@
 
 use ::http::StatusCode;
 use api::meta;
-use api::status::ApiError;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use api::status::{ApiError, Resource};
 use serde_json::{Value, json};
 use store::{Entry, Expect};
 
-use super::list::{Filter, page};
+use super::list::{Filter, list_answer, page};
 use super::update::is_finished;
 use super::{input, one};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
+use crate::http::options::{DeleteOptions, ListOptions};
 use crate::http::respond::{self, Answer};
 use crate::objects::Written;
 use crate::{ApiServer, Context};
@@ -21,37 +21,35 @@ const TRIES: usize = 16;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-async fn options(context: &Context, body: Body) -> Result<DeleteOptions, ApiError> {
-    let value = input::other(context, body).await?;
-    let mut options: DeleteOptions = serde_json::from_value(value)
-        .map_err(|e| ApiError::bad_request(format!("invalid DeleteOptions: {e}")))?;
-    let query = &context.query;
-    if let Some(seconds) = query.number("gracePeriodSeconds") {
-        options.grace_period_seconds.get_or_insert(seconds);
-    }
-    if let Some(policy) = query.get("propagationPolicy") {
-        options.propagation_policy.get_or_insert_with(|| policy.to_owned());
-    }
-    if let Some(other) = options.dry_run.iter().flatten().find(|d| *d != "All") {
-        return Err(ApiError::bad_request(format!(
-            "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-        )));
-    }
-    let policy = options.propagation_policy.as_deref();
-    if policy.is_some_and(|p| !matches!(p, "Background" | "Foreground" | "Orphan")) {
-        return Err(ApiError::bad_request(format!(
-            "invalid propagationPolicy {:?}",
-            policy.unwrap_or_default()
-        )));
-    }
+/// A body settles everything; without one the query does.
+async fn options(context: &Context, body: Body, many: bool) -> Result<DeleteOptions, ApiError> {
+    let options = match input::delete_options(context, body).await? {
+        Some(value) => {
+            // A trial may be asked for in the query as well, and must never become the real thing.
+            let query = DeleteOptions::of_query(&context.query)?;
+            let mut options = DeleteOptions::of_body(&value)?;
+            if options.dry_run.is_empty() {
+                options.dry_run = query.dry_run;
+            }
+            options.grace_period_seconds = options.grace_period_seconds.or(query.grace_period_seconds);
+            options.propagation_policy = options.propagation_policy.or(query.propagation_policy);
+            options.orphan_dependents = options.orphan_dependents.or(query.orphan_dependents);
+            options
+        }
+        None => DeleteOptions::of_query(&context.query)?,
+    };
+    options.check(many)?;
     Ok(options)
 }
 
 pub async fn delete(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
-    let options = options(context, body).await?;
-    let dry_run = is_dry_run(context, &options);
+    let options = options(context, body, false).await?;
+    let dry_run = options.is_dry_run();
     for _ in 0..TRIES {
         let (entry, object) = super::read::find(server, context).await?;
+        if options.ignore_read_error {
+            return Err(DeleteOptions::readable(meta::name(&object)));
+        }
         match attempt(server, context, &options, &entry, object, dry_run).await? {
             Some(Outcome::Removed(object)) => return Ok(removed(context, &object)),
             Some(Outcome::Marked(object)) => return Ok(one(context, StatusCode::OK, &object)),
@@ -59,11 +57,6 @@ pub async fn delete(server: &ApiServer, context: &Context, body: Body) -> Result
         }
     }
     Err(ApiError::modified(&context.resource(), &context.target.name))
-}
-
-/// Asked for in the query, or in the body as clients in Go do.
-fn is_dry_run(context: &Context, options: &DeleteOptions) -> bool {
-    context.dry_run() || options.dry_run.iter().flatten().any(|d| d == "All")
 }
 
 enum Outcome {
@@ -83,7 +76,7 @@ fn removed(context: &Context, object: &Value) -> Answer {
         details["group"] = kind.group.as_ref().into();
     }
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
-    respond::json(StatusCode::OK, &status)
+    respond::object(StatusCode::OK, context.form, &status)
 }
 
 async fn attempt(
@@ -141,16 +134,20 @@ async fn attempt(
 }
 
 fn check_preconditions(context: &Context, options: &DeleteOptions, object: &Value) -> Result<(), ApiError> {
-    let Some(wanted) = &options.preconditions else { return Ok(()) };
-    let mismatch = |what: &str, wanted: &str, held: &str| {
-        let why =
-            format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {held}");
-        Err(ApiError::conflict(&context.resource(), meta::name(object), &why))
+    let kind = &context.kind;
+    let subject = Resource { group: &kind.group, plural: &kind.kind };
+    let mismatch = |what: &str, wanted: &str, held: &str, since: &str| {
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({held}). The object might have been {since}"
+        );
+        Err(ApiError::conflict(&subject, meta::name(object), &why))
     };
-    match (&wanted.uid, &wanted.resource_version) {
-        (Some(uid), _) if uid != meta::uid(object) => mismatch("UID", uid, meta::uid(object)),
+    match (&options.uid, &options.resource_version) {
+        (Some(uid), _) if uid != meta::uid(object) => {
+            mismatch("UID", uid, meta::uid(object), "deleted and then recreated")
+        }
         (_, Some(version)) if version != meta::resource_version(object) => {
-            mismatch("ResourceVersion", version, meta::resource_version(object))
+            mismatch("ResourceVersion", version, meta::resource_version(object), "modified")
         }
         _ => Ok(()),
     }
@@ -204,10 +201,11 @@ pub async fn delete_collection(
     context: &Context,
     body: Body,
 ) -> Result<Answer, ApiError> {
-    let options = options(context, body).await?;
+    let options = options(context, body, true).await?;
+    let list = ListOptions::parse(&context.query, false)?;
     let filter = Filter::parse(context)?;
-    let page = page(server, context, &filter).await?;
-    let dry_run = is_dry_run(context, &options);
+    let page = page(server, context, &list, &filter).await?;
+    let dry_run = options.is_dry_run();
     let mut items = Vec::new();
     for listed in page.entries {
         let mut entry = Some(listed);
@@ -229,8 +227,6 @@ pub async fn delete_collection(
             }
         }
     }
-    let kind = &context.kind;
-    let list = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind,
-        "metadata": {"resourceVersion": page.revision.to_string()}, "items": items});
-    Ok(respond::json(StatusCode::OK, &list))
+    let metadata = json!({"resourceVersion": page.revision.to_string()});
+    Ok(list_answer(context, metadata, items))
 }

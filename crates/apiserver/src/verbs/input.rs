@@ -53,8 +53,13 @@ pub fn validation(context: &Context) -> Result<Validation, ApiError> {
 
 /// Reads an object of the request's own kind.
 pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
+    let content_type = content_type(context);
+    if context.kind.custom.is_some() && content_type.starts_with(crate::http::accept::PROTOBUF) {
+        let error = decode::DecodeError::UnsupportedMediaType(content_type.to_owned());
+        return Err(decode_error(error));
+    }
     let bytes = bytes(body).await?;
-    let decoded = decode::parse(&bytes, content_type(context)).map_err(decode_error)?;
+    let decoded = decode::parse(&bytes, content_type).map_err(decode_error)?;
     let mut value = decoded.value;
     if !value.is_object() {
         return Err(ApiError::bad_request(
@@ -75,6 +80,27 @@ pub async fn other(context: &Context, body: Body) -> Result<Value, ApiError> {
         return Ok(Value::Object(serde_json::Map::new()));
     }
     Ok(decode::parse(&bytes, content_type(context)).map_err(decode_error)?.value)
+}
+
+/// The options in the body of a deletion, if it has one.
+pub async fn delete_options(context: &Context, body: Body) -> Result<Option<Value>, ApiError> {
+    let bytes = bytes(body).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let value = decode::parse(&bytes, content_type(context)).map_err(decode_error)?.value;
+    match value.get("kind").and_then(Value::as_str) {
+        // Any group's version of them is the same.
+        None | Some("" | "DeleteOptions") if value.is_object() => Ok(Some(value)),
+        _ => {
+            let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (version, kind) = (text("apiVersion"), text("kind"));
+            let (group, version) = schema::split_api_version(&version);
+            Err(ApiError::bad_request(format!(
+                "decoded object cannot be converted to DeleteOptions: {group}/{version}, Kind={kind}"
+            )))
+        }
+    }
 }
 
 pub fn decode_error(error: decode::DecodeError) -> ApiError {

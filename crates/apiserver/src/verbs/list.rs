@@ -5,16 +5,21 @@ use api::kinds::Kind;
 use api::meta;
 use api::selector::{FieldSelector, Selector};
 use api::status::ApiError;
-use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{Entry, RangeRequest};
 
-use crate::http::respond::{self, Answer, Form};
+use super::read::{is_served_as_stored, set_version};
+use crate::http::accept::Shape;
+use crate::http::options::{self, ListOptions};
+use crate::http::respond::{self, Answer};
 use crate::objects::store_error;
 use crate::{ApiServer, Context, table};
+
+/// Entries looked at in one step where a selector decides which of them count.
+const CHUNK: usize = 1000;
 
 /// Which objects a request is about.
 pub struct Filter {
@@ -28,18 +33,22 @@ impl Filter {
     pub fn parse(context: &Context) -> Result<Self, ApiError> {
         let kind = &context.kind;
         let labels = Selector::parse(context.query.get("labelSelector").unwrap_or_default());
-        let labels =
-            labels.map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?;
+        let labels = labels.map_err(|e| ApiError::bad_request(e.to_string()))?;
         let fields = FieldSelector::parse(context.query.get("fieldSelector").unwrap_or_default());
         let fields = fields.map_err(|e| ApiError::bad_request(e.to_string()))?;
         for term in &fields.terms {
             let known = matches!(term.field.as_str(), "metadata.name" | "metadata.namespace")
                 || kind.selectable.iter().any(|s| *s == term.field);
             if !known {
-                return Err(ApiError::bad_request(format!("field label not supported: {}", term.field)));
+                return Err(unknown_field(kind, &term.field));
             }
         }
-        let name = (!context.target.name.is_empty()).then(|| context.target.name.clone());
+        let target = &context.target;
+        let name = (!target.name.is_empty()).then(|| target.name.clone());
+        if name.is_some() && !fields.is_everything() && target.selected != target.name {
+            return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+        }
+        let name = name.or_else(|| Some(target.selected.clone()).filter(|n| !n.is_empty()));
         Ok(Self { labels, fields, name })
     }
 
@@ -67,11 +76,60 @@ impl Filter {
     }
 }
 
-/// Where a list goes on: the revision it is of, and the last key that was sent.
-#[derive(Serialize, Deserialize)]
+/// A field that this kind's objects cannot be selected by.
+fn unknown_field(kind: &Kind, field: &str) -> ApiError {
+    ApiError::bad_request(match kind.selectable.is_empty() && kind.custom.is_none() {
+        true => {
+            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+        false => format!("field label not supported: {field}"),
+    })
+}
+
+/// Where a list goes on. On the wire it is what the original makes of it, so that nobody depends on what it is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Continue {
-    rv: u64,
-    start: String,
+    /// `None` is as of now: what is left of a list whose own revision is gone.
+    revision: Option<u64>,
+    /// The last key that was sent, below the list's prefix.
+    last: String,
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        let revision = self.revision.map_or_else(|| json!(-1), |r| json!(r));
+        let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.last)});
+        URL_SAFE_NO_PAD.encode(token.to_string())
+    }
+
+    fn decode(text: &str) -> Result<Self, ApiError> {
+        let broken = |why: &str| {
+            ApiError::bad_request(format!("invalid continue token: continue key is not valid{why}"))
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => text.len(),
+            };
+            broken(&format!(": illegal base64 data at input byte {at}"))
+        })?;
+        let token: Value = serde_json::from_slice(&bytes).map_err(|e| broken(&format!(": {e}")))?;
+        if token["v"] != "meta.k8s.io/v1" {
+            return Err(broken(": server does not recognize this encoded version"));
+        }
+        let revision = match token["rv"].as_i64() {
+            Some(0) | None => {
+                let why = ": incorrect encoded start resourceVersion (version meta.k8s.io/v1)";
+                return Err(broken(why));
+            }
+            Some(revision) => u64::try_from(revision).ok(),
+        };
+        let start = token["start"].as_str().unwrap_or_default();
+        if start.is_empty() {
+            return Err(broken(": encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        Ok(Self { revision, last: start.strip_suffix('\0').unwrap_or(start).to_owned() })
+    }
 }
 
 /// The entries that a request is about and how the list goes on.
@@ -82,78 +140,107 @@ pub struct Page {
     pub remaining: Option<usize>,
 }
 
-pub async fn page(server: &ApiServer, context: &Context, filter: &Filter) -> Result<Page, ApiError> {
-    let kind = &context.kind;
-    let objects = &server.0.objects;
-    let limit = context.query.number("limit").and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
-    let prefix = kind.key(&context.target.namespace, "");
-    let mut request = RangeRequest { prefix: prefix.clone(), ..Default::default() };
-    if let Some(token) = context.query.get("continue") {
-        let broken = || ApiError::bad_request("continue key is not valid");
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| broken())?;
-        let token: Continue = serde_json::from_slice(&bytes).map_err(|_| broken())?;
-        request.after = Some(format!("{prefix}{}", token.start));
-        request.revision = Some(token.rv);
-    } else if let Some(version) = context.query.get("resourceVersion").filter(|v| *v != "0") {
-        let version: u64 = version.parse().map_err(|_| {
-            ApiError::bad_request(format!("Invalid value: {version:?}: invalid resource version"))
-        })?;
-        let current = objects.store.revision();
-        if version > current {
-            return Err(ApiError::future_resource_version(version, current));
+/// What to ask the store for.
+async fn start(
+    server: &ApiServer,
+    context: &Context,
+    options: &ListOptions,
+) -> Result<RangeRequest, ApiError> {
+    let prefix = context.kind.key(&context.target.namespace, "");
+    let mut request = RangeRequest { prefix, ..Default::default() };
+    let wanted = options.revision()?.filter(|r| *r > 0);
+    if !options.continue_token.is_empty() {
+        if wanted.is_some() {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(ApiError::bad_request(why));
         }
-        if context.query.get("resourceVersionMatch") == Some("Exact") {
-            request.revision = Some(version);
-        }
+        let token = Continue::decode(&options.continue_token)?;
+        request.after = Some(format!("{}{}", request.prefix, token.last));
+        request.revision = token.revision;
+    } else if let Some(wanted) = wanted {
+        server.0.objects.wait_for(wanted).await?;
+        // A limit without a match means the very version too.
+        let exact = options.version_match == options::EXACT
+            || (options.version_match.is_empty() && options.limit > 0);
+        request.revision = exact.then_some(wanted);
     }
-    // Without a filter the store does the paging; with one, all must be looked at.
-    if filter.is_everything() {
-        request.limit = limit;
-        let range = objects.store.range(request).await.map_err(page_error)?;
-        let remaining = (range.remaining > 0).then_some(range.remaining);
-        let token = remaining.and(range.entries.last()).map(|last| token(&prefix, range.revision, last));
-        return Ok(Page {
-            entries: range.entries,
-            revision: range.revision,
-            continue_token: token,
-            remaining,
-        });
-    }
-    let range = objects.store.range(request).await.map_err(page_error)?;
-    let mut entries = Vec::new();
-    let mut more = None;
-    for entry in range.entries {
-        if filter.matches(kind, &objects.decode(&entry)?) {
-            if limit > 0 && entries.len() == limit {
-                more = entries.last().map(|last| token(&prefix, range.revision, last));
-                break;
+    Ok(request)
+}
+
+pub async fn page(
+    server: &ApiServer,
+    context: &Context,
+    options: &ListOptions,
+    filter: &Filter,
+) -> Result<Page, ApiError> {
+    let (kind, objects) = (&context.kind, &server.0.objects);
+    let mut request = start(server, context, options).await?;
+    let prefix = request.prefix.clone();
+    let expired = {
+        let after = request.after.clone();
+        let prefix = prefix.clone();
+        move |error| match (error, &after) {
+            (store::StoreError::Compacted { .. }, Some(after)) => {
+                let last = after.strip_prefix(&prefix).unwrap_or(after).to_owned();
+                ApiError::expired_continue(Continue { revision: None, last }.encode())
             }
-            entries.push(entry);
+            (store::StoreError::Compacted { .. }, None) => ApiError::expired_list(),
+            (other, _) => store_error(other),
+        }
+    };
+    let token = |revision: u64, last: &Entry| {
+        let last = last.key.strip_prefix(&prefix).unwrap_or(&last.key).to_owned();
+        Continue { revision: Some(revision), last }.encode()
+    };
+    // Without a filter the store counts what is left; with one, it is looked at as far as the page needs.
+    if filter.is_everything() {
+        request.limit = options.limit;
+        let range = objects.store.range(request).await.map_err(expired)?;
+        let remaining = (range.remaining > 0).then_some(range.remaining);
+        let continue_token = remaining.and(range.entries.last()).map(|last| token(range.revision, last));
+        return Ok(Page { entries: range.entries, revision: range.revision, continue_token, remaining });
+    }
+    if let (Some(name), 0) = (&filter.name, options.limit)
+        && !(kind.namespaced && context.target.namespace.is_empty())
+    {
+        request.prefix = kind.key(&context.target.namespace, name);
+    }
+    let mut page = Page { entries: Vec::new(), revision: 0, continue_token: None, remaining: None };
+    loop {
+        request.limit = CHUNK;
+        let range = objects.store.range(request.clone()).await.map_err(&expired)?;
+        page.revision = range.revision;
+        let more = range.remaining > 0;
+        request.revision = Some(range.revision);
+        request.after = range.entries.last().map(|last| last.key.to_string());
+        for entry in range.entries {
+            if !filter.matches(kind, &objects.decode(&entry)?) {
+                continue;
+            }
+            if options.limit > 0 && page.entries.len() == options.limit {
+                page.continue_token = page.entries.last().map(|last| token(page.revision, last));
+                return Ok(page);
+            }
+            page.entries.push(entry);
+        }
+        if !more {
+            return Ok(page);
         }
     }
-    Ok(Page { entries, revision: range.revision, continue_token: more, remaining: None })
-}
-
-fn page_error(error: store::StoreError) -> ApiError {
-    match error {
-        store::StoreError::Compacted { .. } => ApiError::expired_continue(),
-        other => store_error(other),
-    }
-}
-
-fn token(prefix: &str, revision: u64, last: &Entry) -> String {
-    let start = last.key.strip_prefix(prefix).unwrap_or(&last.key).to_owned();
-    let token = json!({"rv": revision, "start": start});
-    URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
 pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
+    let options = ListOptions::parse(&context.query, false)?;
     let filter = Filter::parse(context)?;
-    let page = page(server, context, &filter).await?;
+    if context.form.shape == Shape::Metadata {
+        let why = "you requested PartialObjectMetadata, but the requested object is a list";
+        return Err(ApiError::not_acceptable(format!("{why} ({})", super::go_type(&context.kind, true))));
+    }
+    let page = page(server, context, &options, &filter).await?;
     let kind = &context.kind;
     let metadata = list_metadata(&page);
     let objects = &server.0.objects;
-    if context.form == Form::Json && kind.custom.is_none() {
+    if context.form.is_plain_json() && is_served_as_stored(kind) {
         let mut out =
             Vec::with_capacity(256 + page.entries.iter().map(|e| e.value.len() + 40).sum::<usize>());
         let head = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind, "metadata": metadata})
@@ -164,7 +251,7 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
             if i > 0 {
                 out.push(b',');
             }
-            meta::write_served(&mut out, &objects.plain(entry)?, entry.mod_revision);
+            meta::write_item(&mut out, &objects.plain(entry)?, entry.mod_revision);
         }
         out.extend_from_slice(b"]}\n");
         return Ok(respond::bytes(StatusCode::OK, "application/json", Bytes::from(out)));
@@ -172,24 +259,40 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
     let mut items = Vec::with_capacity(page.entries.len());
     for entry in &page.entries {
         let mut object = objects.decode(entry)?;
-        super::read::set_version(kind, &mut object);
+        set_version(kind, &mut object);
         items.push(object);
     }
-    Ok(match context.form {
-        Form::Table => {
+    Ok(list_answer(context, metadata, items))
+}
+
+/// A list of whole objects in the form asked for.
+pub fn list_answer(context: &Context, metadata: Value, items: Vec<Value>) -> Answer {
+    let (kind, form) = (&context.kind, context.form);
+    let meta_version = format!("meta.k8s.io/{}", form.meta_version);
+    let list = match form.shape {
+        Shape::Table => {
             let rows: Vec<&Value> = items.iter().collect();
-            respond::json(StatusCode::OK, &table::table(kind, &context.query, &rows, "", Some(metadata)))
+            let mut table = table::table(kind, &context.query, &rows, "", Some(metadata));
+            table["apiVersion"] = meta_version.into();
+            table
         }
-        Form::Metadata => {
-            let items: Vec<Value> = items.iter().map(table::partial).collect();
-            let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items});
-            respond::json(StatusCode::OK, &list)
+        Shape::Metadata | Shape::MetadataList => {
+            let items: Vec<Value> =
+                items.iter().map(|item| table::partial(item, form.meta_version)).collect();
+            json!({"apiVersion": meta_version, "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items})
         }
-        form => {
-            let list = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind, "metadata": metadata, "items": items});
-            respond::object(StatusCode::OK, form, &list)
+        Shape::Object => {
+            let mut items = items;
+            if kind.custom.is_none() {
+                items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| {
+                    item.remove("apiVersion");
+                    item.remove("kind");
+                });
+            }
+            json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind, "metadata": metadata, "items": items})
         }
-    })
+    };
+    respond::object(StatusCode::OK, form, &list)
 }
 
 fn list_metadata(page: &Page) -> Value {
@@ -201,4 +304,36 @@ fn list_metadata(page: &Page) -> Value {
         metadata["remainingItemCount"] = remaining.into();
     }
     metadata
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back_as_they_were() {
+        for token in [
+            Continue { revision: Some(7), last: "default/a".into() },
+            Continue { revision: None, last: "x".into() },
+        ] {
+            assert_eq!(Continue::decode(&token.encode()), Ok(token));
+        }
+        let told = |text: &str| Continue::decode(text).map_err(|e| e.message).err().unwrap_or_default();
+        let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        const INVALID: &str = "invalid continue token: continue key is not valid";
+        assert!(told("%%%").starts_with(INVALID));
+        assert!(told("bm9wZQ").starts_with(INVALID));
+        assert_eq!(
+            told(&encoded(json!({"v": "meta.k8s.io/v2", "rv": 1, "start": "a"}))),
+            format!("{INVALID}: server does not recognize this encoded version")
+        );
+        assert_eq!(
+            told(&encoded(json!({"v": "meta.k8s.io/v1", "rv": 0, "start": "a"}))),
+            format!("{INVALID}: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+        );
+        assert_eq!(
+            told(&encoded(json!({"v": "meta.k8s.io/v1", "rv": 1}))),
+            format!("{INVALID}: encoded start key empty (version meta.k8s.io/v1)")
+        );
+    }
 }

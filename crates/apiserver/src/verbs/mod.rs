@@ -14,14 +14,17 @@ pub(crate) mod scale;
 mod update;
 mod watch;
 
-use ::http::{Request, StatusCode};
+use std::borrow::Cow;
+
+use ::http::{Method, Request, StatusCode};
 use api::kinds::{Kind, Rejection};
 use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 
+use crate::http::accept::Shape;
 use crate::http::body::Body;
-use crate::http::respond::{self, Answer, Form};
+use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context, table};
 
 pub use create::create_object;
@@ -38,7 +41,9 @@ pub async fn dispatch(
     match answer {
         Ok(answer) => Ok(respond::warn(answer, &warnings)),
         // A refusal says why, and what else there was to say goes with it.
-        Err(error) if !warnings.is_empty() => Ok(respond::warn(respond::error(&error), &warnings)),
+        Err(error) if !warnings.is_empty() => {
+            Ok(respond::warn(respond::error(context.form, &error), &warnings))
+        }
         Err(error) => Err(error),
     }
 }
@@ -50,12 +55,19 @@ async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> 
     let over_all = target.name.is_empty() && matches!(target.verb, "list" | "watch");
     match (context.kind.namespaced, target.namespace.is_empty()) {
         (false, false) if !is_namespace => return Err(ApiError::no_such_path()),
-        (true, true) if !over_all => return Err(ApiError::no_such_path()),
+        (true, true) if !over_all && !target.name.is_empty() => return Err(ApiError::no_such_path()),
+        (true, true) if !over_all => return Err(ApiError::method_not_allowed()),
         _ => {}
     }
     if target.subresource.is_empty() {
-        if !context.kind.verbs.contains(&target.verb) {
-            return Err(ApiError::method_not_allowed(&context.resource(), target.verb));
+        // Objects are created in their collection, and changed each by its name.
+        let misplaced = match target.verb {
+            "create" => !target.name.is_empty(),
+            "update" | "patch" => target.name.is_empty(),
+            _ => *request.method() == Method::HEAD,
+        };
+        if misplaced || !context.kind.verbs.contains(&target.verb) {
+            return Err(ApiError::method_not_allowed());
         }
         if context.kind.is_virtual() {
             return reviews::answer(server, context, request.into_body()).await;
@@ -63,13 +75,13 @@ async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> 
         return match target.verb {
             "get" => read::get(server, context).await,
             "list" => list::list(server, context).await,
-            "watch" => watch::watch(server, context).await,
+            "watch" => watch::watch(server, context, request).await,
             "create" => create::create(server, context, request.into_body()).await,
             "update" => update::update(server, context, request.into_body(), Writes::Main).await,
             "patch" => patch::patch(server, context, request.into_body(), Writes::Main).await,
             "delete" => delete::delete(server, context, request.into_body()).await,
             "deletecollection" => delete::delete_collection(server, context, request.into_body()).await,
-            _ => Err(ApiError::method_not_allowed(&context.resource(), target.verb)),
+            _ => Err(ApiError::method_not_allowed()),
         };
     }
     subresource(server, context, request).await
@@ -83,8 +95,8 @@ async fn subresource(
     let target = &context.target;
     let known = context.kind.subresource(&target.subresource).ok_or_else(ApiError::no_such_path)?;
     let connects = matches!(known.name, "exec" | "attach" | "portforward" | "proxy");
-    if !connects && !known.verbs.contains(&target.verb) {
-        return Err(ApiError::method_not_allowed(&context.resource(), target.verb));
+    if !connects && (!known.verbs.contains(&target.verb) || *request.method() == Method::HEAD) {
+        return Err(ApiError::method_not_allowed());
     }
     match (known.name, target.verb) {
         ("status", "get") => read::get(server, context).await,
@@ -117,12 +129,39 @@ pub(crate) fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiErro
 
 /// One object in the form asked for.
 fn one(context: &Context, code: StatusCode, object: &Value) -> Answer {
-    match context.form {
-        Form::Table => respond::json(
-            code,
-            &table::table(&context.kind, &context.query, &[object], meta::resource_version(object), None),
-        ),
-        Form::Metadata => respond::json(code, &table::partial(object)),
-        form => respond::object(code, form, object),
+    let form = context.form;
+    if form.shape == Shape::MetadataList {
+        let why = "you requested PartialObjectMetadataList, but the requested object is not a list";
+        let refusal = ApiError::not_acceptable(format!("{why} ({})", go_type(&context.kind, false)));
+        return respond::error(form, &refusal);
+    }
+    respond::object(code, form, &shaped(context, object))
+}
+
+/// An object as a table, as bare metadata, or as it is.
+fn shaped<'a>(context: &Context, object: &'a Value) -> Cow<'a, Value> {
+    let version = context.form.meta_version;
+    match context.form.shape {
+        Shape::Object => Cow::Borrowed(object),
+        Shape::Metadata | Shape::MetadataList => Cow::Owned(table::partial(object, version)),
+        Shape::Table => {
+            let revision = meta::resource_version(object);
+            let mut table = table::table(&context.kind, &context.query, &[object], revision, None);
+            table["apiVersion"] = format!("meta.k8s.io/{version}").into();
+            Cow::Owned(table)
+        }
+    }
+}
+
+/// What the original calls the type that an answer is made of; its refusals name it.
+fn go_type(kind: &Kind, list: bool) -> String {
+    let group = kind.group.split('.').next().unwrap_or_default();
+    match (&kind.custom, group, list) {
+        (Some(_), _, false) => "*unstructured.Unstructured".to_owned(),
+        (Some(_), _, true) => "*unstructured.UnstructuredList".to_owned(),
+        (None, "", false) => format!("*core.{}", kind.kind),
+        (None, "", true) => format!("*core.{}", kind.list_kind),
+        (None, group, false) => format!("*{group}.{}", kind.kind),
+        (None, group, true) => format!("*{group}.{}", kind.list_kind),
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use store::Entry;
 
 use super::one;
+use crate::http::options;
 use crate::http::respond::Answer;
 use crate::{ApiServer, Context};
 
@@ -25,7 +26,16 @@ pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
     }
 }
 
+/// Whether the stored bytes are what is served.
+pub fn is_served_as_stored(kind: &api::kinds::Kind) -> bool {
+    kind.custom.is_none()
+}
+
 pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
+    // The newest is never older than what is asked for, once that has come.
+    if let Some(wanted) = options::revision(context.query.get("resourceVersion").unwrap_or_default())? {
+        server.0.objects.wait_for(wanted).await?;
+    }
     let (_, object) = find(server, context).await?;
     Ok(one(context, StatusCode::OK, &object))
 }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::StatusCode;
+use ::http::{Request, StatusCode};
 use api::kinds::Kind;
 use api::meta;
+use api::proto::ProtoError;
 use api::status::ApiError;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,13 +15,21 @@ use store::{Entry, Event, Watch};
 use tokio::time::Instant;
 
 use super::list::{Filter, page};
-use super::read::set_version;
-use crate::http::body;
-use crate::http::respond::{Answer, Form};
+use super::read::{is_served_as_stored, set_version};
+use super::shaped;
+use crate::http::accept::Encoding;
+use crate::http::body::{self, Body};
+use crate::http::options::ListOptions;
+use crate::http::respond::{self, Answer, Form};
+use crate::http::websocket;
 use crate::objects::store_error;
-use crate::{ApiServer, Context, table};
+use crate::{ApiServer, Context};
 
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+/// So long before the end comes the last one.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// Before each event in protobuf stands its length.
+const LENGTH_BYTES: usize = 4;
 /// Half an hour to an hour, so that clients do not all come back at once.
 const TIMEOUT_MIN_SECONDS: u64 = 1800;
 const TIMEOUT_MAX_SECONDS: i64 = 86_400;
@@ -37,91 +46,106 @@ struct Watcher {
     done: bool,
 }
 
-pub async fn watch(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
+pub async fn watch(
+    server: &ApiServer,
+    context: &Context,
+    request: Request<Body>,
+) -> Result<Answer, ApiError> {
+    let options = ListOptions::parse(&context.query, true)?;
     let filter = Filter::parse(context)?;
-    let query = &context.query;
-    let version = query.get("resourceVersion").unwrap_or_default();
-    let wants_initial = query.get("sendInitialEvents") == Some("true");
-    let bookmarks = query.flag("allowWatchBookmarks");
-    let from: u64 = version.parse().or(if version.is_empty() { Ok(0) } else { Err(()) }).map_err(|()| {
-        ApiError::bad_request(format!("Invalid value: {version:?}: invalid resource version"))
-    })?;
     let objects = &server.0.objects;
-    let prefix = context.kind.key(&context.target.namespace, "");
     let mut ready = VecDeque::new();
-    let start = match from {
-        // From now: first what there is, then what changes.
-        from if from == 0 && query.get("sendInitialEvents") != Some("false") || wants_initial => {
-            let current = objects.store.revision();
-            if from > current {
-                return Err(ApiError::future_resource_version(from, current));
+    let from = options.revision()?.unwrap_or(0);
+    let start = match (options.send_initial_events, from) {
+        // First what there is, then what changes.
+        (Some(true), _) | (None, 0) => {
+            if from > 0 {
+                objects.wait_for(from).await?;
             }
-            let page = page(server, &listing(context), &filter).await?;
+            let page = page(server, context, &ListOptions::default(), &filter).await?;
             for entry in &page.entries {
                 ready.push_back(frame(server, context, "ADDED", entry, entry.mod_revision)?);
             }
-            if wants_initial && bookmarks {
-                ready.push_back(bookmark(context, page.revision, true));
+            if options.send_initial_events == Some(true) && options.bookmarks {
+                ready.push_back(bookmark(context, page.revision, true)?);
             }
             page.revision
         }
-        0 => objects.store.revision(),
-        from => {
-            let current = objects.store.revision();
-            if from > current {
-                return Err(ApiError::future_resource_version(from, current));
-            }
+        (_, 0) => objects.store.revision(),
+        (_, from) => {
+            objects.wait_for(from).await?;
             from
         }
     };
+    let prefix = context.kind.key(&context.target.namespace, "");
     let watch = match objects.store.watch(&prefix, start) {
-        Ok(watch) => watch,
+        Ok(watch) => Some(watch),
         // As an event, which is where clients look for it once they watch.
         Err(error @ store::StoreError::Compacted { .. }) => {
-            let body = body::full(status_frame(&store_error(error)));
-            return Ok(answer(body));
+            ready.push_back(status_frame(context, &store_error(error)));
+            None
         }
         Err(error) => return Err(store_error(error)),
     };
     let random = u64::from(u16::from_le_bytes(base::id::random_bytes())) % TIMEOUT_MIN_SECONDS;
-    let seconds = query
-        .number("timeoutSeconds")
-        .filter(|s| *s > 0)
-        .map(|s| s.min(TIMEOUT_MAX_SECONDS))
-        .and_then(|s| u64::try_from(s).ok())
-        .unwrap_or(TIMEOUT_MIN_SECONDS + random);
+    let seconds = options.timeout_seconds.filter(|s| *s > 0).map(|s| s.min(TIMEOUT_MAX_SECONDS));
+    let seconds = seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(TIMEOUT_MIN_SECONDS + random);
     let now = Instant::now();
+    let end = now + Duration::from_secs(seconds);
     let watcher = Watcher {
         server: server.clone(),
         context: clone_for_stream(context),
         filter,
-        watch,
+        done: watch.is_none(),
+        watch: watch.unwrap_or_else(|| Box::new(Nothing)),
         ready,
-        bookmarks,
-        next_bookmark: now + BOOKMARK_PERIOD,
-        end: now + Duration::from_secs(seconds),
-        done: false,
+        bookmarks: options.bookmarks,
+        next_bookmark: next_bookmark(now, end),
+        end,
     };
+    if websocket::is_asked(&request) {
+        let text = context.form.encoding == Encoding::Json;
+        return websocket::stream(request, text, watcher.into_messages());
+    }
     let frames = futures::stream::unfold(watcher, |mut watcher| async move {
-        let frame = watcher.next().await?;
+        let first = watcher.next().await?;
+        let frame = watcher.joined(first);
         Some((Ok(frame), watcher))
     });
-    Ok(answer(body::stream(frames)))
+    Ok(answer(context, body::stream(frames)))
 }
 
-fn answer(body: body::Body) -> Answer {
+/// The watch of what cannot be watched any more.
+struct Nothing;
+
+impl Watch for Nothing {
+    fn next(&mut self) -> futures::future::BoxFuture<'_, store::Result<Vec<Arc<Event>>>> {
+        Box::pin(std::future::ready(Err(store::StoreError::Closed)))
+    }
+
+    fn progress(&self) -> store::Revision {
+        0
+    }
+}
+
+/// Every minute, and once more before the end: whoever comes back goes on from there.
+fn next_bookmark(now: Instant, end: Instant) -> Instant {
+    let last = end - LAST_BOOKMARK;
+    let next = now + BOOKMARK_PERIOD;
+    if now < last { next.min(last) } else { next }
+}
+
+fn answer(context: &Context, body: Body) -> Answer {
     let mut answer = ::http::Response::new(body);
     *answer.status_mut() = StatusCode::OK;
-    let json = ::http::HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(::http::header::CONTENT_TYPE, json);
+    // JSON is what a client that knows nothing of streams calls it.
+    let media_type = match context.form.encoding {
+        Encoding::Json => "application/json",
+        other => other.stream_type().unwrap_or_default(),
+    };
+    let media_type = ::http::HeaderValue::from_static(media_type);
+    answer.headers_mut().insert(::http::header::CONTENT_TYPE, media_type);
     answer
-}
-
-/// The same request as a list of everything.
-fn listing(context: &Context) -> Context {
-    let mut listing = clone_for_stream(context);
-    listing.query = Default::default();
-    listing
 }
 
 fn clone_for_stream(context: &Context) -> Context {
@@ -137,11 +161,22 @@ fn clone_for_stream(context: &Context) -> Context {
 }
 
 impl Watcher {
-    /// The next frames as one piece; `None` ends the stream.
+    /// Each frame as a message of its own.
+    fn into_messages(self) -> impl futures::Stream<Item = Bytes> + Send + 'static {
+        futures::stream::unfold(self, |mut watcher| async move {
+            let frame = watcher.next().await?;
+            let protobuf = watcher.context.form.encoding == Encoding::Protobuf;
+            // A message has a length of its own.
+            let message = if protobuf { frame.slice(LENGTH_BYTES..) } else { frame };
+            Some((message, watcher))
+        })
+    }
+
+    /// The next frame; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
-                return Some(self.joined(frame));
+                return Some(frame);
             }
             if self.done {
                 return None;
@@ -149,8 +184,11 @@ impl Watcher {
             tokio::select! {
                 events = self.watch.next() => self.take(events),
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_PERIOD;
-                    self.ready.push_back(bookmark(&self.context, self.watch.progress(), false));
+                    self.next_bookmark = next_bookmark(Instant::now(), self.end);
+                    match bookmark(&self.context, self.watch.progress(), false) {
+                        Ok(frame) => self.ready.push_back(frame),
+                        Err(error) => self.fail(&error),
+                    }
                 }
                 () = tokio::time::sleep_until(self.end) => return None,
             }
@@ -180,11 +218,14 @@ impl Watcher {
         };
         match frames {
             Ok(frames) => self.ready.extend(frames),
-            Err(error) => {
-                self.ready.push_back(status_frame(&error));
-                self.done = true;
-            }
+            Err(error) => self.fail(&error),
         }
+    }
+
+    /// Says why it ends.
+    fn fail(&mut self, error: &ApiError) {
+        self.ready.push_back(status_frame(&self.context, error));
+        self.done = true;
     }
 
     /// What this watcher is told of a change: objects come into view and leave it as they match the filter.
@@ -216,7 +257,7 @@ fn frame(
     revision: u64,
 ) -> Result<Bytes, ApiError> {
     let plain = server.0.objects.plain(entry)?;
-    if context.form == Form::Json && context.kind.custom.is_none() {
+    if context.form.is_plain_json() && is_served_as_stored(&context.kind) {
         let mut out = Vec::with_capacity(plain.len() + 80);
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
@@ -227,36 +268,33 @@ fn frame(
     }
     let mut object = meta::from_stored(&plain, revision).map_err(ApiError::internal)?;
     set_version(&context.kind, &mut object);
-    Ok(encode(kind, &shaped(context, &object)))
+    encode(context.form, kind, &shaped(context, &object)).map_err(ApiError::internal)
 }
 
-fn shaped(context: &Context, object: &Value) -> Value {
-    match context.form {
-        Form::Table => {
-            table::table(&context.kind, &context.query, &[object], meta::resource_version(object), None)
-        }
-        Form::Metadata => table::partial(object),
-        _ => object.clone(),
-    }
-}
-
-fn bookmark(context: &Context, revision: u64, ends_initial: bool) -> Bytes {
+fn bookmark(context: &Context, revision: u64, ends_initial: bool) -> Result<Bytes, ApiError> {
     let kind: &Kind = &context.kind;
-    let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
     if ends_initial {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
-    let object = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": metadata});
-    encode("BOOKMARK", &shaped(context, &object))
+    let mut object = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": metadata});
+    super::input::canonicalize(kind, &mut object);
+    encode(context.form, "BOOKMARK", &shaped(context, &object)).map_err(ApiError::internal)
 }
 
-fn status_frame(error: &ApiError) -> Bytes {
-    let mut status = serde_json::to_value(error.to_status()).unwrap_or_default();
-    status["kind"] = "Status".into();
-    status["apiVersion"] = "v1".into();
-    encode("ERROR", &status)
+fn status_frame(context: &Context, error: &ApiError) -> Bytes {
+    // A refusal has a form in every encoding.
+    encode(context.form, "ERROR", &respond::status(error)).unwrap_or_default()
 }
 
-fn encode(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+fn encode(form: Form, kind: &str, object: &Value) -> Result<Bytes, ProtoError> {
+    if form.encoding != Encoding::Protobuf {
+        return Ok(Bytes::from(format!("{}\n", json!({"type": kind, "object": object}))));
+    }
+    let event = api::proto::watch_event(kind, object)?;
+    let mut out = Vec::with_capacity(event.len() + LENGTH_BYTES);
+    // Far below the limit: objects are bounded.
+    out.extend_from_slice(&u32::try_from(event.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(&event);
+    Ok(Bytes::from(out))
 }

@@ -1,0 +1,252 @@
+//! What the `Accept` header asks for, and what a resource can offer: encoding and shape of an answer are settled here,
+//! before anything is read, and as the original settles them (quality first, then the more specific range, then order).
+
+use api::status::ApiError;
+
+use super::query::Query;
+
+/// The bytes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+pub const JSON: &str = "application/json";
+pub const YAML: &str = "application/yaml";
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// In the order in which a wildcard tries them.
+const ENCODINGS: [Encoding; 3] = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
+
+impl Encoding {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => JSON,
+            Self::Yaml => YAML,
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// The media type of a watch in this encoding; there is no stream of YAML.
+    pub fn stream_type(self) -> Option<&'static str> {
+        match self {
+            Self::Json => Some("application/json;stream=watch"),
+            Self::Yaml => None,
+            Self::Protobuf => Some("application/vnd.kubernetes.protobuf;stream=watch"),
+        }
+    }
+}
+
+/// What is made of the object (`as=…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Object,
+    Table,
+    /// `PartialObjectMetadata`.
+    Metadata,
+    /// `PartialObjectMetadataList`.
+    MetadataList,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub encoding: Encoding,
+    pub shape: Shape,
+    /// The version of `meta.k8s.io` that a table or bare metadata are in.
+    pub meta_version: &'static str,
+    /// Indented JSON, for people.
+    pub pretty: bool,
+}
+
+/// What a resource can be answered in.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// Whether the object itself has a protobuf form: custom resources have none.
+    pub protobuf: bool,
+    pub shapes: bool,
+    pub stream: bool,
+}
+
+impl Form {
+    pub const JSON: Self =
+        Self { encoding: Encoding::Json, shape: Shape::Object, meta_version: "v1", pretty: false };
+
+    /// Whether stored bytes can be copied into the answer as they are.
+    pub fn is_plain_json(self) -> bool {
+        self.encoding == Encoding::Json && self.shape == Shape::Object && !self.pretty
+    }
+
+    pub fn parse(accept: Option<&str>, offer: Offer) -> Result<Self, ApiError> {
+        let Some(accept) = accept.filter(|a| !a.is_empty()) else { return Ok(Self::JSON) };
+        for range in ranges(accept) {
+            for encoding in ENCODINGS.into_iter().filter(|e| range.covers(*e)) {
+                if let Some(form) = range.form(encoding, offer)
+                    && (!offer.stream || encoding.stream_type().is_some())
+                {
+                    return Ok(form);
+                }
+            }
+        }
+        Err(not_acceptable(offer))
+    }
+
+    /// For errors, which must be told whatever is accepted.
+    pub fn of_error(accept: Option<&str>) -> Self {
+        let offer = Offer { protobuf: true, shapes: true, stream: false };
+        let form = Self::parse(accept, offer).unwrap_or(Self::JSON);
+        Self { shape: Shape::Object, ..form }
+    }
+
+    /// Asked for in the query, or not known to be a program.
+    pub fn with_pretty(self, query: &Query, user_agent: &str) -> Self {
+        let browser = || ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| user_agent.starts_with(name));
+        let pretty = self.pretty || query.option_flag("pretty").unwrap_or_else(browser);
+        Self { pretty, ..self }
+    }
+}
+
+fn not_acceptable(offer: Offer) -> ApiError {
+    // Protobuf is named also where only bare metadata come in it.
+    let names: Vec<&str> = match offer.stream {
+        true => ENCODINGS.into_iter().filter_map(Encoding::stream_type).collect(),
+        false => ENCODINGS.into_iter().map(Encoding::media_type).collect(),
+    };
+    ApiError::not_acceptable(format!("only the following media types are accepted: {}", names.join(", ")))
+}
+
+/// One element of the header.
+#[derive(Debug)]
+struct Range<'a> {
+    kind: &'a str,
+    sub: &'a str,
+    quality: f32,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+/// The elements, the most wanted first.
+fn ranges(accept: &str) -> Vec<Range<'_>> {
+    let mut out: Vec<Range<'_>> = accept.split(',').filter_map(range).collect();
+    let rank = |r: &Range<'_>| (r.kind == "*", r.sub == "*");
+    out.sort_by(|a, b| b.quality.total_cmp(&a.quality).then_with(|| rank(a).cmp(&rank(b))));
+    out
+}
+
+fn range(text: &str) -> Option<Range<'_>> {
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next()?;
+    let (kind, sub) = match media {
+        "*" => ("*", "*"),
+        media => media.split_once('/').map(|(kind, sub)| (kind.trim(), sub.trim()))?,
+    };
+    let mut range = Range { kind, sub, quality: 1.0, parameters: Vec::new() };
+    for part in parts {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        match name {
+            "q" => range.quality = value.parse().ok().filter(|q: &f32| !q.is_nan()).unwrap_or(1.0),
+            name => range.parameters.push((name, value)),
+        }
+    }
+    Some(range)
+}
+
+impl Range<'_> {
+    fn covers(&self, encoding: Encoding) -> bool {
+        let (kind, sub) = encoding.media_type().split_once('/').unwrap_or_default();
+        (self.kind == "*" || self.kind == kind) && (self.sub == "*" || self.sub == sub)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
+    }
+
+    fn form(&self, encoding: Encoding, offer: Offer) -> Option<Form> {
+        match self.parameter("stream") {
+            None | Some("") => {}
+            Some("watch") if offer.stream => {}
+            Some(_) => return None,
+        }
+        let pretty = self.parameter("pretty") == Some("1");
+        let mut form = Form { encoding, pretty, ..Form::JSON };
+        // A group or version alone names a kind too, and one that there is not.
+        let names_kind = ["as", "g", "v"].iter().any(|n| self.parameter(n).is_some());
+        if !names_kind {
+            return (offer.protobuf || encoding != Encoding::Protobuf).then_some(form);
+        }
+        form.meta_version = match (self.parameter("g"), self.parameter("v")) {
+            (Some("meta.k8s.io"), Some("v1")) => "v1",
+            (Some("meta.k8s.io"), Some("v1beta1")) => "v1beta1",
+            _ => return None,
+        };
+        form.shape = match self.parameter("as") {
+            Some("Table") if encoding != Encoding::Protobuf => Shape::Table,
+            Some("PartialObjectMetadata") => Shape::Metadata,
+            Some("PartialObjectMetadataList") => Shape::MetadataList,
+            _ => return None,
+        };
+        offer.shapes.then_some(form)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUILTIN: Offer = Offer { protobuf: true, shapes: true, stream: false };
+    const CUSTOM: Offer = Offer { protobuf: false, ..BUILTIN };
+
+    fn check(offer: Offer, accept: &str, expected: &str) {
+        let shown = match Form::parse(Some(accept), offer) {
+            Ok(form) => format!("{:?} {:?} {}", form.encoding, form.shape, form.meta_version),
+            Err(error) => format!("{} {}", error.code, error.message),
+        };
+        assert_eq!(shown, expected, "{accept}");
+    }
+
+    #[test]
+    fn the_most_wanted_of_what_is_offered() {
+        check(BUILTIN, "*/*", "Json Object v1");
+        check(BUILTIN, "application/*", "Json Object v1");
+        check(BUILTIN, "application/yaml", "Yaml Object v1");
+        check(BUILTIN, "application/vnd.kubernetes.protobuf, application/json", "Protobuf Object v1");
+        check(BUILTIN, "application/vnd.kubernetes.protobuf,application/json", "Protobuf Object v1");
+        check(BUILTIN, "application/json;q=0.5, application/yaml;q=0.9", "Yaml Object v1");
+        check(BUILTIN, "*/*;q=0.8, text/html, application/yaml;q=0.8", "Yaml Object v1");
+        check(BUILTIN, "text/html,application/xml;q=0.9,*/*;q=0.8", "Json Object v1");
+        check(CUSTOM, "application/vnd.kubernetes.protobuf, application/json", "Json Object v1");
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        check(CUSTOM, metadata, "Protobuf MetadataList v1");
+    }
+
+    #[test]
+    fn shapes_need_group_and_version() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        check(BUILTIN, table, "Json Table v1");
+        check(BUILTIN, "application/json;as=Table;v=v1beta1;g=meta.k8s.io", "Json Table v1beta1");
+        check(BUILTIN, "application/json;as=Table, application/yaml", "Yaml Object v1");
+        check(
+            BUILTIN,
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1, */*",
+            "Json Object v1",
+        );
+        let refusal = "406 only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        check(BUILTIN, "application/json;as=Other;g=meta.k8s.io;v=v1", refusal);
+        check(BUILTIN, "text/html", refusal);
+        check(CUSTOM, "application/vnd.kubernetes.protobuf", refusal);
+    }
+
+    #[test]
+    fn watches_stream_what_can_be_framed() {
+        let stream = Offer { stream: true, ..BUILTIN };
+        check(stream, "application/json;stream=watch", "Json Object v1");
+        check(stream, "application/vnd.kubernetes.protobuf;stream=watch", "Protobuf Object v1");
+        check(
+            stream,
+            "application/json;stream=other",
+            "406 only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+        );
+        check(stream, "application/yaml, */*;q=0.1", "Json Object v1");
+        check(BUILTIN, "application/json;stream=watch, application/yaml", "Yaml Object v1");
+    }
+}

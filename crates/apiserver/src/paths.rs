@@ -1,0 +1,67 @@
+//! Requests that are not about a resource: whether the server lives, what it is, and what it serves.
+
+use ::http::{HeaderMap, Method, StatusCode, header};
+use api::status::ApiError;
+
+use crate::http::query::Query;
+use crate::http::respond::{self, Answer};
+use crate::{Server, discovery, health, objects};
+
+/// Paths that anybody may read: whether the server lives.
+pub fn is_open(path: &str) -> bool {
+    let part =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(part)
+}
+
+impl Server {
+    pub(crate) async fn path(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &Query,
+        headers: &HeaderMap,
+    ) -> Result<Answer, ApiError> {
+        let kinds = self.catalog.snapshot();
+        let path = path.trim_end_matches('/');
+        let is_discovery = path.starts_with("/api") && discovery::is_known(&kinds, path);
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return if is_discovery {
+                Err(ApiError::method_not_allowed())
+            } else {
+                Ok(respond::page_not_found())
+            };
+        }
+        if is_discovery && *method == Method::HEAD {
+            return Err(ApiError::method_not_allowed());
+        }
+        if let Some(probe) = health::Probe::parse(path, query) {
+            return Ok(probe.answer(&self.checks().await));
+        }
+        let answer = match path {
+            "/version" => respond::object(StatusCode::OK, respond::Form::JSON, &discovery::version()),
+            "/metrics" => self.metrics().await?,
+            "/.well-known/openid-configuration" => respond::json(StatusCode::OK, &discovery::openid()),
+            "/openid/v1/jwks" => {
+                let mut answer = respond::json(StatusCode::OK, &self.signer.jwks());
+                let media_type = ::http::HeaderValue::from_static("application/jwk-set+json");
+                answer.headers_mut().insert(header::CONTENT_TYPE, media_type);
+                answer
+            }
+            path if path.starts_with("/openapi/") => self.documents.answer(&kinds, path, query, headers)?,
+            path => discovery::answer(&kinds, path, headers)?.unwrap_or_else(respond::page_not_found),
+        };
+        Ok(if respond::accepts_gzip(headers) { respond::compressed(answer).await } else { answer })
+    }
+
+    /// What must be well for the server to be.
+    async fn checks(&self) -> Vec<health::Check> {
+        let reachable = self.objects.store.get("/").await;
+        let etcd = reachable.map(drop).map_err(|e| objects::store_error(e).message);
+        let kinds = match self.catalog.snapshot().all().is_empty() {
+            true => Err("the kinds are not loaded".to_owned()),
+            false => Ok(()),
+        };
+        health::checks(etcd, kinds)
+    }
+}

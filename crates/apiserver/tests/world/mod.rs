@@ -1,0 +1,115 @@
+//! A server in this process, and ways to ask it.
+#![allow(dead_code)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use apiserver::auth::Identity;
+use apiserver::auth::certificates::{Authority, Usage};
+use apiserver::http::body::{Body, full, read};
+use apiserver::{ApiServer, Config, Dial};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Method, Request, Response};
+use serde_json::Value;
+use store::{Embedded, EmbeddedOptions};
+use tokio::net::TcpStream;
+
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>> {
+        Box::pin(async { Err(std::io::Error::other("there are no nodes here")) })
+    }
+}
+
+pub struct World {
+    pub server: ApiServer,
+    pub store: Arc<Embedded>,
+    _folder: tempfile::TempDir,
+}
+
+pub const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(EmbeddedOptions::default()).await
+    }
+
+    pub async fn with(options: EmbeddedOptions) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open(folder.path()).expect("an authority");
+        let config = Config {
+            folder: folder.path().to_owned(),
+            advertise: SocketAddr::from((Ipv4Addr::new(10, 44, 0, 1), 6443)),
+            service_cidr: "10.43.0.0/16".into(),
+            dns_address: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
+            node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
+            authority: authority.certificate.clone(),
+            dial: Arc::new(Nowhere),
+        };
+        let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
+        let store = Arc::new(store);
+        let server = ApiServer::open(config, store.clone()).await.expect("starts");
+        Self { server, store, _folder: folder }
+    }
+
+    /// Code and body of a request as some user.
+    pub async fn ask(&self, who: &Identity, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let content_type =
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder()
+            .method(Method::from_bytes(method.as_bytes()).expect("a method"))
+            .uri(path)
+            .header("content-type", content_type)
+            .body(full(if body.is_null() { String::new() } else { body.to_string() }))
+            .expect("a request");
+        let answer = self.server.handle(request, Some(who.clone())).await;
+        let code = answer.status().as_u16();
+        let Ok(bytes) = read(answer.into_body(), 1 << 24).await else { panic!("{method} {path}: no body") };
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// The answer as it is, to a request with these headers.
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(full(body)).expect("a request");
+        self.server.handle(request, Some(master())).await
+    }
+
+    /// Code, headers and whole body.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> (u16, HeaderMap, Bytes) {
+        let (parts, body) = self.raw(method, path, headers, body).await.into_parts();
+        let Ok(bytes) = read(body, 1 << 26).await else { panic!("{method} {path}: no body") };
+        (parts.status.as_u16(), parts.headers, bytes)
+    }
+
+    /// As the master, in JSON.
+    pub async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.ask(&master(), method, path, body).await
+    }
+
+    pub async fn grant(&self, path: &str, object: Value) {
+        let (code, answer) = self.ask(&master(), "POST", path, object).await;
+        assert_eq!(code, 201, "{answer}");
+    }
+}
+
+pub fn master() -> Identity {
+    Identity::new("root", &["system:masters"])
+}
