@@ -3,11 +3,13 @@
 
 pub mod apply;
 pub mod columns;
+pub mod expressions;
 pub mod jsonpath;
 pub mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod policy;
 pub mod proto;
 pub mod quantity;
 pub mod schema;
