@@ -1,4 +1,4 @@
-//! A certificate for `localhost`, and the authority that signs it.
+//! A certificate for `localhost` or other names, and the authority that signs it.
 
 use std::sync::Arc;
 
@@ -16,13 +16,19 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// For `localhost`.
     pub fn new() -> Self {
+        Self::of(&["localhost"])
+    }
+
+    pub fn of(names: &[&str]) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority =
             CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("signed");
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let params = CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+            .expect("a name");
         let certificate = params.signed_by(&key, &authority).expect("signed");
         let key_pem = key.serialize_pem();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));

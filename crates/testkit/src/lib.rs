@@ -4,6 +4,7 @@
 pub mod api;
 pub mod certificate;
 pub mod cluster;
+pub mod extension;
 pub mod flux;
 pub mod git_server;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod wait;
 
 pub use certificate::Certificate;
 pub use cluster::Cluster;
+pub use extension::Extension;
 pub use git_server::GitServer;
 pub use repository::Repository;
 pub use wait::until;

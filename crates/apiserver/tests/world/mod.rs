@@ -17,6 +17,16 @@ use tokio::net::TcpStream;
 
 struct Nowhere;
 
+/// Every address of the cluster is this port of loopback.
+struct ToLoopback(u16);
+
+impl Dial for ToLoopback {
+    fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>> {
+        let port = self.0;
+        Box::pin(async move { TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await })
+    }
+}
+
 impl Dial for Nowhere {
     fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>> {
         Box::pin(async { Err(std::io::Error::other("there are no nodes here")) })
@@ -36,7 +46,16 @@ impl World {
         Self::with(EmbeddedOptions::default()).await
     }
 
+    /// One whose Services all end at a port of loopback.
+    pub async fn reaching(port: u16) -> Self {
+        Self::made(EmbeddedOptions::default(), Arc::new(ToLoopback(port))).await
+    }
+
     pub async fn with(options: EmbeddedOptions) -> Self {
+        Self::made(options, Arc::new(Nowhere)).await
+    }
+
+    async fn made(options: EmbeddedOptions, dial: Arc<dyn Dial>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
@@ -46,7 +65,7 @@ impl World {
             dns_address: IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10)),
             node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
             authority: authority.certificate.clone(),
-            dial: Arc::new(Nowhere),
+            dial,
         };
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
         let store = Arc::new(store);
