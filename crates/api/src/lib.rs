@@ -12,6 +12,7 @@ pub mod patch;
 pub mod policy;
 pub mod proto;
 pub mod quantity;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;
