@@ -153,7 +153,7 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
     let kind = &context.kind;
     let metadata = list_metadata(&page);
     let objects = &server.0.objects;
-    if context.form == Form::Json && kind.custom.is_none() {
+    if context.form == Form::Json && super::read::is_served_as_stored(kind) {
         let mut out =
             Vec::with_capacity(256 + page.entries.iter().map(|e| e.value.len() + 40).sum::<usize>());
         let head = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind, "metadata": metadata})

@@ -215,7 +215,7 @@ fn frame(
     revision: u64,
 ) -> Result<Bytes, ApiError> {
     let plain = server.0.objects.plain(entry)?;
-    if context.form == Form::Json && context.kind.custom.is_none() {
+    if context.form == Form::Json && super::read::is_served_as_stored(&context.kind) {
         let mut out = Vec::with_capacity(plain.len() + 80);
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
