@@ -18,18 +18,6 @@ pub struct Column {
     pub priority: i32,
 }
 
-impl Column {
-    const fn of(name: &'static str, kind: &'static str, priority: i32) -> Self {
-        Self {
-            name: Cow::Borrowed(name),
-            kind: Cow::Borrowed(kind),
-            format: Cow::Borrowed(""),
-            description: Cow::Borrowed(""),
-            priority,
-        }
-    }
-}
-
 /// The name, first in every table.
 pub const fn name() -> Column {
     Column {
@@ -41,28 +29,23 @@ pub const fn name() -> Column {
     }
 }
 
-pub const fn age() -> Column {
-    Column::of("Age", "string", 0)
-}
-
 pub const fn text(name: &'static str) -> Column {
-    Column::of(name, "string", 0)
+    Column {
+        name: Cow::Borrowed(name),
+        kind: Cow::Borrowed("string"),
+        format: Cow::Borrowed(""),
+        description: Cow::Borrowed(""),
+        priority: 0,
+    }
 }
-
-pub const fn integer(name: &'static str) -> Column {
-    Column::of(name, "integer", 0)
-}
-
-/// Shown with `-o wide` only.
-pub const fn wide(name: &'static str) -> Column {
-    Column::of(name, "string", 1)
-}
-
-/// The table of a kind that says nothing more of itself.
-pub const NAME_AND_AGE: &[Column] = &[name(), age()];
 
 pub fn name_cell(metadata: &ObjectMeta) -> Value {
     metadata.name.as_deref().unwrap_or_default().into()
+}
+
+/// When an object was created, for kinds whose table says no more.
+pub fn created_cell(metadata: &ObjectMeta) -> Value {
+    metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0)).into()
 }
 
 pub fn age_cell(metadata: &ObjectMeta) -> Value {
@@ -85,6 +68,11 @@ pub fn or_none(text: Option<&str>) -> Value {
 pub fn list_or_none<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> Value {
     let joined = items.into_iter().map(|s| s.as_ref().to_owned()).collect::<Vec<_>>().join(",");
     or_none(Some(&joined))
+}
+
+/// Labels in their short form, or `<none>`.
+pub fn labels_cell(labels: Option<&std::collections::BTreeMap<String, String>>) -> Value {
+    list_or_none(labels.into_iter().flatten().map(|(k, v)| format!("{k}={v}")))
 }
 
 /// A label selector in its short form, or `<none>`.

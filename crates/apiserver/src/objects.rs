@@ -86,7 +86,7 @@ impl Objects {
         let request = RangeRequest { prefix: kind.key("", ""), ..Default::default() };
         let range = self.store.range(request).await.map_err(store_error)?;
         let typed = |entry: &Entry| {
-            let value = self.decode(entry)?;
+            let value = kind.to_served(self.decode(entry)?);
             serde_json::from_value(value)
                 .map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
         };
@@ -96,7 +96,10 @@ impl Objects {
     /// Writes an object if `expect` holds; its `resourceVersion` is what the answer says.
     pub async fn put(&self, kind: &Kind, object: &Value, expect: Expect) -> Result<Written, ApiError> {
         let key = kind.key(meta::namespace(object), meta::name(object));
-        let mut value = meta::to_stored(object);
+        let mut value = match kind.conversion {
+            Some(_) => meta::to_stored(&kind.to_stored(object)),
+            None => meta::to_stored(object),
+        };
         if ENCRYPTED.iter().any(|prefix| key.starts_with(prefix)) {
             value = self.cipher.seal(&key, &value).map_err(ApiError::internal)?;
         }

@@ -3,10 +3,11 @@
 use k8s_openapi::api::coordination::v1::Lease;
 
 use super::{Build, Kind};
-use crate::columns::{age, age_cell, name, name_cell, text};
+use crate::columns::{age_cell, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
     let lease = Build::<Lease>::new("leases", true)
+        .rules(|r| r.create_on_update = true)
         .validate(|lease, errors| {
             let duration = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
             if let Some(seconds) = duration.filter(|s| *s <= 0) {
@@ -14,7 +15,7 @@ pub fn kinds() -> Vec<Kind> {
                 errors.push(crate::status::FieldError::invalid(field, seconds, "must be greater than 0"));
             }
         })
-        .columns(&[name(), text("Holder"), age()], |l| {
+        .row(|l| {
             let holder = l.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
             vec![name_cell(&l.metadata), holder.into(), age_cell(&l.metadata)]
         })

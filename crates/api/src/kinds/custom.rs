@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::Value;
 
-use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, Storage, Subresource, names};
+use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, Rules, Storage, Subresource, names};
 use crate::columns::{self, Column};
 use crate::jsonpath::{self, JsonPath};
 use crate::schema::{self, Schema};
@@ -71,10 +71,11 @@ fn entry(
     let mut served = Vec::new();
     if has_status {
         // The body's kind is the resource's own, which discovery fills in.
-        served.push(Subresource { name: "status", gvk: ("", "", ""), verbs: READ_WRITE });
+        served.push(Subresource { name: "status", gvk: ("", "", ""), verbs: READ_WRITE, part: None });
     }
     if scale.is_some() {
-        served.push(Subresource { name: "scale", gvk: ("autoscaling", "v1", "Scale"), verbs: READ_WRITE });
+        let gvk = ("autoscaling", "v1", "Scale");
+        served.push(Subresource { name: "scale", gvk, verbs: READ_WRITE, part: None });
     }
     let (columns, cells) = printer_columns(version.additional_printer_columns.as_deref());
     let fields = version.selectable_fields.iter().flatten();
@@ -103,6 +104,8 @@ fn entry(
         behaviour: Arc::new(Custom { schema: schema.clone(), cells, fields }),
         selectable,
         ttl_seconds: None,
+        rules: Rules { update_needs_version: true, ..Rules::default() },
+        conversion: None,
         custom: Some(Arc::new(CustomResource { schema, document, storage_version: storage_version.into() })),
     })
 }

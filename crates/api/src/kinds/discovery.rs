@@ -3,11 +3,11 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{Build, Kind};
-use crate::columns::{age, age_cell, list_or_none, name, name_cell, text};
+use crate::columns::{age_cell, list_or_none, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
-    let columns = [name(), text("AddressType"), text("Ports"), text("Endpoints"), age()];
     let slice = Build::<EndpointSlice>::new("endpointslices", true)
+        .rules(|r| r.create_on_update = true)
         .default(|slice| {
             for port in slice.ports.iter_mut().flatten() {
                 port.protocol.get_or_insert_with(|| "TCP".into());
@@ -26,7 +26,7 @@ pub fn kinds() -> Vec<Kind> {
         .validate_update(|new, old, errors| {
             errors.immutable("addressType", &new.address_type, &old.address_type)
         })
-        .columns(&columns, |s| {
+        .row(|s| {
             let ports = s.ports.iter().flatten().filter_map(|p| p.port).map(|p| p.to_string());
             let ports = match list_or_none(ports) {
                 none if none == "<none>" => "<unset>".into(),

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 
 use super::{Build, Errors, Kind};
-use crate::columns::{name, name_cell, text};
+use crate::columns::name_cell;
 use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
@@ -22,7 +22,7 @@ pub fn kinds() -> Vec<Kind> {
             errors.immutable("spec.group", &new.spec.group, &old.spec.group);
             errors.immutable("spec.names.plural", &new.spec.names.plural, &old.spec.names.plural);
         })
-        .columns(&[name(), text("Created At")], |d| {
+        .row(|d| {
             let created = d.metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0));
             vec![name_cell(&d.metadata), created.into()]
         })

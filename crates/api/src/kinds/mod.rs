@@ -2,21 +2,34 @@
 //! printing and the coverage tests are iterations over the table. A CustomResourceDefinition becomes an
 //! entry of the same form at run time.
 
+mod admission;
 mod apps;
 mod authentication;
 mod authorization;
+mod autoscaling;
 mod batch;
+mod certificates;
+mod conversion;
 mod coordination;
 mod core;
 mod custom;
 mod discovery;
+mod events;
 mod extensions;
+mod flowcontrol;
 pub mod names;
+mod networking;
+mod node;
+mod part;
 mod policy;
+mod printed;
 mod rbac;
+mod registration;
+mod resource;
 mod scheduling;
 mod storage;
 mod typed;
+mod validate;
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -26,7 +39,9 @@ use serde_json::Value;
 use crate::columns::Column;
 use crate::status::{FieldError, Resource};
 
+pub use conversion::{Conversion, Convert};
 pub use custom::{CustomResource, ScalePaths, from_definition};
+pub use part::Part;
 pub use rbac::GROUP as RBAC_GROUP;
 pub use typed::{Build, Errors};
 
@@ -50,6 +65,10 @@ pub trait Behaviour: Send + Sync {
     fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection>;
     /// `object` is `old` with another status.
     fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection>;
+    /// `object` is `old` with another part, of those that have a subresource.
+    fn update_part(&self, _part: &Part, object: Value, _old: &Value) -> Result<Value, Rejection> {
+        Ok(object)
+    }
     /// The cells of `columns`, in their order.
     fn row(&self, object: &Value) -> Vec<Value>;
     /// Selectable fields beside `metadata.name` and `metadata.namespace`.
@@ -62,6 +81,8 @@ pub struct Subresource {
     /// Group, version and kind of its body.
     pub gvk: (&'static str, &'static str, &'static str),
     pub verbs: &'static [&'static str],
+    /// What it writes, where that is a part of the object.
+    pub part: Option<&'static Part>,
 }
 
 /// Where a kind's objects live.
@@ -71,6 +92,23 @@ pub enum Storage {
     Stored(Text),
     /// Answered at once and never kept (the reviews).
     Virtual,
+}
+
+/// What the verbs do otherwise than usual with a kind's objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// A PUT to a name that nobody has creates the object.
+    pub create_on_update: bool,
+    /// A PUT must say which version it was made from.
+    pub update_needs_version: bool,
+    /// A new set of annotations is a new generation, as a new spec is.
+    pub annotations_count: bool,
+    /// A deletion is answered with the object, not with a Status.
+    pub answers_deleted: bool,
+    /// An agent runs it: deletion gives it time, and is done when the agent says so.
+    pub graceful_deletion: bool,
+    /// `spec.finalizers` hold it beside those of its metadata, and its phase says that it goes.
+    pub spec_finalizers: bool,
 }
 
 pub struct Kind {
@@ -96,6 +134,9 @@ pub struct Kind {
     pub selectable: Vec<Text>,
     /// How long objects live, when not for ever (events).
     pub ttl_seconds: Option<u64>,
+    pub rules: Rules,
+    /// Set where objects are stored in another version than the one that this entry serves.
+    pub conversion: Option<Conversion>,
     /// Set for custom resources.
     pub custom: Option<Arc<CustomResource>>,
 }
@@ -132,6 +173,35 @@ impl Kind {
         self.subresources.iter().find(|s| s.name == name)
     }
 
+    /// Group, version and kind that its objects are stored as.
+    pub fn stored_as(&self) -> (&str, &str, &str) {
+        match &self.conversion {
+            Some(c) => (&c.group, &c.version, &self.kind),
+            None => (&self.group, &self.version, &self.kind),
+        }
+    }
+
+    /// An object of this entry's version as it is stored.
+    pub fn to_stored(&self, object: &Value) -> Value {
+        match &self.conversion {
+            Some(conversion) => conversion.to_stored(object.clone()),
+            None => object.clone(),
+        }
+    }
+
+    /// A stored object as this entry serves it. It may have been served already.
+    pub fn to_served(&self, object: Value) -> Value {
+        match &self.conversion {
+            Some(conversion) => conversion.to_served(object),
+            None => object,
+        }
+    }
+
+    /// Whether what is stored can be sent as it is.
+    pub fn is_served_as_stored(&self) -> bool {
+        self.conversion.is_none() && self.custom.is_none()
+    }
+
     pub fn is_virtual(&self) -> bool {
         self.storage == Storage::Virtual
     }
@@ -142,17 +212,26 @@ pub fn builtin() -> &'static [Arc<Kind>] {
     static TABLE: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
         [
             core::kinds(),
+            registration::kinds(),
             apps::kinds(),
+            events::kinds(),
             authentication::kinds(),
             authorization::kinds(),
+            autoscaling::kinds(),
             batch::kinds(),
-            coordination::kinds(),
-            discovery::kinds(),
-            extensions::kinds(),
+            certificates::kinds(),
+            networking::kinds(),
             policy::kinds(),
             rbac::kinds(),
-            scheduling::kinds(),
             storage::kinds(),
+            admission::kinds(),
+            extensions::kinds(),
+            scheduling::kinds(),
+            coordination::kinds(),
+            node::kinds(),
+            discovery::kinds(),
+            resource::kinds(),
+            flowcontrol::kinds(),
         ]
         .into_iter()
         .flatten()
@@ -163,28 +242,5 @@ pub fn builtin() -> &'static [Arc<Kind>] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_consistent() {
-        let mut seen = std::collections::HashSet::new();
-        for kind in builtin() {
-            let label = format!("{} {}", kind.api_version(), kind.kind);
-            assert!(
-                seen.insert((kind.group.clone(), kind.version.clone(), kind.plural.clone())),
-                "{label} twice"
-            );
-            assert_eq!(kind.has_status, kind.subresource("status").is_some(), "{label}: status");
-            assert_eq!(kind.scale.is_some(), kind.subresource("scale").is_some(), "{label}: scale");
-            assert!(kind.is_virtual() || !kind.columns.is_empty(), "{label}: no columns");
-            let object = serde_json::json!({"apiVersion": kind.api_version(), "kind": &*kind.kind,
-                "metadata": {"name": "a"}});
-            assert_eq!(
-                kind.behaviour.row(&object).len(),
-                kind.columns.len(),
-                "{label}: a cell for each column"
-            );
-        }
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ pub enum Rule {
     Label1035,
     /// Anything that fits in a path: RBAC kinds.
     PathSegment,
+    /// An IP address in its canonical form.
+    Address,
 }
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an \
@@ -66,6 +68,10 @@ pub fn fault(rule: Rule, name: &str) -> Option<String> {
             let letter_first = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
             (!(is_label(name) && letter_first)).then(|| LABEL_1035.into())
         }),
+        Rule::Address => {
+            let canonical = name.parse::<std::net::IpAddr>().is_ok_and(|a| a.to_string() == name);
+            (!canonical).then(|| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into())
+        }
         Rule::PathSegment => match name {
             "." | ".." => Some(format!("may not be '{name}'")),
             _ => ['/', '%'].into_iter().find(|c| name.contains(*c)).map(|c| format!("may not contain '{c}'")),

@@ -4,12 +4,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Build, Kind};
-use crate::columns::{age, age_cell, integer, name, name_cell, text};
+use crate::columns::{age_cell, name_cell};
 use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
-    let columns =
-        [name(), text("Min Available"), text("Max Unavailable"), integer("Allowed Disruptions"), age()];
     let budget = Build::<PodDisruptionBudget>::new("poddisruptionbudgets", true)
         .short(&["pdb"])
         .status()
@@ -25,7 +23,7 @@ pub fn kinds() -> Vec<Kind> {
                 ));
             }
         })
-        .columns(&columns, |b| {
+        .row(|b| {
             let spec = b.spec.clone().unwrap_or_default();
             let shown = |share: Option<IntOrString>| match share {
                 Some(IntOrString::Int(n)) => n.to_string(),

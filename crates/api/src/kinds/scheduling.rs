@@ -3,10 +3,9 @@
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::{Build, Kind};
-use crate::columns::{age, age_cell, integer, name, name_cell, text};
+use crate::columns::{age_cell, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
-    let columns = [name(), integer("Value"), text("Global-Default"), age(), text("PreemptionPolicy")];
     let class = Build::<PriorityClass>::new("priorityclasses", false)
         .short(&["pc"])
         .default(|class| {
@@ -21,7 +20,7 @@ pub fn kinds() -> Vec<Kind> {
             }
         })
         .validate_update(|new, old, errors| errors.immutable("value", &new.value, &old.value))
-        .columns(&columns, |c| {
+        .row(|c| {
             vec![
                 name_cell(&c.metadata),
                 c.value.unwrap_or(0).into(),

@@ -8,8 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, ScalePaths, Storage, Subresource, names};
-use crate::columns::{self, Column};
+use super::conversion::{Conversion, Convert, Converted};
+use super::{
+    ALL_VERBS, Behaviour, Kind, Part, READ_WRITE, Rejection, Rules, ScalePaths, Storage, Subresource, names,
+    printed,
+};
+use crate::columns;
 use crate::status::FieldError;
 
 /// Collects the faults of an object.
@@ -74,6 +78,9 @@ impl<T> Object for T where
 {
 }
 
+/// Prepares and validates a part of an object: the new, the old.
+type Settle<T> = fn(&mut T, &T, &mut Errors);
+
 /// The functions of one kind. Each has a default that does nothing.
 struct Typed<T> {
     default: fn(&mut T),
@@ -81,6 +88,9 @@ struct Typed<T> {
     prepare_update: fn(&mut T, &T),
     validate: fn(&T, &mut Errors),
     validate_update: fn(&T, &T, &mut Errors),
+    prepare_status: fn(&mut T, &T),
+    validate_status: fn(&T, &T, &mut Errors),
+    parts: Vec<(&'static str, Settle<T>)>,
     row: fn(&T) -> Vec<Value>,
     fields: fn(&T) -> Vec<(&'static str, String)>,
 }
@@ -112,9 +122,26 @@ impl<T: Object> Behaviour for Typed<T> {
         encode(object, errors)
     }
 
-    fn update_status(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
-        let object: T = decode(object)?;
-        encode(object, Errors::default())
+    fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
+        let mut object: T = decode(object)?;
+        let old: T = decode(old.clone())?;
+        (self.default)(&mut object);
+        (self.prepare_status)(&mut object, &old);
+        let mut errors = Errors::default();
+        (self.validate_status)(&object, &old, &mut errors);
+        encode(object, errors)
+    }
+
+    fn update_part(&self, part: &Part, object: Value, old: &Value) -> Result<Value, Rejection> {
+        let Some((_, settle)) = self.parts.iter().find(|(name, _)| *name == part.name) else {
+            return Ok(object);
+        };
+        let mut object: T = decode(object)?;
+        let old: T = decode(old.clone())?;
+        (self.default)(&mut object);
+        let mut errors = Errors::default();
+        settle(&mut object, &old, &mut errors);
+        encode(object, errors)
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {
@@ -147,6 +174,8 @@ fn encode<T: Serialize>(object: T, errors: Errors) -> Result<Value, Rejection> {
 pub struct Build<T> {
     kind: Kind,
     typed: Typed<T>,
+    /// The stored version's behaviour, when this is another version.
+    stored: Option<(Arc<dyn Behaviour>, Conversion)>,
 }
 
 impl<T: Object> Build<T> {
@@ -169,10 +198,12 @@ impl<T: Object> Build<T> {
             name_rule: names::Rule::Subdomain,
             scale: None,
             subresources: Vec::new(),
-            columns: columns::NAME_AND_AGE.to_vec(),
+            columns: printed::columns(T::GROUP, T::KIND),
             behaviour: Arc::new(Untouched),
             selectable: Vec::new(),
             ttl_seconds: None,
+            rules: Rules::default(),
+            conversion: None,
             custom: None,
         };
         let typed = Typed {
@@ -181,12 +212,15 @@ impl<T: Object> Build<T> {
             prepare_update: |_, _| (),
             validate: |_, _| (),
             validate_update: |_, _, _| (),
+            prepare_status: |_, _| (),
+            validate_status: |_, _, _| (),
+            parts: Vec::new(),
             row: |object: &T| {
-                vec![columns::name_cell(object.metadata()), columns::age_cell(object.metadata())]
+                vec![columns::name_cell(object.metadata()), columns::created_cell(object.metadata())]
             },
             fields: |_| Vec::new(),
         };
-        Self { kind, typed }
+        Self { kind, typed, stored: None }
     }
 
     pub fn short(mut self, names: &[&'static str]) -> Self {
@@ -195,8 +229,31 @@ impl<T: Object> Build<T> {
     }
 
     /// Part of `kubectl get all`.
-    pub fn in_all(mut self) -> Self {
-        self.kind.categories.push("all".into());
+    pub fn in_all(self) -> Self {
+        self.category("all")
+    }
+
+    pub fn category(mut self, category: &'static str) -> Self {
+        self.kind.categories.push(category.into());
+        self
+    }
+
+    pub fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.kind.verbs = verbs;
+        self
+    }
+
+    /// Says how the verbs treat its objects.
+    pub fn rules(mut self, set: fn(&mut Rules)) -> Self {
+        set(&mut self.kind.rules);
+        self
+    }
+
+    /// Its objects live with those of `stored`, in that version, which also defaults and validates them.
+    pub fn stored_as(mut self, stored: &Kind, convert: impl Convert + 'static) -> Self {
+        let conversion = Conversion::new(stored, &self.kind, convert);
+        self.kind.storage = stored.storage.clone();
+        self.stored = Some((Arc::clone(&stored.behaviour), conversion));
         self
     }
 
@@ -232,7 +289,20 @@ impl<T: Object> Build<T> {
         gvk: (&'static str, &'static str, &'static str),
         verbs: &'static [&'static str],
     ) -> Self {
-        self.kind.subresources.push(Subresource { name, gvk, verbs });
+        self.kind.subresources.push(Subresource { name, gvk, verbs, part: None });
+        self
+    }
+
+    /// A subresource over a part of the object, with what holds of it.
+    pub fn part(mut self, part: &'static Part, settle: fn(&mut T, &T, &mut Errors)) -> Self {
+        let gvk = (T::GROUP, T::VERSION, T::KIND);
+        self.kind.subresources.push(Subresource {
+            name: part.name,
+            gvk,
+            verbs: READ_WRITE,
+            part: Some(part),
+        });
+        self.typed.parts.push((part.name, settle));
         self
     }
 
@@ -266,8 +336,19 @@ impl<T: Object> Build<T> {
         self
     }
 
-    pub fn columns(mut self, columns: &[Column], row: fn(&T) -> Vec<Value>) -> Self {
-        self.kind.columns = columns.to_vec();
+    /// What a status may become.
+    pub fn validate_status(mut self, validate: fn(&T, &T, &mut Errors)) -> Self {
+        self.typed.validate_status = validate;
+        self
+    }
+
+    pub fn prepare_status(mut self, prepare: fn(&mut T, &T)) -> Self {
+        self.typed.prepare_status = prepare;
+        self
+    }
+
+    /// The cells, in the order of the columns that `columns.tsv` lists.
+    pub fn row(mut self, row: fn(&T) -> Vec<Value>) -> Self {
         self.typed.row = row;
         self
     }
@@ -279,7 +360,14 @@ impl<T: Object> Build<T> {
     }
 
     pub fn done(mut self) -> Kind {
-        self.kind.behaviour = Arc::new(self.typed);
+        let own: Arc<dyn Behaviour> = Arc::new(self.typed);
+        self.kind.behaviour = match self.stored {
+            Some((stored, conversion)) => {
+                self.kind.conversion = Some(conversion.clone());
+                Arc::new(Converted { own, stored, conversion })
+            }
+            None => own,
+        };
         self.kind
     }
 }
@@ -307,6 +395,8 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
         behaviour: Arc::new(Untouched),
         selectable: Vec::new(),
         ttl_seconds: None,
+        rules: Rules::default(),
+        conversion: None,
         custom: None,
     }
 }

@@ -68,7 +68,7 @@ enum Outcome {
 /// Pods are answered with themselves, everything else with a Status, as clients know it.
 fn removed(context: &Context, object: &Value) -> Answer {
     let kind = &context.kind;
-    if kind.kind == "Pod" && kind.group.is_empty() {
+    if kind.rules.answers_deleted {
         return one(context, StatusCode::OK, object);
     }
     let mut details = json!({"name": meta::name(object), "kind": &*kind.plural, "uid": meta::uid(object)});
@@ -89,8 +89,7 @@ async fn attempt(
 ) -> Result<Option<Outcome>, ApiError> {
     let kind = &context.kind;
     check_preconditions(context, options, &old)?;
-    if kind.kind == "Namespace"
-        && kind.group.is_empty()
+    if kind.rules.spec_finalizers
         && matches!(meta::name(&old), "default" | "kube-system" | "kube-public" | "kube-node-lease")
     {
         let why = "this namespace may not be deleted";
@@ -175,14 +174,14 @@ fn mark(kind: &api::kinds::Kind, options: &DeleteOptions, object: &mut Value) {
         finalizers.push(if orphan { ORPHAN } else { FOREGROUND }.to_owned());
         meta::set(object, "finalizers", finalizers);
     }
-    if kind.kind == "Namespace" && kind.group.is_empty() {
+    if kind.rules.spec_finalizers {
         object["status"]["phase"] = "Terminating".into();
     }
 }
 
-/// Only a pod that an agent runs needs time.
+/// Only what an agent runs needs time.
 fn grace_seconds(kind: &api::kinds::Kind, options: &DeleteOptions, object: &Value) -> i64 {
-    if kind.kind != "Pod" || !kind.group.is_empty() {
+    if !kind.rules.graceful_deletion {
         return 0;
     }
     let text = |part: &str, field: &str| {

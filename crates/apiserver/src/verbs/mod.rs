@@ -1,6 +1,7 @@
 //! The verbs, each once for all kinds. A kind supplies data and pure functions; what happens to an object, and in
 //! which order, is here.
 
+mod components;
 mod connect;
 mod create;
 mod delete;
@@ -106,6 +107,14 @@ async fn subresource(
         ("scale", "get") => scale::get(server, context).await,
         ("scale", "update") => scale::update(server, context, request.into_body()).await,
         ("scale", "patch") => scale::patch(server, context, request.into_body()).await,
+        (_, "get") if known.part.is_some() => read::get(server, context).await,
+        (_, "update" | "patch") if known.part.is_some() => {
+            let Some(part) = known.part else { return Err(ApiError::no_such_path()) };
+            match target.verb {
+                "update" => update::update(server, context, request.into_body(), Writes::Part(part)).await,
+                _ => patch::patch(server, context, request.into_body(), Writes::Part(part)).await,
+            }
+        }
         ("binding", _) => pods::bind(server, context, request.into_body()).await,
         ("eviction", _) => pods::evict(server, context, request.into_body()).await,
         ("token", _) => reviews::token_request(server, context, request.into_body()).await,

@@ -25,6 +25,26 @@ fn success(code: StatusCode) -> Answer {
     )
 }
 
+/// The older door: the pod is the one that has the binding's name.
+pub async fn bind_named(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    let input = input::object(context, body).await?;
+    let kinds = server.0.catalog.snapshot();
+    let pods = kinds.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+    let mut target = context.target.clone();
+    target.plural = pods.plural.to_string();
+    target.name = meta::name(&input.value).to_owned();
+    let pod = Context {
+        who: context.who.clone(),
+        query: context.query.clone(),
+        headers: context.headers.clone(),
+        form: context.form,
+        target,
+        kind: Arc::clone(pods),
+        warnings: Default::default(),
+    };
+    bind(server, &pod, crate::http::body::full(input.value.to_string())).await
+}
+
 /// Sets `spec.nodeName` and the PodScheduled condition, once.
 pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let mut value = input::other(context, body).await?;

@@ -19,16 +19,17 @@ pub async fn find(server: &ApiServer, context: &Context) -> Result<(Entry, Value
     Ok((entry, object))
 }
 
-/// Custom resources are stored in one version and served in all.
+/// Whether the stored bytes are what is served.
+pub fn is_served_as_stored(kind: &api::kinds::Kind) -> bool {
+    kind.is_served_as_stored()
+}
+
+/// Objects are stored in one version and served in all.
 pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
+    *object = kind.to_served(std::mem::take(object));
     if let (Some(_), Value::Object(map)) = (&kind.custom, object) {
         map.insert("apiVersion".into(), kind.api_version().into());
     }
-}
-
-/// Whether the stored bytes are what is served.
-pub fn is_served_as_stored(kind: &api::kinds::Kind) -> bool {
-    kind.custom.is_none()
 }
 
 pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {

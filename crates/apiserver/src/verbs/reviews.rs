@@ -26,6 +26,12 @@ const TOKEN_DEFAULT_SECONDS: i64 = 3600;
 const TOKEN_MAX_SECONDS: i64 = 24 * 3600 * 365;
 
 pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
+    match (&*context.kind.kind, context.target.verb) {
+        ("Binding", _) => return super::pods::bind_named(server, context, body).await,
+        (_, "get") => return super::components::get(context),
+        (_, "list") => return super::components::list(context),
+        _ => {}
+    }
     let input = input::object(context, body).await?;
     let mut review = input.value;
     let status = match &*context.kind.kind {

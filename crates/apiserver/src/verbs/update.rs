@@ -2,9 +2,9 @@
 
 use ::http::StatusCode;
 use api::apply::{FieldSet, Writer, managed};
-use api::kinds::{Errors, names};
+use api::kinds::{Errors, Part, names};
 use api::meta;
-use api::status::{ApiError, FieldError};
+use api::status::{ApiError, FieldError, Problem};
 use serde_json::{Map, Value};
 use store::{Entry, Expect};
 
@@ -29,6 +29,8 @@ pub enum Writes {
     Finalize,
     /// `spec.nodeName` of a pod, through its `binding`.
     Binding,
+    /// What a subresource of the table says it is over.
+    Part(&'static Part),
 }
 
 impl Writes {
@@ -36,6 +38,7 @@ impl Writes {
         match self {
             Self::Main | Self::Finalize | Self::Binding => "",
             Self::Status => "status",
+            Self::Part(part) => part.name,
         }
     }
 }
@@ -71,18 +74,14 @@ pub async fn update(
             context.target.name
         )));
     }
-    let creates_when_absent = writes == Writes::Main
-        && matches!(
-            &*context.kind.kind,
-            "Lease"
-                | "Event"
-                | "ClusterRole"
-                | "ClusterRoleBinding"
-                | "Role"
-                | "RoleBinding"
-                | "EndpointSlice"
-        );
+    let rules = context.kind.rules;
+    let creates_when_absent = writes == Writes::Main && rules.create_on_update;
     let value = input.value;
+    if rules.update_needs_version && meta::resource_version(&value).is_empty() && !creates_when_absent {
+        // That there is nothing to update is said first.
+        super::read::find(server, context).await?;
+        return Err(version_missing(context));
+    }
     let changed = match change(server, context, writes, Ownership::Take, |_| Ok(value.clone())).await {
         Err(error)
             if error.reason == "NotFound"
@@ -96,6 +95,15 @@ pub async fn update(
         changed => changed?,
     };
     Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &input.warnings))
+}
+
+/// Objects of this kind are not overwritten blindly. The fault is laid to the resource, as clients know it.
+fn version_missing(context: &Context) -> ApiError {
+    let problem =
+        Problem::Worded("FieldValueInvalid", "Invalid value: 0: must be specified for an update".into());
+    let error = FieldError { field: "metadata.resourceVersion".into(), problem };
+    let kind = &context.kind;
+    ApiError::invalid(&kind.group, &kind.plural, &context.target.name, &[error])
 }
 
 /// Reads the object, has `edit` make the new one from it, and stores that; again from the start when somebody else
@@ -136,7 +144,7 @@ async fn attempt(
     let mut new = settle(context, writes, &old, new)?;
     match writes {
         Writes::Main => admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?,
-        Writes::Status => {
+        Writes::Status | Writes::Part(_) => {
             admission::extend(server, context, &mut new, Some(&old), Operation::Update).await?;
             new = settle(context, writes, &old, new)?;
         }
@@ -152,12 +160,14 @@ async fn attempt(
     let mut new = match writes {
         Writes::Main => kind.behaviour.update(new, &old),
         Writes::Status => kind.behaviour.update_status(new, &old),
+        Writes::Part(part) => kind.behaviour.update_part(part, new, &old),
         Writes::Finalize | Writes::Binding => Ok(new),
     }
     .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
-    if kind.has_generation && writes == Writes::Main && differs_beyond_status(&new, &old) {
+    let whole = matches!(writes, Writes::Main | Writes::Part(_));
+    if kind.has_generation && whole && is_new_generation(kind, &new, &old) {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);
     }
     if ownership == Ownership::Take {
@@ -166,7 +176,7 @@ async fn attempt(
     if same_but_for_times(&new, &old) {
         return Ok(Some(Changed::Same(old)));
     }
-    if matches!(writes, Writes::Main | Writes::Status) {
+    if matches!(writes, Writes::Main | Writes::Status | Writes::Part(_)) {
         admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
     }
     if context.dry_run() {
@@ -227,6 +237,12 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
             copy_field(&new, &mut out, "managedFields");
             out
         }
+        Writes::Part(part) => {
+            let mut out = old.clone();
+            part.copy(&new, &mut out);
+            copy_field(&new, &mut out, "managedFields");
+            out
+        }
         Writes::Finalize => {
             let mut out = old.clone();
             let finalizers = new.get("spec").and_then(|s| s.get("finalizers")).cloned().unwrap_or_default();
@@ -278,9 +294,9 @@ fn check_finalizers(new: &Value, old: &Value, errors: &mut Errors) {
 /// Whether an object that is being deleted has nothing left to wait for.
 pub fn is_finished(kind: &api::kinds::Kind, object: &Value) -> bool {
     let grace = meta::metadata(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
-    let waits_for_agent = kind.kind == "Pod" && kind.group.is_empty() && grace > 0;
+    let waits_for_agent = kind.rules.graceful_deletion && grace > 0;
     let own = object.get("spec").and_then(|s| s.get("finalizers")).and_then(Value::as_array);
-    let own = kind.kind == "Namespace" && own.is_some_and(|f| !f.is_empty());
+    let own = kind.rules.spec_finalizers && own.is_some_and(|f| !f.is_empty());
     meta::is_deleting(object) && meta::finalizers(object).is_empty() && !waits_for_agent && !own
 }
 
@@ -314,9 +330,14 @@ pub fn reset_fields(kind: &api::kinds::Kind, writes: Writes) -> Option<FieldSet>
     let fields = match writes {
         Writes::Main if kind.has_status => FieldSet::of(&["status"]),
         Writes::Status => FieldSet::of(&["spec", "metadata"]),
-        Writes::Main | Writes::Finalize | Writes::Binding => return None,
+        Writes::Main | Writes::Finalize | Writes::Binding | Writes::Part(_) => return None,
     };
     Some(fields)
+}
+
+fn is_new_generation(kind: &api::kinds::Kind, new: &Value, old: &Value) -> bool {
+    let annotations = |v: &Value| meta::metadata(v).get("annotations").cloned();
+    differs_beyond_status(new, old) || kind.rules.annotations_count && annotations(new) != annotations(old)
 }
 
 fn differs_beyond_status(new: &Value, old: &Value) -> bool {

@@ -2,14 +2,14 @@
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 
-use crate::columns::{age, age_cell, integer, name, name_cell, or_none, text};
+use crate::columns::{age_cell, name_cell, or_none};
 use crate::kinds::{Build, Kind};
 
 pub fn kind() -> Kind {
     Build::<ControllerRevision>::new("controllerrevisions", true)
         .validate(|revision, errors| errors.not_negative("revision", Some(revision.revision)))
         .validate_update(|new, old, errors| errors.immutable("data", &new.data, &old.data))
-        .columns(&[name(), text("Controller"), integer("Revision"), age()], |r| {
+        .row(|r| {
             let owner = r.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true));
             let owner = owner.map(|o| {
                 let group = o.api_version.split_once('/').map_or(String::new(), |(g, _)| format!(".{g}"));

@@ -5,22 +5,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::{check_workload, wide_cells};
-use crate::columns::{age, age_cell, integer, name, name_cell, text, wide};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Ready"),
-        integer("Up-to-date"),
-        integer("Available"),
-        age(),
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ];
     Build::<Deployment>::new("deployments", true)
         .short(&["deploy"])
         .in_all()
@@ -33,7 +23,7 @@ pub fn kind() -> Kind {
             let selector = |d: &Deployment| d.spec.as_ref().map(|s| s.selector.clone());
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
-        .columns(&columns, row)
+        .row(row)
         .done()
 }
 

@@ -1,6 +1,7 @@
 //! `apps/v1`: the workload kinds, one a file.
 
 mod controller_revision;
+mod daemon_set;
 mod deployment;
 mod replica_set;
 mod stateful_set;
@@ -9,11 +10,18 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::core::pod_validate_template;
+use super::validate::is_empty_selector;
 use super::{Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
-    vec![controller_revision::kind(), deployment::kind(), replica_set::kind(), stateful_set::kind()]
+    vec![
+        controller_revision::kind(),
+        daemon_set::kind(),
+        deployment::kind(),
+        replica_set::kind(),
+        stateful_set::kind(),
+    ]
 }
 
 /// What holds of every workload: a selector that selects the template's own pods, and a valid template.
@@ -24,8 +32,7 @@ fn check_workload(
     errors: &mut Errors,
 ) {
     errors.not_negative("spec.replicas", replicas.map(i64::from));
-    let empty = selector.match_labels.as_ref().is_none_or(|m| m.is_empty())
-        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
+    let empty = is_empty_selector(selector);
     if empty {
         errors.required("spec.selector", true);
     }

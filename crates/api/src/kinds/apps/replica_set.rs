@@ -4,21 +4,11 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
 
 use super::{check_workload, wide_cells};
-use crate::columns::{age, age_cell, integer, name, name_cell, wide};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::{Build, Kind};
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        integer("Desired"),
-        integer("Current"),
-        integer("Ready"),
-        age(),
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ];
     Build::<ReplicaSet>::new("replicasets", true)
         .short(&["rs"])
         .in_all()
@@ -42,7 +32,7 @@ pub fn kind() -> Kind {
             let selector = |s: &ReplicaSet| s.spec.as_ref().map(|s| s.selector.clone());
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
-        .columns(&columns, row)
+        .row(row)
         .fields(&["status.replicas"], |set| {
             vec![("status.replicas", set.status.as_ref().map_or(0, |s| s.replicas).to_string())]
         })

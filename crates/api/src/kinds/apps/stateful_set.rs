@@ -6,13 +6,12 @@ use k8s_openapi::api::apps::v1::{
 use serde_json::Value;
 
 use super::{check_workload, wide_cells};
-use crate::columns::{age, age_cell, name, name_cell, text, wide};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::{claim_default, pod_default_template};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [name(), text("Ready"), age(), wide("Containers"), wide("Images")];
     Build::<StatefulSet>::new("statefulsets", true)
         .short(&["sts"])
         .in_all()
@@ -22,7 +21,7 @@ pub fn kind() -> Kind {
         .default(default)
         .validate(validate)
         .validate_update(validate_update)
-        .columns(&columns, row)
+        .row(row)
         .done()
 }
 

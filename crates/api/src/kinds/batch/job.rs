@@ -1,25 +1,17 @@
 //! `Job`: pods that run to completion.
 
 use base::constants::labels;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
-use crate::columns::{age, age_cell, list_or_none, name, name_cell, selector_cell, text, wide};
+use crate::columns::{age_cell, list_or_none, name_cell, selector_cell};
 use crate::kinds::core::{pod_default_template, pod_validate_template};
+use crate::kinds::validate::{json, label_selector};
 use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Status"),
-        text("Completions"),
-        text("Duration"),
-        age(),
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ];
     Build::<Job>::new("jobs", true)
         .in_all()
         .status()
@@ -36,7 +28,7 @@ pub fn kind() -> Kind {
             errors.immutable("spec.template", &new.2, &old.2);
             errors.immutable("spec.completionMode", &new.3, &old.3);
         })
-        .columns(&columns, row)
+        .row(row)
         .fields(&["status.successful"], |j| {
             vec![("status.successful", j.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0).to_string())]
         })
@@ -49,10 +41,22 @@ fn default(job: &mut Job) {
         spec.completions = Some(1);
     }
     spec.parallelism.get_or_insert(1);
-    spec.backoff_limit.get_or_insert(6);
+    let per_index = spec.backoff_limit_per_index.is_some();
+    spec.backoff_limit.get_or_insert(if per_index { i32::MAX } else { 6 });
     spec.completion_mode.get_or_insert_with(|| "NonIndexed".into());
     spec.suspend.get_or_insert(false);
-    spec.pod_replacement_policy.get_or_insert_with(|| "TerminatingOrFailed".into());
+    spec.manual_selector.get_or_insert(false);
+    let policy = if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" };
+    spec.pod_replacement_policy.get_or_insert_with(|| policy.into());
+    let rules = spec.pod_failure_policy.iter_mut().flat_map(|p| p.rules.iter_mut());
+    for condition in rules.flat_map(|r| r.on_pod_conditions.iter_mut().flatten()) {
+        condition.status.get_or_insert_with(|| "True".into());
+    }
+    default_template_spec(spec);
+}
+
+/// What holds of a job in a template too: only its pods are defaulted, the rest is when a job is made of it.
+pub(super) fn default_template_spec(spec: &mut JobSpec) {
     pod_default_template(&mut spec.template);
 }
 
@@ -61,7 +65,6 @@ fn select_own_pods(job: &mut Job) {
     let (name, uid) =
         (job.metadata.name.clone().unwrap_or_default(), job.metadata.uid.clone().unwrap_or_default());
     let Some(spec) = &mut job.spec else { return };
-    spec.manual_selector.get_or_insert(false);
     if spec.manual_selector == Some(true) {
         return;
     }
@@ -75,19 +78,54 @@ fn select_own_pods(job: &mut Job) {
 }
 
 fn validate(job: &Job, errors: &mut Errors) {
-    let Some(spec) = &job.spec else { return errors.required("spec.template", true) };
-    for (field, value) in [
-        ("spec.parallelism", spec.parallelism),
-        ("spec.completions", spec.completions),
-        ("spec.backoffLimit", spec.backoff_limit),
-        ("spec.ttlSecondsAfterFinished", spec.ttl_seconds_after_finished),
+    validate_spec("spec", job.spec.as_ref().unwrap_or(&JobSpec::default()), false, errors);
+}
+
+pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, errors: &mut Errors) {
+    for (part, value) in [
+        ("parallelism", spec.parallelism.map(i64::from)),
+        ("completions", spec.completions.map(i64::from)),
+        ("activeDeadlineSeconds", spec.active_deadline_seconds),
+        ("backoffLimit", spec.backoff_limit.map(i64::from)),
+        ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.map(i64::from)),
+        ("backoffLimitPerIndex", spec.backoff_limit_per_index.map(i64::from)),
+        ("maxFailedIndexes", spec.max_failed_indexes.map(i64::from)),
     ] {
-        errors.not_negative(field, value.map(i64::from));
+        errors.not_negative(format!("{field}.{part}"), value);
     }
-    errors.one_of("spec.completionMode", spec.completion_mode.as_deref(), &["Indexed", "NonIndexed"]);
-    pod_validate_template("spec.template", &spec.template, errors);
+    let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+    let modes = &["Indexed", "NonIndexed"];
+    errors.one_of(format!("{field}.completionMode"), spec.completion_mode.as_deref(), modes);
+    if indexed && spec.completions.is_none() {
+        let detail = "when completion mode is Indexed";
+        errors.push(FieldError::required(format!("{field}.completions"), detail));
+    }
+    if in_template {
+        if spec.selector.is_some() {
+            let shown = json(&spec.selector);
+            let detail = "`selector` will be auto-generated";
+            errors.push(FieldError::invalid(format!("{field}.selector"), shown, detail));
+        }
+        if spec.manual_selector == Some(true) {
+            let supported =
+                [FieldError::not_supported(format!("{field}.manualSelector"), true, &["nil", "false"])];
+            supported.into_iter().for_each(|e| errors.push(e));
+        }
+    } else if spec.manual_selector == Some(true) {
+        match &spec.selector {
+            None => errors.required(format!("{field}.selector"), true),
+            Some(selector) => label_selector(&format!("{field}.selector"), selector, errors),
+        }
+    }
+    let policies = &["Failed", "TerminatingOrFailed"];
+    errors.one_of(format!("{field}.podReplacementPolicy"), spec.pod_replacement_policy.as_deref(), policies);
+    pod_validate_template(&format!("{field}.template"), &spec.template, errors);
     let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
-    errors.one_of("spec.template.spec.restartPolicy", policy, &["Never", "OnFailure"]);
+    let at = format!("{field}.template.spec.restartPolicy");
+    match policy {
+        Some("Always") => errors.push(FieldError::required(at, "valid values: \"OnFailure\", \"Never\"")),
+        policy => errors.one_of(at, policy, &["Never", "OnFailure"]),
+    }
 }
 
 fn row(job: &Job) -> Vec<Value> {

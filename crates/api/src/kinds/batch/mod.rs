@@ -1,9 +1,11 @@
 //! `batch/v1`.
 
+mod cron_job;
 mod job;
+mod schedule;
 
 use super::Kind;
 
 pub fn kinds() -> Vec<Kind> {
-    vec![job::kind()]
+    vec![cron_job::kind(), job::kind()]
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
-use crate::columns::{age, age_cell, name, name_cell, text};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -13,7 +13,7 @@ pub fn kind() -> Kind {
         .short(&["cm"])
         .validate(validate)
         .validate_update(validate_update)
-        .columns(&[name(), text("Data"), age()], |c| {
+        .row(|c| {
             let count =
                 c.data.as_ref().map_or(0, |d| d.len()) + c.binary_data.as_ref().map_or(0, |d| d.len());
             vec![name_cell(&c.metadata), count.to_string().into(), age_cell(&c.metadata)]

@@ -2,14 +2,14 @@
 
 use k8s_openapi::api::core::v1::Endpoints;
 
-use crate::columns::{age, age_cell, list_or_none, name, name_cell, text};
+use crate::columns::{age_cell, list_or_none, name_cell};
 use crate::kinds::{Build, Kind};
 
 pub fn kind() -> Kind {
     Build::<Endpoints>::new("endpoints", true)
         .short(&["ep"])
         .prefix("/registry/services/endpoints")
-        .columns(&[name(), text("Endpoints"), age()], |e| {
+        .row(|e| {
             let addresses = e.subsets.iter().flatten().flat_map(|subset| {
                 subset.ports.iter().flatten().flat_map(move |port| {
                     let addresses = subset.addresses.iter().flatten();

@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::Event;
 use serde_json::Value;
 
-use crate::columns::{integer, name, name_cell, since_cell, text, wide};
+use crate::columns::{name_cell, since_cell};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
-const TTL_SECONDS: u64 = 3600;
+pub const TTL_SECONDS: u64 = 3600;
 const FIELDS: &[&str] = &[
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -23,37 +23,15 @@ const FIELDS: &[&str] = &[
 ];
 
 pub fn kind() -> Kind {
-    let mut last_seen = name();
-    last_seen.format = "".into();
-    last_seen.name = "Last Seen".into();
-    let columns = [
-        last_seen,
-        text("Type"),
-        text("Reason"),
-        text("Object"),
-        wide("Subobject"),
-        wide("Source"),
-        text("Message"),
-        wide("First Seen"),
-        {
-            let mut count = integer("Count");
-            count.priority = 1;
-            count
-        },
-        {
-            let mut name = name();
-            name.priority = 1;
-            name
-        },
-    ];
     Build::<Event>::new("events", true)
         .short(&["ev"])
         .ttl_seconds(TTL_SECONDS)
+        .rules(|r| r.create_on_update = true)
         .default(|e| {
             e.type_.get_or_insert_with(|| "Normal".into());
         })
         .validate(validate)
-        .columns(&columns, row)
+        .row(row)
         .fields(FIELDS, fields)
         .done()
 }

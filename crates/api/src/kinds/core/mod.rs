@@ -1,35 +1,50 @@
 //! The core group (`v1`), one kind a file.
 
+mod binding;
+mod component_status;
 mod config_map;
 mod endpoints;
 mod event;
+mod limit_range;
 mod namespace;
 mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
 mod pod_spec;
+mod pod_template;
 mod pod_validate;
+mod replication_controller;
+mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
 
+pub(super) use event::{TTL_SECONDS as EVENT_TTL_SECONDS, kind as event};
 pub(super) use persistent_volume_claim::default as claim_default;
 pub(super) use pod_spec::default_template as pod_default_template;
 pub(super) use pod_validate::check_template as pod_validate_template;
+
+pub(super) use service::check_port_name;
 
 use super::Kind;
 
 pub fn kinds() -> Vec<Kind> {
     vec![
+        binding::kind(),
+        component_status::kind(),
         config_map::kind(),
         endpoints::kind(),
         event::kind(),
+        limit_range::kind(),
         namespace::kind(),
         node::kind(),
         persistent_volume::kind(),
         persistent_volume_claim::kind(),
         pod::kind(),
+        pod_template::kind(),
+        replication_controller::kind(),
+        resource_quota::kind(),
         secret::kind(),
         service::kind(),
         service_account::kind(),

@@ -2,13 +2,15 @@
 
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 
-use crate::columns::{age, age_cell, name, name_cell, or_none, text};
+use crate::columns::{age_cell, name_cell, or_none};
 use crate::kinds::{Build, Kind, names};
 
 pub fn kind() -> Kind {
     Build::<Namespace>::new("namespaces", false)
         .short(&["ns"])
         .names(names::Rule::Label)
+        .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
+        .rules(|r| r.spec_finalizers = true)
         .status()
         .subresource("finalize", ("", "v1", "Namespace"), &["update"])
         .default(|namespace| {
@@ -26,7 +28,7 @@ pub fn kind() -> Kind {
         })
         // Only the finalize subresource may change them.
         .prepare_update(|new, old| new.spec = old.spec.clone())
-        .columns(&[name(), text("Status"), age()], |n| {
+        .row(|n| {
             let phase = n.status.as_ref().and_then(|s| s.phase.as_deref());
             vec![name_cell(&n.metadata), or_none(phase), age_cell(&n.metadata)]
         })

@@ -3,23 +3,11 @@
 use k8s_openapi::api::core::v1::Node;
 use serde_json::Value;
 
-use crate::columns::{age, age_cell, name, name_cell, or_none, text, wide};
+use crate::columns::{age_cell, name_cell, or_none};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Status"),
-        text("Roles"),
-        age(),
-        text("Version"),
-        wide("Internal-IP"),
-        wide("External-IP"),
-        wide("OS-Image"),
-        wide("Kernel-Version"),
-        wide("Container-Runtime"),
-    ];
     Build::<Node>::new("nodes", false)
         .short(&["no"])
         .prefix("/registry/minions")
@@ -33,7 +21,7 @@ pub fn kind() -> Kind {
                 errors.push(FieldError::forbidden("spec.podCIDRs", detail));
             }
         })
-        .columns(&columns, row)
+        .row(row)
         .fields(&["spec.unschedulable"], |n| {
             let unschedulable = n.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
             vec![("spec.unschedulable", unschedulable.to_string())]

@@ -4,24 +4,11 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeStatus};
 use serde_json::Value;
 
 use super::persistent_volume_claim::access_modes;
-use crate::columns::{age, age_cell, name, name_cell, text, wide};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Capacity"),
-        text("Access Modes"),
-        text("Reclaim Policy"),
-        text("Status"),
-        text("Claim"),
-        text("StorageClass"),
-        text("VolumeAttributesClass"),
-        text("Reason"),
-        age(),
-        wide("VolumeMode"),
-    ];
     Build::<PersistentVolume>::new("persistentvolumes", false)
         .short(&["pv"])
         .status()
@@ -48,7 +35,7 @@ pub fn kind() -> Kind {
                 errors.push(FieldError::forbidden("spec.persistentvolumesource", detail));
             }
         })
-        .columns(&columns, row)
+        .row(row)
         .done()
 }
 

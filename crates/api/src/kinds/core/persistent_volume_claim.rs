@@ -3,22 +3,11 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus};
 use serde_json::Value;
 
-use crate::columns::{age, age_cell, name, name_cell, text, wide};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Status"),
-        text("Volume"),
-        text("Capacity"),
-        text("Access Modes"),
-        text("StorageClass"),
-        text("VolumeAttributesClass"),
-        age(),
-        wide("VolumeMode"),
-    ];
     Build::<PersistentVolumeClaim>::new("persistentvolumeclaims", true)
         .short(&["pvc"])
         .status()
@@ -29,7 +18,7 @@ pub fn kind() -> Kind {
         })
         .validate(validate)
         .validate_update(validate_update)
-        .columns(&columns, row)
+        .row(row)
         .done()
 }
 

@@ -4,11 +4,23 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::{pod_spec, pod_validate};
-use crate::columns::{age, age_cell, list_or_none, name, name_cell, or_none, text, wide};
-use crate::kinds::{Build, CREATE_ONLY, Kind};
+use crate::columns::{age_cell, list_or_none, name_cell, or_none};
+use crate::kinds::{Build, CREATE_ONLY, Errors, Kind, Part};
 use crate::status::FieldError;
 
 const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+const EPHEMERAL: Part = Part { name: "ephemeralcontainers", paths: &["spec.ephemeralContainers"] };
+const RESIZE: Part = Part {
+    name: "resize",
+    paths: &[
+        "spec.containers[].resources",
+        "spec.containers[].resizePolicy",
+        "spec.initContainers[].resources",
+        "spec.initContainers[].resizePolicy",
+        "spec.resources",
+    ],
+};
 const FIELDS: &[&str] = &[
     "spec.nodeName",
     "spec.restartPolicy",
@@ -21,28 +33,24 @@ const FIELDS: &[&str] = &[
 ];
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Ready"),
-        text("Status"),
-        text("Restarts"),
-        age(),
-        wide("IP"),
-        wide("Node"),
-        wide("Nominated Node"),
-        wide("Readiness Gates"),
-    ];
     Build::<Pod>::new("pods", true)
         .short(&["po"])
         .in_all()
         .status()
         .generation()
+        .rules(|r| {
+            r.answers_deleted = true;
+            r.graceful_deletion = true;
+        })
+        .part(&EPHEMERAL, settle_ephemeral)
+        .part(&RESIZE, settle_resize)
         .subresource("attach", ("", "v1", "PodAttachOptions"), CONNECT)
         .subresource("binding", ("", "v1", "Binding"), CREATE_ONLY)
         .subresource("eviction", ("policy", "v1", "Eviction"), CREATE_ONLY)
         .subresource("exec", ("", "v1", "PodExecOptions"), CONNECT)
         .subresource("log", ("", "v1", "Pod"), &["get"])
         .subresource("portforward", ("", "v1", "PodPortForwardOptions"), CONNECT)
+        .subresource("proxy", ("", "v1", "PodProxyOptions"), PROXY)
         .default(|pod| {
             let spec = pod.spec.get_or_insert_default();
             pod_spec::default_spec(spec);
@@ -66,9 +74,43 @@ pub fn kind() -> Kind {
                 errors.push(FieldError::forbidden("spec", detail));
             }
         })
-        .columns(&columns, row)
+        .row(row)
         .fields(FIELDS, fields)
         .done()
+}
+
+/// Ephemeral containers are added, never taken away or changed.
+fn settle_ephemeral(new: &mut Pod, old: &Pod, errors: &mut Errors) {
+    let of = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
+    let (now, before) = (of(new), of(old));
+    for held in &before {
+        match now.iter().find(|c| c.name == held.name) {
+            None => {
+                let detail = format!("existing ephemeral containers {:?} may not be removed\n", held.name);
+                errors.push(FieldError::forbidden("spec.ephemeralContainers", detail));
+            }
+            Some(given) if given != held => {
+                let detail = format!("existing ephemeral containers {:?} may not be changed\n", held.name);
+                errors.push(FieldError::forbidden("spec.ephemeralContainers", detail));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(spec) = &new.spec {
+        pod_validate::check_spec("spec", spec, errors);
+    }
+}
+
+/// The class of a pod's quality of service is given at birth.
+fn settle_resize(new: &mut Pod, old: &Pod, errors: &mut Errors) {
+    let (Some(spec), Some(held)) = (&new.spec, &old.spec) else { return };
+    pod_validate::check_spec("spec", spec, errors);
+    let class = old.status.as_ref().and_then(|s| s.qos_class.clone());
+    let class = class.unwrap_or_else(|| qos_class(held).to_owned());
+    if qos_class(spec) != class {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid("spec", class, detail));
+    }
 }
 
 /// The spec without what may change.

@@ -4,7 +4,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::config_map::check_key;
-use crate::columns::{age, age_cell, name, name_cell, text};
+use crate::columns::{age_cell, name_cell};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -13,7 +13,7 @@ pub fn kind() -> Kind {
         .default(default)
         .validate(validate)
         .validate_update(validate_update)
-        .columns(&[name(), text("Type"), text("Data"), age()], |s| {
+        .row(|s| {
             let count = s.data.as_ref().map_or(0, |d| d.len()).to_string();
             vec![name_cell(&s.metadata), s.type_.clone().into(), count.into(), age_cell(&s.metadata)]
         })

@@ -4,26 +4,22 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec, ServiceStatu
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use crate::columns::{age, age_cell, list_or_none, name, name_cell, or_none, text, wide};
+use crate::columns::{age_cell, list_or_none, name_cell, or_none};
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
-    let columns = [
-        name(),
-        text("Type"),
-        text("Cluster-IP"),
-        text("External-IP"),
-        text("Port(s)"),
-        age(),
-        wide("Selector"),
-    ];
     Build::<Service>::new("services", true)
         .short(&["svc"])
         .in_all()
         .prefix("/registry/services/specs")
         .names(names::Rule::Label1035)
         .status()
+        .subresource(
+            "proxy",
+            ("", "v1", "ServiceProxyOptions"),
+            &["create", "delete", "get", "patch", "update"],
+        )
         .default(default)
         .prepare_create(|service| {
             service.status =
@@ -32,7 +28,7 @@ pub fn kind() -> Kind {
         .prepare_update(keep_addresses)
         .validate(validate)
         .validate_update(validate_update)
-        .columns(&columns, row)
+        .row(row)
         .fields(&["spec.clusterIP", "spec.type"], |s| {
             let spec = s.spec.clone().unwrap_or_default();
             vec![
@@ -162,6 +158,27 @@ fn check_port(field: &str, port: &ServicePort, name_required: bool, errors: &mut
 pub(super) fn check_port_number(field: &str, port: i32, errors: &mut Errors) {
     if !(1..=65_535).contains(&port) {
         errors.push(FieldError::invalid(field, port, "must be between 1 and 65535, inclusive"));
+    }
+}
+
+/// The name of a port: letters, digits and single hyphens, with a letter among them.
+pub(in crate::kinds) fn check_port_name(field: &str, name: &str, errors: &mut Errors) {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let mut fault = |detail: &str| errors.push(FieldError::invalid(field, name, detail));
+    if name.len() > 15 {
+        fault("must be no more than 15 characters");
+    }
+    if !name.bytes().all(allowed) {
+        fault("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    }
+    if !name.bytes().any(|b| b.is_ascii_lowercase()) {
+        fault("must contain at least one letter (a-z)");
+    }
+    if name.contains("--") {
+        fault("must not contain consecutive hyphens");
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        fault("must not begin or end with a hyphen");
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::names::Rule;
 use super::{Build, Errors, Kind};
-use crate::columns::{age, age_cell, list_or_none, name, name_cell, text, wide};
+use crate::columns::{age_cell, list_or_none, name_cell};
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -17,17 +17,19 @@ pub fn kinds() -> Vec<Kind> {
 
 fn cluster_role() -> Kind {
     Build::<ClusterRole>::new("clusterroles", false)
+        .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .validate(|role, errors| check_rules(role.rules.as_deref(), false, errors))
-        .columns(&[name(), text("Created At")], |r| vec![name_cell(&r.metadata), created(&r.metadata)])
+        .row(|r| vec![name_cell(&r.metadata), created(&r.metadata)])
         .done()
 }
 
 fn role() -> Kind {
     Build::<Role>::new("roles", true)
+        .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .validate(|role, errors| check_rules(role.rules.as_deref(), true, errors))
-        .columns(&[name(), text("Created At")], |r| vec![name_cell(&r.metadata), created(&r.metadata)])
+        .row(|r| vec![name_cell(&r.metadata), created(&r.metadata)])
         .done()
 }
 
@@ -36,26 +38,26 @@ fn created(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta
 }
 
 fn cluster_role_binding() -> Kind {
-    let columns = [name(), text("Role"), age(), wide("Users"), wide("Groups"), wide("ServiceAccounts")];
     Build::<ClusterRoleBinding>::new("clusterrolebindings", false)
+        .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .default(|b| default_binding(&mut b.role_ref, b.subjects.as_mut()))
         .validate(|b, errors| check_binding(&b.role_ref, b.subjects.as_deref(), true, errors))
         .validate_update(|new, old, errors| check_role_ref(&new.role_ref, &old.role_ref, errors))
-        .columns(&columns, |b| {
+        .row(|b| {
             binding_row(name_cell(&b.metadata), &b.role_ref, age_cell(&b.metadata), b.subjects.as_deref())
         })
         .done()
 }
 
 fn role_binding() -> Kind {
-    let columns = [name(), text("Role"), age(), wide("Users"), wide("Groups"), wide("ServiceAccounts")];
     Build::<RoleBinding>::new("rolebindings", true)
+        .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .default(|b| default_binding(&mut b.role_ref, b.subjects.as_mut()))
         .validate(|b, errors| check_binding(&b.role_ref, b.subjects.as_deref(), false, errors))
         .validate_update(|new, old, errors| check_role_ref(&new.role_ref, &old.role_ref, errors))
-        .columns(&columns, |b| {
+        .row(|b| {
             binding_row(name_cell(&b.metadata), &b.role_ref, age_cell(&b.metadata), b.subjects.as_deref())
         })
         .done()

@@ -1,21 +1,13 @@
-//! `storage.k8s.io/v1`: how volumes come to be.
+//! `StorageClass`: a way in which volumes are made.
 
 use base::constants::annotations::DEFAULT_STORAGE_CLASS;
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::{Build, Kind};
-use crate::columns::{age, age_cell, name, text};
+use crate::columns::age_cell;
+use crate::kinds::{Build, Kind};
 
-pub fn kinds() -> Vec<Kind> {
-    let columns = [
-        name(),
-        text("Provisioner"),
-        text("ReclaimPolicy"),
-        text("VolumeBindingMode"),
-        text("AllowVolumeExpansion"),
-        age(),
-    ];
-    let class = Build::<StorageClass>::new("storageclasses", false)
+pub fn kind() -> Kind {
+    Build::<StorageClass>::new("storageclasses", false)
         .short(&["sc"])
         .default(|class| {
             class.reclaim_policy.get_or_insert_with(|| "Delete".into());
@@ -33,7 +25,7 @@ pub fn kinds() -> Vec<Kind> {
             errors.immutable("reclaimPolicy", &new.reclaim_policy, &old.reclaim_policy);
             errors.immutable("volumeBindingMode", &new.volume_binding_mode, &old.volume_binding_mode);
         })
-        .columns(&columns, |c| {
+        .row(|c| {
             let annotations = c.metadata.annotations.iter().flatten();
             let mut is_default = annotations.filter(|(k, v)| *k == DEFAULT_STORAGE_CLASS && *v == "true");
             let mark = if is_default.next().is_some() { " (default)" } else { "" };
@@ -46,6 +38,5 @@ pub fn kinds() -> Vec<Kind> {
                 age_cell(&c.metadata),
             ]
         })
-        .done();
-    vec![class]
+        .done()
 }

@@ -1,0 +1,283 @@
+//! `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration`: servers that are asked over HTTPS. The two kinds
+//! differ in one field, so they share one form here.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhook,
+    ValidatingWebhookConfiguration, WebhookClientConfig,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::columns::{age_cell, name_cell};
+use crate::kinds::names::{self, Rule};
+use crate::kinds::validate::{json, label_selector};
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const VERSIONS: &[&str] = &["v1", "v1beta1"];
+const LONGEST_SECONDS: i32 = 30;
+
+pub fn mutating() -> Kind {
+    Build::<MutatingWebhookConfiguration>::new("mutatingwebhookconfigurations", false)
+        .category("api-extensions")
+        .generation()
+        .default(|c| {
+            for hook in c.webhooks.iter_mut().flatten() {
+                hook.reinvocation_policy.get_or_insert_with(|| "Never".into());
+                default(hook.into());
+            }
+        })
+        .validate(|c, errors| {
+            let hooks = c.webhooks.as_deref().unwrap_or_default();
+            for (i, hook) in hooks.iter().enumerate() {
+                let policy = hook.reinvocation_policy.as_deref();
+                let at = format!("webhooks[{i}].reinvocationPolicy");
+                errors.one_of(at, policy, &["IfNeeded", "Never"]);
+            }
+            check(hooks.iter().map(Hook::from).collect(), errors);
+        })
+        .row(|c| {
+            let count = c.webhooks.as_ref().map_or(0, Vec::len);
+            vec![name_cell(&c.metadata), count.into(), age_cell(&c.metadata)]
+        })
+        .done()
+}
+
+pub fn validating() -> Kind {
+    Build::<ValidatingWebhookConfiguration>::new("validatingwebhookconfigurations", false)
+        .category("api-extensions")
+        .generation()
+        .default(|c| c.webhooks.iter_mut().flatten().for_each(|hook| default(hook.into())))
+        .validate(|c, errors| {
+            let hooks = c.webhooks.as_deref().unwrap_or_default();
+            check(hooks.iter().map(Hook::from).collect(), errors);
+        })
+        .row(|c| {
+            let count = c.webhooks.as_ref().map_or(0, Vec::len);
+            vec![name_cell(&c.metadata), count.into(), age_cell(&c.metadata)]
+        })
+        .done()
+}
+
+/// What both have, to be filled in.
+struct Draft<'a> {
+    failure_policy: &'a mut Option<String>,
+    match_policy: &'a mut Option<String>,
+    namespace_selector: &'a mut Option<LabelSelector>,
+    object_selector: &'a mut Option<LabelSelector>,
+    timeout_seconds: &'a mut Option<i32>,
+    client_config: &'a mut WebhookClientConfig,
+    rules: &'a mut Option<Vec<RuleWithOperations>>,
+}
+
+/// What both have, to be looked at.
+struct Hook<'a> {
+    name: &'a str,
+    versions: &'a [String],
+    client_config: &'a WebhookClientConfig,
+    failure_policy: Option<&'a str>,
+    match_policy: Option<&'a str>,
+    side_effects: &'a str,
+    timeout_seconds: Option<i32>,
+    selectors: [(&'static str, Option<&'a LabelSelector>); 2],
+    rules: &'a [RuleWithOperations],
+    conditions: &'a [MatchCondition],
+}
+
+macro_rules! forms {
+    ($hook:ident) => {
+        impl<'a> From<&'a mut $hook> for Draft<'a> {
+            fn from(hook: &'a mut $hook) -> Self {
+                Self {
+                    failure_policy: &mut hook.failure_policy,
+                    match_policy: &mut hook.match_policy,
+                    namespace_selector: &mut hook.namespace_selector,
+                    object_selector: &mut hook.object_selector,
+                    timeout_seconds: &mut hook.timeout_seconds,
+                    client_config: &mut hook.client_config,
+                    rules: &mut hook.rules,
+                }
+            }
+        }
+
+        impl<'a> From<&'a $hook> for Hook<'a> {
+            fn from(hook: &'a $hook) -> Self {
+                Self {
+                    name: &hook.name,
+                    versions: &hook.admission_review_versions,
+                    client_config: &hook.client_config,
+                    failure_policy: hook.failure_policy.as_deref(),
+                    match_policy: hook.match_policy.as_deref(),
+                    side_effects: &hook.side_effects,
+                    timeout_seconds: hook.timeout_seconds,
+                    selectors: [
+                        ("namespaceSelector", hook.namespace_selector.as_ref()),
+                        ("objectSelector", hook.object_selector.as_ref()),
+                    ],
+                    rules: hook.rules.as_deref().unwrap_or_default(),
+                    conditions: hook.match_conditions.as_deref().unwrap_or_default(),
+                }
+            }
+        }
+    };
+}
+
+forms!(MutatingWebhook);
+forms!(ValidatingWebhook);
+
+fn default(hook: Draft<'_>) {
+    hook.failure_policy.get_or_insert_with(|| "Fail".into());
+    hook.match_policy.get_or_insert_with(|| "Equivalent".into());
+    hook.namespace_selector.get_or_insert_default();
+    hook.object_selector.get_or_insert_default();
+    hook.timeout_seconds.get_or_insert(10);
+    if let Some(service) = &mut hook.client_config.service {
+        service.port.get_or_insert(443);
+    }
+    for rule in hook.rules.iter_mut().flatten() {
+        rule.scope.get_or_insert_with(|| "*".into());
+    }
+}
+
+fn check(hooks: Vec<Hook<'_>>, errors: &mut Errors) {
+    for (i, hook) in hooks.iter().enumerate() {
+        let at = format!("webhooks[{i}]");
+        check_name(&format!("{at}.name"), hook.name, errors);
+        if hooks[..i].iter().any(|h| h.name == hook.name) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), hook.name));
+        }
+        check_versions(&format!("{at}.admissionReviewVersions"), hook.versions, errors);
+        for (r, rule) in hook.rules.iter().enumerate() {
+            check_rule(&format!("{at}.rules[{r}]"), rule, errors);
+        }
+        errors.one_of(format!("{at}.failurePolicy"), hook.failure_policy, &["Fail", "Ignore"]);
+        errors.one_of(format!("{at}.matchPolicy"), hook.match_policy, &["Equivalent", "Exact"]);
+        errors.one_of(format!("{at}.sideEffects"), Some(hook.side_effects), &["None", "NoneOnDryRun"]);
+        if let Some(seconds) = hook.timeout_seconds.filter(|s| !(1..=LONGEST_SECONDS).contains(s)) {
+            let detail = format!("the timeout value must be between 1 and {LONGEST_SECONDS} seconds");
+            errors.push(FieldError::invalid(format!("{at}.timeoutSeconds"), seconds, detail));
+        }
+        for (part, selector) in hook.selectors {
+            if let Some(selector) = selector {
+                label_selector(&format!("{at}.{part}"), selector, errors);
+            }
+        }
+        check_client(&format!("{at}.clientConfig"), hook.client_config, errors);
+        for (c, condition) in hook.conditions.iter().enumerate() {
+            let at = format!("{at}.matchConditions[{c}]");
+            errors.required(format!("{at}.expression"), condition.expression.trim().is_empty());
+            match condition.name.as_str() {
+                "" => errors.required(format!("{at}.name"), true),
+                name => crate::kinds::validate::qualified(format!("{at}.name"), name, errors),
+            }
+        }
+    }
+}
+
+/// A domain name of at least three parts.
+fn check_name(field: &str, name: &str, errors: &mut Errors) {
+    if name.is_empty() {
+        return errors.required(field, true);
+    }
+    if let Some(fault) = names::fault(Rule::Subdomain, name) {
+        return errors.push(FieldError::invalid(field, name, fault));
+    }
+    if name.split('.').count() < 3 {
+        let detail = "should be a domain with at least three segments separated by dots";
+        errors.push(FieldError::invalid(field, name, detail));
+    }
+}
+
+fn check_versions(field: &str, versions: &[String], errors: &mut Errors) {
+    if versions.is_empty() {
+        let detail = "must specify one of v1, v1beta1";
+        return errors.push(FieldError::required(field, detail));
+    }
+    for (i, version) in versions.iter().enumerate() {
+        if let Some(fault) = names::fault(Rule::Label1035, version) {
+            errors.push(FieldError::invalid(format!("{field}[{i}]"), version.as_str(), fault));
+        }
+    }
+    if !versions.iter().any(|v| VERSIONS.contains(&v.as_str())) {
+        let detail = "must include at least one of v1, v1beta1";
+        errors.push(FieldError::invalid(field, json(&versions), detail));
+    }
+}
+
+fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
+    let operations = rule.operations.as_deref().unwrap_or_default();
+    let mut list = |part: &str, values: &[String]| {
+        let at = format!("{field}.{part}");
+        if values.is_empty() {
+            errors.push(FieldError::required(at.as_str(), ""));
+        }
+        if values.len() > 1 && values.iter().any(|v| v == "*") {
+            let detail = "if '*' is present, must not specify other ".to_owned()
+                + match part {
+                    "apiGroups" => "API groups",
+                    "apiVersions" => "API versions",
+                    "operations" => "operations",
+                    _ => "resources",
+                };
+            errors.push(FieldError::invalid(at, json(&values), detail));
+        }
+    };
+    list("operations", operations);
+    list("apiGroups", rule.api_groups.as_deref().unwrap_or_default());
+    list("apiVersions", rule.api_versions.as_deref().unwrap_or_default());
+    if rule.resources.as_ref().is_none_or(Vec::is_empty) {
+        list("resources", &[]);
+    }
+    for (i, operation) in operations.iter().enumerate() {
+        errors.one_of(format!("{field}.operations[{i}]"), Some(operation), OPERATIONS);
+    }
+    for (i, version) in rule.api_versions.iter().flatten().enumerate() {
+        errors.required(format!("{field}.apiVersions[{i}]"), version.is_empty());
+    }
+    for (i, resource) in rule.resources.iter().flatten().enumerate() {
+        errors.required(format!("{field}.resources[{i}]"), resource.is_empty());
+    }
+    errors.one_of(format!("{field}.scope"), rule.scope.as_deref(), &["*", "Cluster", "Namespaced"]);
+}
+
+fn check_client(field: &str, client: &WebhookClientConfig, errors: &mut Errors) {
+    match (&client.url, &client.service) {
+        (Some(_), Some(_)) | (None, None) => {
+            errors.push(FieldError::required(field, "exactly one of url or service is required"));
+        }
+        (Some(url), None) => check_url(&format!("{field}.url"), url, errors),
+        (None, Some(service)) => {
+            errors.required(format!("{field}.service.name"), service.name.is_empty());
+            errors.required(format!("{field}.service.namespace"), service.namespace.is_empty());
+            if let Some(port) = service.port.filter(|p| !(1..=65_535).contains(p)) {
+                let detail = "port is not valid: must be between 1 and 65535, inclusive";
+                errors.push(FieldError::invalid(format!("{field}.service.port"), port, detail));
+            }
+            if let Some(path) = service.path.as_deref().filter(|p| !p.is_empty() && !p.starts_with('/')) {
+                let detail = "must start with a '/'";
+                errors.push(FieldError::invalid(format!("{field}.service.path"), path, detail));
+            }
+        }
+    }
+}
+
+fn check_url(field: &str, url: &str, errors: &mut Errors) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let Some(rest) = url.strip_prefix("https://") else {
+        let detail = format!("'https' is the only allowed URL scheme{FORM}");
+        return errors.push(FieldError::invalid(field, url, detail));
+    };
+    let mut fault = |detail: String| errors.push(FieldError::invalid(field, url, detail));
+    if rest.split('/').next().unwrap_or_default().is_empty() {
+        fault(format!("host must be specified{FORM}"));
+    }
+    if rest.contains('@') {
+        fault("user information is not permitted in the URL".into());
+    }
+    if rest.contains('#') {
+        fault("fragments are not permitted in the URL".into());
+    }
+    if rest.contains('?') {
+        fault("query parameters are not permitted in the URL".into());
+    }
+}

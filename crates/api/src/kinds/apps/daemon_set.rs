@@ -1,0 +1,100 @@
+//! `DaemonSet`: one pod on each node that fits.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::{check_workload, wide_cells};
+use crate::columns::{age_cell, labels_cell, name_cell};
+use crate::kinds::core::pod_default_template;
+use crate::kinds::validate::{at_most_all, is_zero, json, share};
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+pub fn kind() -> Kind {
+    Build::<DaemonSet>::new("daemonsets", true)
+        .short(&["ds"])
+        .in_all()
+        .status()
+        .generation()
+        .default(default)
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            let selector = |s: &DaemonSet| s.spec.as_ref().map(|s| s.selector.clone());
+            errors.immutable("spec.selector", &selector(new), &selector(old));
+        })
+        .row(row)
+        .done()
+}
+
+fn default(set: &mut DaemonSet) {
+    let Some(spec) = &mut set.spec else { return };
+    spec.revision_history_limit.get_or_insert(10);
+    let strategy = spec.update_strategy.get_or_insert_with(DaemonSetUpdateStrategy::default);
+    if strategy.type_.get_or_insert_with(|| "RollingUpdate".into()) == "RollingUpdate" {
+        let rolling = strategy.rolling_update.get_or_insert_with(RollingUpdateDaemonSet::default);
+        rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
+        rolling.max_surge.get_or_insert(IntOrString::Int(0));
+    }
+    pod_default_template(&mut spec.template);
+}
+
+fn validate(set: &DaemonSet, errors: &mut Errors) {
+    let spec = set.spec.clone().unwrap_or_default();
+    check_workload(&spec.selector, &spec.template, None, errors);
+    if spec.template.spec.as_ref().is_some_and(|pod| pod.active_deadline_seconds.is_some()) {
+        let field = "spec.template.spec.activeDeadlineSeconds";
+        errors.push(FieldError::forbidden(field, "activeDeadlineSeconds in DaemonSet is not Supported"));
+    }
+    errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
+    check_strategy(spec.update_strategy.as_ref(), errors);
+    errors.not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from));
+}
+
+fn check_strategy(strategy: Option<&DaemonSetUpdateStrategy>, errors: &mut Errors) {
+    let Some(strategy) = strategy else { return };
+    errors.one_of("spec.updateStrategy.type", strategy.type_.as_deref(), &["OnDelete", "RollingUpdate"]);
+    if strategy.type_.as_deref() != Some("RollingUpdate") {
+        return;
+    }
+    let at = "spec.updateStrategy.rollingUpdate";
+    let Some(rolling) = &strategy.rolling_update else { return errors.required(at, true) };
+    let (unavailable, surge) = (rolling.max_unavailable.as_ref(), rolling.max_surge.as_ref());
+    share(format!("{at}.maxUnavailable"), unavailable, errors);
+    at_most_all(format!("{at}.maxUnavailable"), unavailable, errors);
+    share(format!("{at}.maxSurge"), surge, errors);
+    at_most_all(format!("{at}.maxSurge"), surge, errors);
+    match (is_zero(unavailable), is_zero(surge)) {
+        (true, true) => {
+            let detail = "cannot be 0 when maxSurge is 0";
+            let shown = json(&rolling.max_unavailable);
+            errors.push(FieldError::invalid(format!("{at}.maxUnavailable"), shown, detail));
+        }
+        (false, false) => {
+            let detail = "may not be set when maxUnavailable is non-zero";
+            let shown = json(&rolling.max_surge);
+            errors.push(FieldError::invalid(format!("{at}.maxSurge"), shown, detail));
+        }
+        _ => {}
+    }
+}
+
+fn row(set: &DaemonSet) -> Vec<Value> {
+    let spec = set.spec.clone().unwrap_or_default();
+    let status = set.status.clone().unwrap_or_default();
+    let [containers, images, selector] = wide_cells(&spec.template, &spec.selector);
+    let pod = spec.template.spec.unwrap_or_default();
+    vec![
+        name_cell(&set.metadata),
+        status.desired_number_scheduled.into(),
+        status.current_number_scheduled.into(),
+        status.number_ready.into(),
+        status.updated_number_scheduled.unwrap_or(0).into(),
+        status.number_available.unwrap_or(0).into(),
+        labels_cell(pod.node_selector.as_ref()),
+        age_cell(&set.metadata),
+        containers,
+        images,
+        selector,
+    ]
+}

@@ -1,0 +1,166 @@
+//! `certificates.k8s.io/v1`: certificates asked for, approved and signed.
+
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use serde_json::Value;
+
+use super::validate::json;
+use super::{Build, Errors, Kind, Part, names};
+use crate::columns::{age_cell, name_cell};
+use crate::status::FieldError;
+
+const USAGES: &[&str] = &[
+    "any",
+    "cert sign",
+    "client auth",
+    "code signing",
+    "content commitment",
+    "crl sign",
+    "data encipherment",
+    "decipher only",
+    "digital signature",
+    "email protection",
+    "encipher only",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "key agreement",
+    "key encipherment",
+    "microsoft sgc",
+    "netscape sgc",
+    "ocsp signing",
+    "s/mime",
+    "server auth",
+    "signing",
+    "timestamping",
+];
+const SHORTEST_SECONDS: i32 = 600;
+const APPROVAL: Part = Part { name: "approval", paths: &["status.conditions"] };
+const DECIDED: &[&str] = &["Approved", "Denied", "Failed"];
+
+pub fn kinds() -> Vec<Kind> {
+    let request = Build::<CertificateSigningRequest>::new("certificatesigningrequests", false)
+        .short(&["csr"])
+        .part(&APPROVAL, |new, old, errors| validate_status(new, old, errors))
+        .status()
+        .default(|r| {
+            if r.spec.usages.as_ref().is_none_or(Vec::is_empty) {
+                r.spec.usages = Some(vec!["digital signature".into(), "key encipherment".into()]);
+            }
+        })
+        .prepare_update(|new, old| new.spec = old.spec.clone())
+        .validate(|r, errors| validate(&r.spec, errors))
+        .validate_status(validate_status)
+        .row(row)
+        .fields(&["spec.signerName"], |r| vec![("spec.signerName", r.spec.signer_name.clone())])
+        .done();
+    vec![request]
+}
+
+fn validate(spec: &CertificateSigningRequestSpec, errors: &mut Errors) {
+    let text = String::from_utf8_lossy(&spec.request.0).into_owned();
+    if !(text.contains("-----BEGIN CERTIFICATE REQUEST-----")) {
+        let shown = json(&spec.request);
+        errors.push(FieldError::invalid("spec.request", shown, "PEM block type must be CERTIFICATE REQUEST"));
+    }
+    let usages = spec.usages.as_deref().unwrap_or_default();
+    errors.required("spec.usages", usages.is_empty());
+    for (i, usage) in usages.iter().enumerate() {
+        errors.one_of(format!("spec.usages[{i}]"), Some(usage), USAGES);
+        if usages[..i].contains(usage) {
+            errors.push(FieldError::duplicate(format!("spec.usages[{i}]"), usage.as_str()));
+        }
+    }
+    check_signer("spec.signerName", &spec.signer_name, errors);
+    if let Some(seconds) = spec.expiration_seconds.filter(|s| *s < SHORTEST_SECONDS) {
+        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
+        errors.push(FieldError::invalid("spec.expirationSeconds", seconds, detail));
+    }
+}
+
+/// `domain/path`.
+fn check_signer(field: &str, signer: &str, errors: &mut Errors) {
+    if signer.is_empty() {
+        return errors.required(field, true);
+    }
+    let parts: Vec<&str> = signer.split('/').collect();
+    let [domain, path] = parts.as_slice() else {
+        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return errors.push(FieldError::invalid(field, signer, detail));
+    };
+    let faults = [domain, path].map(|part| names::fault(names::Rule::Subdomain, part));
+    for fault in faults.into_iter().flatten() {
+        errors.push(FieldError::invalid(field, signer, fault));
+    }
+    if domain.split('.').count() < 2 {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(FieldError::invalid(field, *domain, detail));
+    }
+}
+
+fn validate_status(new: &CertificateSigningRequest, old: &CertificateSigningRequest, errors: &mut Errors) {
+    let of = |r: &CertificateSigningRequest| {
+        r.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default()
+    };
+    let (conditions, before) = (of(new), of(old));
+    for (i, condition) in conditions.iter().enumerate() {
+        let field = format!("status.conditions[{i}]");
+        errors.required(format!("{field}.type"), condition.type_.is_empty());
+        match condition.status.as_str() {
+            "" => errors.required(format!("{field}.status"), true),
+            "True" => {}
+            status if DECIDED.contains(&condition.type_.as_str()) => {
+                errors.push(FieldError::not_supported(format!("{field}.status"), status, &["True"]));
+            }
+            status => errors.one_of(format!("{field}.status"), Some(status), &["False", "True", "Unknown"]),
+        }
+        if conditions[..i].iter().any(|c| c.type_ == condition.type_) {
+            errors.push(FieldError::duplicate(format!("{field}.type"), condition.type_.as_str()));
+        }
+    }
+    let has = |kind: &str| conditions.iter().any(|c| c.type_ == kind);
+    if has("Approved") && has("Denied") {
+        let detail = "Approved and Denied conditions are mutually exclusive";
+        errors.push(FieldError::invalid("status.conditions", "Denied", detail));
+    }
+    for kind in DECIDED {
+        if before.iter().any(|c| c.type_ == *kind) && !has(kind) {
+            let detail = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(FieldError::forbidden("status.conditions", detail));
+        }
+    }
+    let certificate =
+        |r: &CertificateSigningRequest| r.status.as_ref().and_then(|s| s.certificate.clone()).map(|c| c.0);
+    let held = certificate(old).filter(|c| !c.is_empty());
+    if held.is_some() && held != certificate(new) {
+        let detail = "updates may not change set certificate";
+        errors.push(FieldError::forbidden("status.certificate", detail));
+    }
+}
+
+fn row(request: &CertificateSigningRequest) -> Vec<Value> {
+    let status = request.status.clone().unwrap_or_default();
+    let has = |kind: &str| status.conditions.iter().flatten().any(|c| c.type_ == kind);
+    let mut shown = match (has("Denied"), has("Approved")) {
+        (true, _) => "Denied",
+        (false, true) => "Approved",
+        (false, false) => "Pending",
+    }
+    .to_owned();
+    if has("Failed") {
+        shown.push_str(",Failed");
+    }
+    if status.certificate.is_some_and(|c| !c.0.is_empty()) {
+        shown.push_str(",Issued");
+    }
+    let spec = &request.spec;
+    let duration = spec.expiration_seconds.map(|s| base::time::human_age(i64::from(s)));
+    let signer = if spec.signer_name.is_empty() { "<none>" } else { &spec.signer_name };
+    vec![
+        name_cell(&request.metadata),
+        age_cell(&request.metadata),
+        signer.into(),
+        spec.username.clone().unwrap_or_default().into(),
+        duration.unwrap_or_else(|| "<none>".into()).into(),
+        shown.into(),
+    ]
+}

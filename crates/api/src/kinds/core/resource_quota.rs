@@ -1,0 +1,140 @@
+//! `ResourceQuota`: how much a namespace may hold in all.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
+use serde_json::Value;
+
+use crate::columns::{age_cell, name_cell};
+use crate::kinds::validate::{amount, json};
+use crate::kinds::{Build, Errors, Kind, names};
+use crate::status::FieldError;
+
+const SCOPES: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
+pub fn kind() -> Kind {
+    Build::<ResourceQuota>::new("resourcequotas", true)
+        .short(&["quota"])
+        .status()
+        .validate(|quota, errors| {
+            let spec = quota.spec.clone().unwrap_or_default();
+            check_amounts("spec.hard", spec.hard.as_ref(), errors);
+            check_scopes(&spec, errors);
+        })
+        .validate_update(|new, old, errors| {
+            let scopes = |q: &ResourceQuota| {
+                let mut scopes = q.spec.as_ref().and_then(|s| s.scopes.clone()).unwrap_or_default();
+                scopes.sort();
+                scopes
+            };
+            errors.immutable("spec.scopes", &scopes(new), &scopes(old));
+        })
+        .validate_status(|new, _, errors| {
+            let status = new.status.clone().unwrap_or_default();
+            check_amounts("status.hard", status.hard.as_ref(), errors);
+            check_amounts("status.used", status.used.as_ref(), errors);
+        })
+        .row(row)
+        .done()
+}
+
+fn check_amounts(field: &str, amounts: Option<&BTreeMap<String, Amount>>, errors: &mut Errors) {
+    for (name, value) in amounts.into_iter().flatten() {
+        let at = format!("{field}[{name}]");
+        if let Some(fault) = names::key_fault(name) {
+            errors.push(FieldError::invalid(at.as_str(), name.as_str(), fault));
+        } else if !name.contains('/') && !is_known(name) {
+            let detail = "must be a standard resource for quota";
+            errors.push(FieldError::invalid(at.as_str(), name.as_str(), detail));
+        }
+        amount(at, value, errors);
+    }
+}
+
+/// Resources without a domain of their own must be ones that quota knows.
+fn is_known(name: &str) -> bool {
+    const KNOWN: &[&str] = &[
+        "configmaps",
+        "cpu",
+        "ephemeral-storage",
+        "limits.cpu",
+        "limits.ephemeral-storage",
+        "limits.memory",
+        "memory",
+        "persistentvolumeclaims",
+        "pods",
+        "replicationcontrollers",
+        "requests.cpu",
+        "requests.ephemeral-storage",
+        "requests.memory",
+        "requests.storage",
+        "resourcequotas",
+        "secrets",
+        "services",
+        "services.loadbalancers",
+        "services.nodeports",
+    ];
+    let huge = ["hugepages-", "requests.hugepages-", "limits.hugepages-"];
+    KNOWN.contains(&name) || huge.iter().any(|h| name.starts_with(h))
+}
+
+fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {
+    for (i, scope) in spec.scopes.iter().flatten().enumerate() {
+        errors.one_of(format!("spec.scopes[{i}]"), Some(scope), SCOPES);
+    }
+    let has = |wanted: &str| spec.scopes.iter().flatten().any(|s| s == wanted);
+    for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
+        if has(one) && has(other) {
+            errors.push(FieldError::invalid("spec.scopes", json(&spec.scopes), "conflicting scopes"));
+        }
+    }
+    let expressions = spec.scope_selector.iter().flat_map(|s| s.match_expressions.iter().flatten());
+    for (i, expression) in expressions.enumerate() {
+        let at = format!("spec.scopeSelector.matchExpressions[{i}]");
+        errors.one_of(format!("{at}.scopeName"), Some(&expression.scope_name), SCOPES);
+        let values = expression.values.as_ref().is_some_and(|v| !v.is_empty());
+        match expression.operator.as_str() {
+            "In" | "NotIn" if !values => {
+                let detail =
+                    "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                errors.push(FieldError::required(format!("{at}.values"), detail));
+            }
+            "Exists" | "DoesNotExist" if values => {
+                let detail =
+                    "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                errors.push(FieldError::invalid(format!("{at}.values"), json(&expression.values), detail));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                let detail = "not a valid selector operator";
+                errors.push(FieldError::invalid(format!("{at}.operator"), other, detail));
+            }
+        }
+    }
+}
+
+fn row(quota: &ResourceQuota) -> Vec<Value> {
+    let status = quota.status.clone().unwrap_or_default();
+    let used = status.used.unwrap_or_default();
+    let (mut requests, mut limits) = (Vec::new(), Vec::new());
+    for (name, hard) in status.hard.iter().flatten() {
+        let used = used.get(name).map_or("0", |u| u.0.as_str());
+        let side = if name.starts_with("limits.") { &mut limits } else { &mut requests };
+        side.push(format!("{name}: {used}/{}", hard.0));
+    }
+    vec![
+        name_cell(&quota.metadata),
+        requests.join(", ").into(),
+        limits.join(", ").into(),
+        age_cell(&quota.metadata),
+    ]
+}

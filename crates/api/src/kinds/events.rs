@@ -1,0 +1,111 @@
+//! `events.k8s.io/v1`: the newer form of the core group's events, over the same objects.
+
+use k8s_openapi::api::events::v1::Event;
+use serde_json::{Map, Value};
+
+use super::conversion::Convert;
+use super::{Build, Kind, core};
+
+const TTL_SECONDS: u64 = core::EVENT_TTL_SECONDS;
+const FIELDS: &[&str] = &[
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reason",
+    "reportingController",
+    "type",
+];
+
+pub fn kinds() -> Vec<Kind> {
+    let stored = core::event();
+    let event = Build::<Event>::new("events", true)
+        .short(&["ev"])
+        .ttl_seconds(TTL_SECONDS)
+        .rules(|r| r.create_on_update = true)
+        .fields(FIELDS, fields)
+        .stored_as(&stored, Renamed)
+        .done();
+    vec![event]
+}
+
+fn fields(event: &Event) -> Vec<(&'static str, String)> {
+    let about = event.regarding.clone().unwrap_or_default();
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    vec![
+        ("regarding.kind", text(&about.kind)),
+        ("regarding.namespace", text(&about.namespace)),
+        ("regarding.name", text(&about.name)),
+        ("regarding.uid", text(&about.uid)),
+        ("regarding.apiVersion", text(&about.api_version)),
+        ("regarding.resourceVersion", text(&about.resource_version)),
+        ("regarding.fieldPath", text(&about.field_path)),
+        ("reason", text(&event.reason)),
+        ("reportingController", text(&event.reporting_controller)),
+        ("type", text(&event.type_)),
+    ]
+}
+
+/// The two forms hold the same under other names.
+struct Renamed;
+
+/// Name in `events.k8s.io/v1`, name in `v1`.
+const NAMES: &[(&str, &str)] = &[
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+/// What the older form writes even when it is empty.
+const ALWAYS: &[&str] = &["involvedObject", "source", "reportingComponent", "reportingInstance", "eventTime"];
+
+fn renamed(object: Value, name: impl Fn(&str) -> Option<&'static str>) -> Map<String, Value> {
+    let Value::Object(map) = object else { return Map::new() };
+    map.into_iter().map(|(key, value)| (name(&key).map_or(key, str::to_owned), value)).collect()
+}
+
+impl Convert for Renamed {
+    fn to_stored(&self, object: Value) -> Value {
+        let older = |key: &str| NAMES.iter().find(|(new, _)| *new == key).map(|(_, old)| *old);
+        let mut map = renamed(object, older);
+        for key in ["involvedObject", "source"] {
+            map.entry(key).or_insert_with(|| Value::Object(Map::new()));
+        }
+        Value::Object(map)
+    }
+
+    fn to_served(&self, object: Value) -> Value {
+        let newer = |key: &str| NAMES.iter().find(|(_, old)| *old == key).map(|(new, _)| *new);
+        let mut map = renamed(object, newer);
+        map.entry("eventTime").or_insert(Value::Null);
+        let empty = |key: &str| ALWAYS.iter().any(|old| newer(old).unwrap_or(old) == key);
+        map.retain(|key, value| {
+            let nothing = matches!(value, Value::String(text) if text.is_empty());
+            !(nothing && empty(key))
+        });
+        Value::Object(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn both_forms_hold_the_same() {
+        let older = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"},
+            "involvedObject": {"kind": "Pod"}, "message": "m", "reportingComponent": "c", "source": {},
+            "count": 3, "eventTime": null});
+        let newer = Renamed.to_served(older.clone());
+        assert_eq!(newer["regarding"]["kind"], "Pod");
+        assert_eq!((&newer["note"], &newer["deprecatedCount"]), (&json!("m"), &json!(3)));
+        assert_eq!(Renamed.to_stored(newer), older);
+    }
+}

@@ -1,0 +1,63 @@
+//! `IPAddress`: who has an address of the service range. Its name is the address.
+
+use k8s_openapi::api::networking::v1::IPAddress;
+use serde_json::Value;
+
+use crate::columns::name_cell;
+use crate::kinds::names::Rule;
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+pub fn kind() -> Kind {
+    Build::<IPAddress>::new("ipaddresses", false)
+        .short(&["ip"])
+        .names(Rule::Address)
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            let parent = |a: &IPAddress| a.spec.parent_ref.clone();
+            errors.immutable("spec.parentRef", &parent(new), &parent(old));
+        })
+        .row(row)
+        .fields(
+            &[
+                "spec.parentRef.group",
+                "spec.parentRef.name",
+                "spec.parentRef.namespace",
+                "spec.parentRef.resource",
+            ],
+            |a| {
+                let parent = a.spec.parent_ref.clone();
+                vec![
+                    ("spec.parentRef.group", parent.group.unwrap_or_default()),
+                    ("spec.parentRef.name", parent.name),
+                    ("spec.parentRef.namespace", parent.namespace.unwrap_or_default()),
+                    ("spec.parentRef.resource", parent.resource),
+                ]
+            },
+        )
+        .done()
+}
+
+fn validate(address: &IPAddress, errors: &mut Errors) {
+    let parent = &address.spec.parent_ref;
+    if let Some(group) = parent.group.as_deref().filter(|g| !g.is_empty())
+        && let Some(fault) = crate::kinds::names::fault(Rule::Subdomain, group)
+    {
+        errors.push(FieldError::invalid("spec.parentRef.group", group, fault));
+    }
+    for (field, value) in [("resource", &parent.resource), ("name", &parent.name)] {
+        errors.required(format!("spec.parentRef.{field}"), value.is_empty());
+    }
+}
+
+fn row(address: &IPAddress) -> Vec<Value> {
+    let parent = address.spec.parent_ref.clone();
+    let mut place = parent.resource;
+    if let Some(group) = parent.group.filter(|g| !g.is_empty()) {
+        place = format!("{place}.{group}");
+    }
+    if let Some(namespace) = parent.namespace.filter(|n| !n.is_empty()) {
+        place = format!("{place}/{namespace}");
+    }
+    vec![name_cell(&address.metadata), format!("{place}/{}", parent.name).into()]
+}

@@ -1,0 +1,55 @@
+//! `ServiceCIDR`: a range that services have their addresses from.
+
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use serde_json::Value;
+
+use super::parse_cidr;
+use crate::columns::{age_cell, name_cell};
+use crate::kinds::validate::json;
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+pub fn kind() -> Kind {
+    Build::<ServiceCIDR>::new("servicecidrs", false)
+        .status()
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            let ranges = |c: &ServiceCIDR| c.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
+            let (now, before) = (ranges(new), ranges(old));
+            if now.first() != before.first() || now.len() < before.len() {
+                errors.push(FieldError::invalid("spec.cidrs[0]", json(&now.first()), "field is immutable"));
+            }
+        })
+        .row(row)
+        .done()
+}
+
+fn validate(cidr: &ServiceCIDR, errors: &mut Errors) {
+    let ranges = cidr.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
+    if ranges.is_empty() {
+        errors.push(FieldError::required("spec.cidrs", "at least one CIDR required"));
+    }
+    if ranges.len() > 2 {
+        let detail = "may only hold up to 2 values";
+        errors.push(FieldError::invalid("spec", json(&cidr.spec), detail));
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        if parse_cidr(range).is_none() {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(format!("spec.cidrs[{i}]"), range.as_str(), detail));
+        }
+    }
+    if let [one, two] = ranges.as_slice()
+        && let (Some((one, _)), Some((two, _))) = (parse_cidr(one), parse_cidr(two))
+        && one.is_ipv4() == two.is_ipv4()
+    {
+        let detail =
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        errors.push(FieldError::invalid("spec", json(&cidr.spec), detail));
+    }
+}
+
+fn row(cidr: &ServiceCIDR) -> Vec<Value> {
+    let ranges = cidr.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
+    vec![name_cell(&cidr.metadata), ranges.join(",").into(), age_cell(&cidr.metadata)]
+}

@@ -1,0 +1,28 @@
+//! `node.k8s.io/v1`: ways of running containers.
+
+use k8s_openapi::api::node::v1::RuntimeClass;
+
+use super::names::Rule;
+use super::validate::{amount, named};
+use super::{Build, Errors, Kind};
+use crate::columns::{age_cell, name_cell};
+
+pub fn kinds() -> Vec<Kind> {
+    let class = Build::<RuntimeClass>::new("runtimeclasses", false)
+        .validate(validate)
+        .validate_update(|new, old, errors| errors.immutable("handler", &new.handler, &old.handler))
+        .row(|c| vec![name_cell(&c.metadata), c.handler.clone().into(), age_cell(&c.metadata)])
+        .done();
+    vec![class]
+}
+
+fn validate(class: &RuntimeClass, errors: &mut Errors) {
+    named("handler", &class.handler, Rule::Label, errors);
+    let fixed = class.overhead.as_ref().and_then(|o| o.pod_fixed.as_ref());
+    for (name, value) in fixed.into_iter().flatten() {
+        amount(format!("overhead.podFixed.{name}"), value, errors);
+    }
+    let labels = class.scheduling.as_ref().and_then(|s| s.node_selector.as_ref());
+    let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
+    super::names::check_labels("scheduling.nodeSelector", labels, errors);
+}

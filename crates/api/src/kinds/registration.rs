@@ -1,0 +1,95 @@
+//! `apiregistration.k8s.io/v1`: which server answers for a group and version.
+
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use serde_json::Value;
+
+use super::names::Rule;
+use super::validate::named;
+use super::{Build, Errors, Kind};
+use crate::columns::{age_cell, name_cell};
+use crate::status::FieldError;
+
+pub fn kinds() -> Vec<Kind> {
+    let service = Build::<APIService>::new("apiservices", false)
+        .category("api-extensions")
+        .prefix("/registry/apiregistration.k8s.io/apiservices")
+        .names(Rule::PathSegment)
+        .status()
+        .default(|service| {
+            let reference = service.spec.as_mut().and_then(|s| s.service.as_mut());
+            if let Some(reference) = reference {
+                reference.port.get_or_insert(443);
+            }
+        })
+        .validate(validate)
+        .row(row)
+        .done();
+    vec![service]
+}
+
+fn validate(service: &APIService, errors: &mut Errors) {
+    let spec = service.spec.clone().unwrap_or_default();
+    let (group, version) = (spec.group.unwrap_or_default(), spec.version.unwrap_or_default());
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let expected = format!("{version}.{group}");
+    let local = spec.service.is_none();
+    if name != expected {
+        let detail = "must be `spec.version+\".\"+spec.group`: ".to_owned() + &format!("{expected:?}");
+        errors.push(FieldError::invalid("metadata.name", name, detail));
+    }
+    if group.is_empty() {
+        if version != "v1" {
+            let detail = "only v1 may have an empty group and it better be legacy kube";
+            errors.push(FieldError::required("spec.group", detail));
+        }
+    } else {
+        named("spec.group", &group, Rule::Subdomain, errors);
+    }
+    named("spec.version", &version, Rule::Label1035, errors);
+    if !(1..=20_000).contains(&spec.group_priority_minimum) {
+        let detail = "must be positive and less than 20000";
+        errors.push(FieldError::invalid("spec.groupPriorityMinimum", spec.group_priority_minimum, detail));
+    }
+    if !(1..=1000).contains(&spec.version_priority) {
+        let detail = "must be positive and less than 1000";
+        errors.push(FieldError::invalid("spec.versionPriority", spec.version_priority, detail));
+    }
+    let bundle = spec.ca_bundle.is_some_and(|b| !b.0.is_empty());
+    let insecure = spec.insecure_skip_tls_verify == Some(true);
+    if local {
+        if bundle {
+            let detail = "local APIServices may not have a caBundle";
+            errors.push(FieldError::invalid("spec.caBundle", "", detail));
+        }
+        if insecure {
+            let detail = "local APIServices may not have insecureSkipTLSVerify";
+            errors.push(FieldError::invalid("spec.insecureSkipTLSVerify", true, detail));
+        }
+        return;
+    }
+    let reference = spec.service.unwrap_or_default();
+    errors.required("spec.service.namespace", super::validate::is_empty(reference.namespace.as_deref()));
+    errors.required("spec.service.name", super::validate::is_empty(reference.name.as_deref()));
+    if let Some(port) = reference.port {
+        super::validate::port("spec.service.port", port, errors);
+    }
+    if insecure && bundle {
+        let detail = "may not be true if caBundle is present";
+        errors.push(FieldError::invalid("spec.insecureSkipTLSVerify", true, detail));
+    }
+}
+
+fn row(service: &APIService) -> Vec<Value> {
+    let reference = service.spec.as_ref().and_then(|s| s.service.clone());
+    let place = reference.map_or_else(
+        || "Local".to_owned(),
+        |r| format!("{}/{}", r.namespace.unwrap_or_default(), r.name.unwrap_or_default()),
+    );
+    let conditions = service.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let available = match conditions.into_iter().find(|c| c.type_ == "Available") {
+        None => "Unknown".to_owned(),
+        Some(c) if c.status == "True" => c.status,
+        Some(c) => format!("{} ({})", c.status, c.reason.unwrap_or_default()),
+    };
+    vec![name_cell(&service.metadata), place.into(), available.into(), age_cell(&service.metadata)]
+}

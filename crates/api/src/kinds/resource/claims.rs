@@ -1,0 +1,194 @@
+//! What a claim may ask for, alone or in a template.
+
+use k8s_openapi::api::resource::v1::{
+    DeviceClaim, DeviceConstraint, DeviceRequest, DeviceSelector, DeviceToleration, ExactDeviceRequest,
+    OpaqueDeviceConfiguration, ResourceClaimSpec,
+};
+
+use crate::kinds::Errors;
+use crate::kinds::names::{self, Rule};
+use crate::kinds::validate::{json, named};
+use crate::status::{FieldError, Problem};
+
+/// Requests, constraints, configurations of a claim, and subrequests of a request.
+const REQUESTS: usize = 32;
+const SUBREQUESTS: usize = 8;
+const SELECTORS: usize = 32;
+
+pub fn default(spec: &mut ResourceClaimSpec) {
+    let devices = spec.devices.iter_mut().flat_map(|d| d.requests.iter_mut().flatten());
+    for request in devices {
+        if let Some(exact) = &mut request.exactly {
+            settle(&mut exact.allocation_mode, &mut exact.count);
+            exact.tolerations.iter_mut().flatten().for_each(default_toleration);
+        }
+        for sub in request.first_available.iter_mut().flatten() {
+            settle(&mut sub.allocation_mode, &mut sub.count);
+            sub.tolerations.iter_mut().flatten().for_each(default_toleration);
+        }
+    }
+}
+
+/// One device, unless it says how many.
+fn settle(mode: &mut Option<String>, count: &mut Option<i64>) {
+    let mode = mode.get_or_insert_with(|| "ExactCount".into());
+    if mode == "ExactCount" && count.unwrap_or(0) == 0 {
+        *count = Some(1);
+    }
+}
+
+fn default_toleration(toleration: &mut DeviceToleration) {
+    toleration.operator.get_or_insert_with(|| "Equal".into());
+}
+
+pub fn check(field: &str, spec: &ResourceClaimSpec, errors: &mut Errors) {
+    if let Some(devices) = &spec.devices {
+        check_devices(&format!("{field}.devices"), devices, errors);
+    }
+}
+
+fn too_many(field: String, actual: usize, limit: usize, errors: &mut Errors) {
+    if actual > limit {
+        errors.push(FieldError { field, problem: Problem::TooMany(actual, limit) });
+    }
+}
+
+fn check_devices(field: &str, devices: &DeviceClaim, errors: &mut Errors) {
+    let requests = devices.requests.as_deref().unwrap_or_default();
+    too_many(format!("{field}.requests"), requests.len(), REQUESTS, errors);
+    let mut known = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        let at = format!("{field}.requests[{i}]");
+        if known.contains(&request.name) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), request.name.as_str()));
+        }
+        known.push(request.name.clone());
+        known
+            .extend(request.first_available.iter().flatten().map(|s| format!("{}/{}", request.name, s.name)));
+        check_request(&at, request, errors);
+    }
+    let constraints = devices.constraints.as_deref().unwrap_or_default();
+    too_many(format!("{field}.constraints"), constraints.len(), REQUESTS, errors);
+    for (i, constraint) in constraints.iter().enumerate() {
+        check_constraint(&format!("{field}.constraints[{i}]"), constraint, &known, errors);
+    }
+    let configs = devices.config.as_deref().unwrap_or_default();
+    too_many(format!("{field}.config"), configs.len(), REQUESTS, errors);
+    for (i, config) in configs.iter().enumerate() {
+        let at = format!("{field}.config[{i}]");
+        check_references(&format!("{at}.requests"), config.requests.as_deref(), &known, errors);
+        check_opaque(&at, config.opaque.as_ref(), errors);
+    }
+}
+
+fn check_references(field: &str, requests: Option<&[String]>, known: &[String], errors: &mut Errors) {
+    for (i, request) in requests.unwrap_or_default().iter().enumerate() {
+        if !known.contains(request) {
+            let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+            errors.push(FieldError::invalid(format!("{field}[{i}]"), request.as_str(), detail));
+        }
+    }
+}
+
+fn check_constraint(field: &str, constraint: &DeviceConstraint, known: &[String], errors: &mut Errors) {
+    check_references(&format!("{field}.requests"), constraint.requests.as_deref(), known, errors);
+    let attribute = constraint.match_attribute.as_deref();
+    if attribute.is_none() && constraint.distinct_attribute.is_none() {
+        let detail = "exactly one of 'matchAttribute' or 'distinctAttribute' is required";
+        errors.push(FieldError::required(field, detail));
+    }
+    if let Some(attribute) = attribute
+        && !attribute.contains('/')
+    {
+        let detail = "must include a domain";
+        errors.push(FieldError::invalid(format!("{field}.matchAttribute"), attribute, detail));
+    }
+}
+
+pub fn check_opaque(field: &str, opaque: Option<&OpaqueDeviceConfiguration>, errors: &mut Errors) {
+    let Some(opaque) = opaque else {
+        return errors.push(FieldError::required(format!("{field}.opaque"), ""));
+    };
+    named(format!("{field}.opaque.driver"), &opaque.driver, Rule::Subdomain, errors);
+    let at = format!("{field}.opaque.parameters");
+    match &opaque.parameters.0 {
+        serde_json::Value::Null => errors.required(at, true),
+        serde_json::Value::Object(_) => {}
+        _ => errors.push(FieldError::invalid(at, "<value omitted>", "must be a valid JSON object")),
+    }
+}
+
+fn check_request(field: &str, request: &DeviceRequest, errors: &mut Errors) {
+    named(format!("{field}.name"), &request.name, Rule::Label, errors);
+    let alternatives = request.first_available.as_deref().unwrap_or_default();
+    match (&request.exactly, alternatives.is_empty()) {
+        (None, true) => {
+            let detail = "exactly one of `exactly` or `firstAvailable` is required";
+            errors.push(FieldError::required(field, detail));
+        }
+        (Some(_), false) => {
+            let detail =
+                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+            errors.push(FieldError::invalid(field, json(request), detail));
+        }
+        (Some(exact), true) => check_exact(&format!("{field}.exactly"), exact, errors),
+        (None, false) => {
+            too_many(format!("{field}.firstAvailable"), alternatives.len(), SUBREQUESTS, errors);
+            for (i, sub) in alternatives.iter().enumerate() {
+                let at = format!("{field}.firstAvailable[{i}]");
+                named(format!("{at}.name"), &sub.name, Rule::Label, errors);
+                check_what(&at, &sub.device_class_name, sub.selectors.as_deref(), errors);
+                check_count(&at, sub.allocation_mode.as_deref(), sub.count, errors);
+            }
+        }
+    }
+}
+
+fn check_exact(field: &str, exact: &ExactDeviceRequest, errors: &mut Errors) {
+    check_what(field, &exact.device_class_name, exact.selectors.as_deref(), errors);
+    check_count(field, exact.allocation_mode.as_deref(), exact.count, errors);
+}
+
+fn check_what(field: &str, class: &str, selectors: Option<&[DeviceSelector]>, errors: &mut Errors) {
+    named(format!("{field}.deviceClassName"), class, Rule::Subdomain, errors);
+    check_selectors(&format!("{field}.selectors"), selectors, errors);
+}
+
+pub fn check_selectors(field: &str, selectors: Option<&[DeviceSelector]>, errors: &mut Errors) {
+    let selectors = selectors.unwrap_or_default();
+    too_many(field.to_owned(), selectors.len(), SELECTORS, errors);
+    for (i, selector) in selectors.iter().enumerate() {
+        match &selector.cel {
+            None => errors.push(FieldError::required(format!("{field}[{i}].cel"), "")),
+            Some(cel) => errors.required(format!("{field}[{i}].cel.expression"), cel.expression.is_empty()),
+        }
+    }
+}
+
+fn check_count(field: &str, mode: Option<&str>, count: Option<i64>, errors: &mut Errors) {
+    match (mode, count.unwrap_or(0)) {
+        (Some("ExactCount"), count) if count <= 0 => {
+            errors.push(FieldError::invalid(format!("{field}.count"), count, "must be greater than zero"));
+        }
+        (Some("All"), count) if count != 0 => {
+            let detail = "must not be specified when allocationMode is 'All'";
+            errors.push(FieldError::invalid(format!("{field}.count"), count, detail));
+        }
+        (Some("ExactCount" | "All"), _) => {}
+        (other, _) => errors.one_of(format!("{field}.allocationMode"), other, &["All", "ExactCount"]),
+    }
+}
+
+/// A driver's name, as other places of the group hold it.
+pub fn check_driver(field: &str, driver: &str, errors: &mut Errors) {
+    const LIMIT: usize = 63;
+    if driver.is_empty() {
+        return errors.required(field, true);
+    }
+    if driver.len() > LIMIT {
+        errors.push(FieldError { field: field.into(), problem: Problem::TooLong(LIMIT) });
+    }
+    if let Some(fault) = names::fault(Rule::Subdomain, driver) {
+        errors.push(FieldError::invalid(field, driver, fault));
+    }
+}

@@ -1,0 +1,53 @@
+//! `CSINode`: the drivers that a node has.
+
+use k8s_openapi::api::storage::v1::CSINode;
+
+use super::check_driver;
+use crate::columns::{age_cell, name_cell};
+use crate::kinds::validate::json;
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+const NODE_ID_LIMIT: usize = 256;
+
+pub fn kind() -> Kind {
+    Build::<CSINode>::new("csinodes", false)
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            for (i, driver) in new.spec.drivers.iter().enumerate() {
+                let held = old.spec.drivers.iter().find(|d| d.name == driver.name);
+                if held.is_some_and(|held| {
+                    held.node_id != driver.node_id || held.topology_keys != driver.topology_keys
+                }) {
+                    let field = format!("spec.drivers[{i}]");
+                    errors.push(FieldError::invalid(field, json(driver), "field is immutable"));
+                }
+            }
+        })
+        .row(|n| vec![name_cell(&n.metadata), n.spec.drivers.len().into(), age_cell(&n.metadata)])
+        .done()
+}
+
+fn validate(node: &CSINode, errors: &mut Errors) {
+    let drivers = &node.spec.drivers;
+    for (i, driver) in drivers.iter().enumerate() {
+        let field = format!("spec.drivers[{i}]");
+        check_driver(&format!("{field}.name"), &driver.name, errors);
+        if drivers[..i].iter().any(|d| d.name == driver.name) {
+            errors.push(FieldError::duplicate(format!("{field}.name"), driver.name.as_str()));
+        }
+        errors.required(format!("{field}.nodeID"), driver.node_id.is_empty());
+        if driver.node_id.len() > NODE_ID_LIMIT {
+            let detail = format!("must be {NODE_ID_LIMIT} characters or less");
+            errors.push(FieldError::invalid(format!("{field}.nodeID"), driver.node_id.as_str(), detail));
+        }
+        let count = driver.allocatable.as_ref().and_then(|a| a.count);
+        errors.not_negative(format!("{field}.allocatable.count"), count.map(i64::from));
+        for (k, key) in driver.topology_keys.iter().flatten().enumerate() {
+            errors.required(format!("{field}.topologyKeys[{k}]"), key.is_empty());
+            if !key.is_empty() {
+                crate::kinds::validate::qualified(format!("{field}.topologyKeys"), key, errors);
+            }
+        }
+    }
+}

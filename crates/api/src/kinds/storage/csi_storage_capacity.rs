@@ -1,0 +1,31 @@
+//! `CSIStorageCapacity`: how much a driver has left in some part of the cluster.
+
+use k8s_openapi::api::storage::v1::CSIStorageCapacity;
+
+use crate::kinds::names::Rule;
+use crate::kinds::validate::{amount, label_selector, named};
+use crate::kinds::{Build, Errors, Kind};
+
+pub fn kind() -> Kind {
+    Build::<CSIStorageCapacity>::new("csistoragecapacities", true)
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            errors.immutable("nodeTopology", &new.node_topology, &old.node_topology);
+            errors.immutable("storageClassName", &new.storage_class_name, &old.storage_class_name);
+        })
+        .done()
+}
+
+fn validate(capacity: &CSIStorageCapacity, errors: &mut Errors) {
+    if let Some(topology) = &capacity.node_topology {
+        label_selector("nodeTopology", topology, errors);
+    }
+    named("storageClassName", &capacity.storage_class_name, Rule::Subdomain, errors);
+    for (field, value) in
+        [("capacity", &capacity.capacity), ("maximumVolumeSize", &capacity.maximum_volume_size)]
+    {
+        if let Some(value) = value {
+            amount(field, value, errors);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `VolumeAttributesClass`: parameters of a volume that may change while it lives.
+
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
+
+use super::check_driver;
+use crate::columns::{age_cell, name_cell};
+use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
+
+pub fn kind() -> Kind {
+    Build::<VolumeAttributesClass>::new("volumeattributesclasses", false)
+        .short(&["vac"])
+        .validate(validate)
+        .validate_update(|new, old, errors| {
+            errors.immutable("driverName", &new.driver_name, &old.driver_name);
+            errors.immutable("parameters", &new.parameters, &old.parameters);
+        })
+        .row(|c| vec![name_cell(&c.metadata), c.driver_name.clone().into(), age_cell(&c.metadata)])
+        .done()
+}
+
+fn validate(class: &VolumeAttributesClass, errors: &mut Errors) {
+    check_driver("driverName", &class.driver_name, errors);
+    let parameters = class.parameters.clone().unwrap_or_default();
+    if parameters.is_empty() {
+        errors.push(FieldError::required("parameters", "must contain at least one key/value pair"));
+    }
+    const KEYS: usize = 512;
+    if parameters.len() > KEYS {
+        let problem = crate::status::Problem::TooMany(parameters.len(), KEYS);
+        errors.push(FieldError { field: "parameters".into(), problem });
+    }
+    if parameters.keys().any(String::is_empty) {
+        errors.push(FieldError::invalid("parameters", "", "field can not be empty."));
+    }
+}
