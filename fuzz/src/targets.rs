@@ -52,12 +52,13 @@ pub fn json(data: &[u8]) {
         let faults = schema.check(&value);
         schema.prune(&mut value);
         schema.canonicalize(&mut value);
+        // What does not fit the schema has no canonical form, but must be borne.
         if faults.is_empty() {
             assert!(schema.check(&value).is_empty(), "the canonical form has faults that the given had not");
+            let once = value.clone();
+            schema.canonicalize(&mut value);
+            assert_eq!(value, once, "canonical twice is canonical once");
         }
-        let once = value.clone();
-        schema.canonicalize(&mut value);
-        assert_eq!(value, once, "canonical twice is canonical once");
     }
     let stored = meta::to_stored(&decoded.value);
     if decoded.value.is_object() {

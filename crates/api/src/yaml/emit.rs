@@ -12,7 +12,8 @@ pub fn to_string(value: &Value) -> String {
         Value::Object(map) if !map.is_empty() => mapping(&mut out, map, 0),
         Value::Array(items) if !items.is_empty() => sequence(&mut out, items, 0),
         scalar => {
-            inline(&mut out, scalar, 0);
+            // A block of several lines is indented also where nothing is around it.
+            inline(&mut out, scalar, 2);
             out.push('\n');
         }
     }
