@@ -2,6 +2,7 @@
 //! printing and the coverage tests are iterations over the table. A CustomResourceDefinition becomes an
 //! entry of the same form at run time.
 
+mod admission;
 mod apps;
 mod authentication;
 mod authorization;
@@ -140,6 +141,7 @@ pub fn builtin() -> &'static [Arc<Kind>] {
     static TABLE: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
         [
             core::kinds(),
+            admission::kinds(),
             apps::kinds(),
             authentication::kinds(),
             authorization::kinds(),
