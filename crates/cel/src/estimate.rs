@@ -94,6 +94,7 @@ impl Estimator<'_> {
     /// Only a table, so that deep trees take little stack.
     fn node(&mut self, expr: &Expr) -> Node {
         match &expr.kind {
+            Kind::Literal(Literal::Type(_)) => self.type_name(&expr.ty),
             Kind::Literal(literal) => literal_node(literal, &expr.ty),
             Kind::Ident(name) => self.ident(name, &expr.ty),
             Kind::Select { operand, field, how } => self.select(operand, field, *how, &expr.ty),
@@ -179,6 +180,12 @@ impl Estimator<'_> {
         let body = self.node(body);
         self.locals.pop();
         Node { cost: cost.plus(body.cost), ..body }
+    }
+
+    /// A type's name is a name like any other, of which the original thinks that it is as long as the whole.
+    fn type_name(&self, ty: &Type) -> Node {
+        let whole = self.env.variable_decl("self").map(|decl| sized(decl));
+        Node { size: whole, ..Self::plain(Bounds::fixed(1), ty) }
     }
 
     fn ident(&mut self, name: &str, ty: &Type) -> Node {
@@ -306,12 +313,9 @@ fn literal_node(literal: &Literal, ty: &Type) -> Node {
     let size = match literal {
         Literal::String(text) => Some(text.chars().count() as u64),
         Literal::Bytes(bytes) => Some(bytes.len() as u64),
-        Literal::Type(_) => None,
         _ => Some(1),
     };
-    // A type's name is a name.
-    let cost = Bounds::fixed(u64::from(matches!(literal, Literal::Type(_))));
-    Node { size: size.map(Bounds::fixed), ..Estimator::plain(cost, ty) }
+    Node { size: size.map(Bounds::fixed), ..Estimator::plain(Bounds::fixed(0), ty) }
 }
 
 fn element(decl: &Decl) -> Option<Arc<Decl>> {

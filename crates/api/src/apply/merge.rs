@@ -50,6 +50,43 @@ fn set_of(node: Option<Node<'_>>, value: &Value, path: &str) -> Result<FieldSet,
     Ok(set)
 }
 
+/// As applying does, with no regard to who owns what: the live object with the configuration's fields set.
+pub fn merged(live: &Value, config: &Value, schema: Option<&Schema>) -> Value {
+    merge(Some(live), config, schema.map(Schema::node))
+}
+
+/// Where a configuration would replace a whole list or object, fields that it does not name included.
+pub fn atomics(config: &Value, schema: &Schema) -> Vec<String> {
+    fn walk(node: Node<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                if node.is_atomic() {
+                    out.push(path.to_owned());
+                }
+                for (name, inner) in map {
+                    if let Some(member) = node.member(name) {
+                        walk(member, inner, &format!("{path}.{name}"), out);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if node.is_atomic() {
+                    out.push(path.to_owned());
+                }
+                for (index, item) in items.iter().enumerate() {
+                    if let Some(inner) = node.item() {
+                        walk(inner, item, &format!("{path}[{index}]"), out);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk(schema.node(), config, "", &mut out);
+    out
+}
+
 /// The live object with the configuration's fields set.
 pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>) -> Value {
     let Some(live) = live else { return config.clone() };

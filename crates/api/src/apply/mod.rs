@@ -12,7 +12,7 @@ mod tests;
 
 pub use compare::{Comparison, compare};
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
-pub use merge::field_set_of;
+pub use merge::{atomics, field_set_of, merged};
 
 use std::fmt;
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, Rules, Storage, Subresource, names};
 use crate::columns::{self, Column};
 use crate::jsonpath::{self, JsonPath};
+use crate::schema::expressions::{self, Place};
 use crate::schema::{self, Schema};
 use crate::status::{FieldError, Problem};
 
@@ -58,6 +59,8 @@ fn entry(
     let document = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
     let document = serde_json::to_value(document).map_err(|e| e.to_string())?;
     let schema = schema::from_crd(&document).map_err(|faults| faults.join("; "))?;
+    // What is wrong with the rules was said when the definition was taken.
+    let (rules, _) = schema::expressions::compile(&document, "");
     let subresources = version.subresources.clone().unwrap_or_default();
     let has_status = subresources.status.is_some();
     let scale = subresources.scale.map(|s| {
@@ -101,7 +104,7 @@ fn entry(
         scale,
         subresources: served,
         columns,
-        behaviour: Arc::new(Custom { schema: schema.clone(), cells, fields }),
+        behaviour: Arc::new(Custom { schema: schema.clone(), rules, cells, fields }),
         selectable,
         ttl_seconds: None,
         rules: Rules { update_needs_version: true, ..Rules::default() },
@@ -140,15 +143,30 @@ fn printer_columns(given: Option<&[CustomResourceColumnDefinition]>) -> (Vec<Col
 
 struct Custom {
     schema: Schema,
+    rules: Option<Place>,
     cells: Vec<Cell>,
     fields: Vec<(String, JsonPath)>,
 }
 
+/// Rules are not evaluated over values that are not even of their types.
+const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                           complete validation";
+
 impl Custom {
-    fn settle(&self, mut object: Value) -> Result<Value, Rejection> {
+    fn settle(&self, mut object: Value, old: Option<&Value>) -> Result<Value, Rejection> {
         self.schema.prune(&mut object);
         self.schema.apply_defaults(&mut object);
-        let faults: Vec<FieldError> = self.schema.validate(&object).into_iter().map(field_error).collect();
+        let found = match old {
+            Some(old) => self.schema.validate_update(&object, old),
+            None => self.schema.validate(&object),
+        };
+        let blocking = found.iter().any(|fault| fault.reason.is_of_form());
+        let mut faults: Vec<FieldError> = found.into_iter().map(field_error).collect();
+        match &self.rules {
+            Some(_) if blocking => faults.push(FieldError::invalid("<nil>", Value::Null, NOT_CHECKED)),
+            Some(rules) => faults.extend(expressions::evaluate(rules, &object, old)),
+            None => {}
+        }
         if faults.is_empty() { Ok(object) } else { Err(Rejection::Fields(faults)) }
     }
 }
@@ -166,15 +184,15 @@ impl Behaviour for Custom {
     }
 
     fn create(&self, object: Value) -> Result<Value, Rejection> {
-        self.settle(object)
+        self.settle(object, None)
     }
 
-    fn update(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
-        self.settle(object)
+    fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
+        self.settle(object, Some(old))
     }
 
-    fn update_status(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
-        self.settle(object)
+    fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
+        self.settle(object, Some(old))
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {

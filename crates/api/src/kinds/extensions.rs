@@ -1,12 +1,14 @@
 //! `apiextensions.k8s.io/v1`: kinds that users define.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceConversion, CustomResourceDefinition,
+    CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionSpec,
+    CustomResourceDefinitionVersion,
 };
+use serde_json::Value;
 
 use super::{Build, Errors, Kind};
 use crate::columns::name_cell;
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
     let definition = Build::<CustomResourceDefinition>::new("customresourcedefinitions", false)
@@ -58,25 +60,56 @@ fn validate(definition: &CustomResourceDefinition, errors: &mut Errors) {
         let detail = "must have exactly one version marked as storage version";
         errors.push(FieldError::invalid("spec.versions", shown, detail));
     }
+    schemas(spec, errors);
     for (i, version) in spec.versions.iter().enumerate() {
         let field = format!("spec.versions[{i}]");
-        match version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) {
-            None => errors.push(FieldError::required(
-                format!("{field}.schema.openAPIV3Schema"),
-                "schemas are required",
-            )),
-            Some(schema) => {
-                let schema = serde_json::to_value(schema).unwrap_or_default();
-                for fault in crate::schema::from_crd(&schema).err().into_iter().flatten() {
-                    let field = format!("{field}.schema.openAPIV3Schema");
-                    errors.push(FieldError::forbidden(field, fault));
-                }
-            }
-        }
         for (c, column) in version.additional_printer_columns.iter().flatten().enumerate() {
             if let Err(fault) = crate::jsonpath::JsonPath::parse(&column.json_path) {
                 let field = format!("{field}.additionalPrinterColumns[{c}].jsonPath");
                 errors.push(FieldError::invalid(field, column.json_path.as_str(), fault));
+            }
+        }
+    }
+}
+
+/// The schemas' own faults, and those of their rules. One schema of all versions is told of once, where the original
+/// keeps it.
+fn schemas(spec: &CustomResourceDefinitionSpec, errors: &mut Errors) {
+    let schema = |version: &CustomResourceDefinitionVersion| {
+        version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()).map(serde_json::to_value)
+    };
+    let given: Vec<Option<Value>> = spec.versions.iter().map(|v| schema(v).and_then(Result::ok)).collect();
+    if let [Some(first), rest @ ..] = given.as_slice()
+        && rest.iter().all(|other| other.as_ref() == Some(first))
+    {
+        return check_schema(first, "spec.validation.openAPIV3Schema", errors);
+    }
+    for (i, schema) in given.iter().enumerate() {
+        let field = format!("spec.versions[{i}].schema.openAPIV3Schema");
+        match schema {
+            Some(schema) => check_schema(schema, &field, errors),
+            None => errors.push(FieldError::required(field, "schemas are required")),
+        }
+    }
+}
+
+fn check_schema(schema: &Value, field: &str, errors: &mut Errors) {
+    match crate::schema::from_crd(schema) {
+        Ok(_) => {
+            let (_, faults) = crate::schema::expressions::compile(schema, field);
+            faults.into_iter().for_each(|fault| errors.push(fault));
+        }
+        Err(faults) => {
+            for fault in faults {
+                let (below, message) = fault.split_once(": ").unwrap_or(("", &fault));
+                let reason = match message {
+                    _ if message.starts_with("Required value") => "FieldValueRequired",
+                    _ if message.starts_with("Forbidden") => "FieldValueForbidden",
+                    _ if message.starts_with("Unsupported value") => "FieldValueNotSupported",
+                    _ => "FieldValueInvalid",
+                };
+                let problem = Problem::Worded(reason, message.to_owned());
+                errors.push(FieldError { field: format!("{field}.{below}"), problem });
             }
         }
     }

@@ -37,7 +37,7 @@ pub struct Declared {
 }
 
 impl Declared {
-    pub(super) fn env(self) -> Env {
+    pub(crate) fn env(self) -> Env {
         let mut env = Env::new(library().clone())
             .variable("object", Type::Dyn)
             .variable("oldObject", Type::Dyn)

@@ -28,11 +28,11 @@ struct Compiler {
     metadata: Option<u32>,
 }
 
-fn text<'a>(schema: &'a Value, key: &str) -> &'a str {
+pub(super) fn text<'a>(schema: &'a Value, key: &str) -> &'a str {
     schema.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn flag(schema: &Value, key: &str) -> bool {
+pub(super) fn flag(schema: &Value, key: &str) -> bool {
     schema.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 

@@ -6,6 +6,7 @@ mod canonical;
 mod check;
 mod crd;
 pub mod decode;
+pub mod expressions;
 mod prune;
 mod rules;
 mod table;
@@ -208,12 +209,12 @@ impl Schema {
 
     /// What a custom resource's schema says against the value; empty for built-in types.
     pub fn validate(&self, value: &Value) -> Vec<Invalid> {
-        validate(self, value)
+        validate(self, value, None)
     }
 
-    /// Every CEL rule (`x-kubernetes-validations` entry) with the path and the part of the value it is about.
-    pub fn cel_rules<'a>(&'a self, value: &'a Value) -> Vec<(String, &'a Value, &'a Value)> {
-        validate::cel_rules(self, value)
+    /// The same of a new version of `old`: what has not changed is not refused.
+    pub fn validate_update(&self, value: &Value, old: &Value) -> Vec<Invalid> {
+        validate(self, value, Some(old))
     }
 }
 

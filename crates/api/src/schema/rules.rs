@@ -28,8 +28,6 @@ pub struct Rules {
     pub any_of: Vec<Logic>,
     pub one_of: Vec<Logic>,
     pub not: Option<Box<Logic>>,
-    /// `x-kubernetes-validations`, for the CEL evaluator.
-    pub validations: Vec<Value>,
 }
 
 /// A schema below `allOf`, `anyOf`, `oneOf` or `not`: constraints without structure of its own.
@@ -89,7 +87,6 @@ impl Rules {
             any_of,
             one_of,
             not,
-            validations: list("x-kubernetes-validations"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Checks a custom resource against its schema and says what is wrong in the API server's words.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -20,6 +21,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether the value is not of the form that everything else is said of.
+    pub fn is_of_form(self) -> bool {
+        !matches!(self, Self::Invalid | Self::Duplicate)
+    }
+
     /// The `reason` of a `StatusCause`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,51 +54,28 @@ impl fmt::Display for Invalid {
     }
 }
 
-pub fn validate(schema: &Schema, value: &Value) -> Vec<Invalid> {
+/// What is wrong with `value`. Where it is equal to what stood there in `old`, nothing is.
+pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Invalid> {
     if schema.is_builtin() {
         return Vec::new();
     }
-    let mut validator = Validator::default();
-    validator.walk(schema.node(), value);
-    validator.found.sort_by(|a, b| (&a.path, &a.message).cmp(&(&b.path, &b.message)));
-    validator.found
+    let mut found = walk(schema, value, old);
+    let repeated = |fault: &Invalid| fault.reason == Reason::Duplicate;
+    // Whoever had elements twice may keep them.
+    if let Some(old) = old
+        && found.iter().any(repeated)
+        && walk(schema, old, None).iter().any(repeated)
+    {
+        found.retain(|fault| !repeated(fault));
+    }
+    found.sort_by(|a, b| (&a.path, &a.message).cmp(&(&b.path, &b.message)));
+    found
 }
 
-pub(super) fn cel_rules<'a>(schema: &'a Schema, value: &'a Value) -> Vec<(String, &'a Value, &'a Value)> {
-    fn walk<'a>(
-        node: Node<'a>,
-        value: &'a Value,
-        path: &mut Path,
-        out: &mut Vec<(String, &'a Value, &'a Value)>,
-    ) {
-        for rule in node.rules().map(|rules| rules.validations.as_slice()).unwrap_or_default() {
-            out.push((path.text().to_owned(), rule, value));
-        }
-        match value {
-            Value::Object(map) => {
-                for (name, inner) in map {
-                    let before = path.field(name);
-                    if let Some(member) = node.member(name) {
-                        walk(member, inner, path, out);
-                    }
-                    path.cut(before);
-                }
-            }
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    let before = path.index(index);
-                    if let Some(inner) = node.item() {
-                        walk(inner, item, path, out);
-                    }
-                    path.cut(before);
-                }
-            }
-            _ => {}
-        }
-    }
-    let mut out = Vec::new();
-    walk(schema.node(), value, &mut Path::default(), &mut out);
-    out
+fn walk(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Invalid> {
+    let mut validator = Validator::default();
+    validator.walk(schema.node(), value, old);
+    validator.found
 }
 
 #[derive(Default)]
@@ -144,7 +127,10 @@ impl Validator {
         self.push(Reason::Invalid, format!("Invalid value: {value}: {path} in body {problem}"));
     }
 
-    fn walk(&mut self, node: Node<'_>, value: &Value) {
+    fn walk(&mut self, node: Node<'_>, value: &Value, old: Option<&Value>) {
+        if old == Some(value) {
+            return;
+        }
         if value.is_null() && node.rules().is_none_or(|rules| rules.nullable) {
             return;
         }
@@ -164,33 +150,40 @@ impl Validator {
                 for (name, inner) in map {
                     let Some(member) = node.member(name) else { continue };
                     let before = self.path.field(name);
-                    self.walk(member, inner);
+                    self.walk(member, inner, old.and_then(|old| old.get(name)));
                     self.path.cut(before);
                 }
             }
-            (Value::Array(items), Shape::List(list)) => self.items(node, list, items),
+            (Value::Array(items), Shape::List(list)) => self.items(node, list, items, old),
             _ => {}
         }
     }
 
-    fn items(&mut self, node: Node<'_>, list: &List, items: &[Value]) {
+    fn items(&mut self, node: Node<'_>, list: &List, items: &[Value], old: Option<&Value>) {
+        // Only a list whose elements have keys can be told from its older self element by element.
+        let keyed = matches!(list.kind, ListKind::Map(_));
+        let older: HashMap<String, &Value> = old
+            .and_then(Value::as_array)
+            .filter(|_| keyed)
+            .into_iter()
+            .flatten()
+            .filter_map(|item| Some((key_of(list, item)?.to_string(), item)))
+            .collect();
+        let mut seen = HashSet::new();
         for (index, item) in items.iter().enumerate() {
             let before = self.path.index(index);
             let key = match &list.kind {
                 ListKind::Atomic => None,
-                ListKind::Set => Some(item.clone()),
-                ListKind::Map(_) => key_of(list, item),
+                ListKind::Set => Some(item.to_string()),
+                ListKind::Map(_) => key_of(list, item).map(|key| key.to_string()),
             };
-            if let Some(key) = key {
-                let same = |other: &Value| match &list.kind {
-                    ListKind::Map(_) => key_of(list, other).as_ref() == Some(&key),
-                    _ => *other == key,
-                };
-                if items.iter().take(index).any(same) {
-                    self.push(Reason::Duplicate, format!("Duplicate value: {key}"));
-                }
+            let old = key.as_ref().and_then(|key| older.get(key).copied());
+            if let Some(key) = key
+                && !seen.insert(key.clone())
+            {
+                self.push(Reason::Duplicate, format!("Duplicate value: {key}"));
             }
-            self.walk(node.at(&list.item), item);
+            self.walk(node.at(&list.item), item, old);
             self.path.cut(before);
         }
     }
@@ -260,8 +253,8 @@ impl Validator {
         if let Some(limit) = rules.min_items.filter(|limit| count < *limit) {
             self.invalid(value, &format!("should have at least {limit} items"));
         }
-        let repeated = |(index, item): (usize, &Value)| items.iter().take(index).any(|other| other == item);
-        if rules.unique_items && items.iter().enumerate().any(repeated) {
+        let mut seen = HashSet::new();
+        if rules.unique_items && !items.iter().all(|item| seen.insert(item.to_string())) {
             self.invalid(value, "shouldn't contain duplicates");
         }
     }

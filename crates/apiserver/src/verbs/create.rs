@@ -21,14 +21,8 @@ const GENERATED_PREFIX_LIMIT: usize = 58;
 
 pub async fn create(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let input = input::object(context, body).await?;
-    let mut warnings = input.warnings;
-    if context.kind.kind == "CustomResourceDefinition"
-        && input.value.to_string().contains("\"x-kubernetes-validations\"")
-    {
-        warnings.push("x-kubernetes-validations are kept but not evaluated by this server".into());
-    }
     let object = create_object(server, context, input.value).await?;
-    Ok(respond::warn(one(context, StatusCode::CREATED, &object), &warnings))
+    Ok(respond::warn(one(context, StatusCode::CREATED, &object), &input.warnings))
 }
 
 /// Creates an object that has been decoded; field ownership goes to the context's manager unless it is set already.

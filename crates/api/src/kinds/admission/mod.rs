@@ -1,9 +1,12 @@
 //! `admissionregistration.k8s.io/v1`: who else is asked before an object is stored.
 
+mod policies;
 mod webhooks;
 
 use super::Kind;
 
 pub fn kinds() -> Vec<Kind> {
-    vec![webhooks::mutating(), webhooks::validating()]
+    let mut kinds = policies::kinds();
+    kinds.extend([webhooks::mutating(), webhooks::validating()]);
+    kinds
 }

@@ -1,0 +1,108 @@
+//! `MutatingAdmissionPolicy`
+
+use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, MutatingAdmissionPolicySpec};
+
+use super::{expressions, shared};
+use crate::columns::{age_cell, name_cell};
+use crate::kinds::{Build, Errors, Kind};
+use crate::policy::{Declared, MutatingPolicy, TYPES};
+use crate::status::FieldError;
+
+pub fn kind() -> Kind {
+    Build::<MutatingAdmissionPolicy>::new("mutatingadmissionpolicies", false)
+        .generation()
+        .default(|policy| {
+            let Some(spec) = &mut policy.spec else { return };
+            spec.failure_policy.get_or_insert_with(|| "Fail".into());
+            shared::default_match(spec.match_constraints.as_mut());
+        })
+        .validate(|policy, errors| check(&policy.spec.clone().unwrap_or_default(), errors))
+        .row(|policy| {
+            let spec = policy.spec.clone().unwrap_or_default();
+            vec![
+                name_cell(&policy.metadata),
+                spec.mutations.map_or(0, |m| m.len()).into(),
+                shared::shown_param_kind(spec.param_kind.as_ref()).into(),
+                age_cell(&policy.metadata),
+            ]
+        })
+        .done()
+}
+
+fn check(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
+    errors.required("spec.failurePolicy", spec.failure_policy.is_none());
+    errors.one_of("spec.failurePolicy", spec.failure_policy.as_deref(), &["Fail", "Ignore"]);
+    shared::check_param_kind(spec.param_kind.as_ref(), "spec.paramKind", errors);
+    match &spec.match_constraints {
+        None => errors.push(FieldError::required("spec.matchConstraints", "")),
+        Some(resources) => {
+            shared::check_match(resources, "spec.matchConstraints", errors);
+            let none = resources.resource_rules.as_ref().is_none_or(Vec::is_empty);
+            errors.required("spec.matchConstraints.resourceRules", none);
+            // What is gone or is passed on cannot be changed.
+            for (index, rule) in resources.resource_rules.iter().flatten().enumerate() {
+                for (at, operation) in rule.operations.iter().flatten().enumerate() {
+                    let field = format!("spec.matchConstraints.resourceRules[{index}].operations[{at}]");
+                    errors.one_of(field, Some(operation), &["*", "CREATE", "UPDATE"]);
+                }
+            }
+        }
+    }
+    shared::check_conditions(spec.match_conditions.as_ref(), "spec.matchConditions", errors);
+    let declared = Declared { params: spec.param_kind.is_some(), authorizer: true };
+    expressions::conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
+    let env = declared.env().constructing(TYPES);
+    expressions::variables(env, spec.variables.as_ref(), "spec.variables", errors);
+    errors.required(
+        "spec.reinvocationPolicy",
+        spec.reinvocation_policy.as_deref().unwrap_or_default().is_empty(),
+    );
+    errors.one_of("spec.reinvocationPolicy", spec.reinvocation_policy.as_deref(), &["IfNeeded", "Never"]);
+    check_mutations(spec, errors);
+}
+
+fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
+    let mutations = spec.mutations.as_deref().unwrap_or_default();
+    if mutations.is_empty() {
+        errors.push(FieldError::required("spec.mutations", "mutations must contain at least one item"));
+    }
+    let faults = MutatingPolicy::compile(spec).faults();
+    for (index, mutation) in mutations.iter().enumerate() {
+        let place = format!("spec.mutations[{index}]");
+        errors.required(format!("{place}.patchType"), mutation.patch_type.is_empty());
+        if mutation.patch_type.is_empty() {
+            continue;
+        }
+        errors.one_of(
+            format!("{place}.patchType"),
+            Some(&mutation.patch_type),
+            &["ApplyConfiguration", "JSONPatch"],
+        );
+        let apply = mutation.apply_configuration.as_ref().map(|a| a.expression.clone().unwrap_or_default());
+        let json = mutation.json_patch.as_ref().map(|j| j.expression.clone().unwrap_or_default());
+        let (given, field, other, other_field) = match &*mutation.patch_type {
+            "JSONPatch" => (json, "jsonPatch", apply, "applyConfiguration"),
+            _ => (apply, "applyConfiguration", json, "jsonPatch"),
+        };
+        if other.is_some() {
+            let detail = format!("must not be set when patchType is {}", mutation.patch_type);
+            errors.push(FieldError::invalid(format!("{place}.{other_field}"), "{}", detail));
+        }
+        match given {
+            None => {
+                let detail = format!("must be specified when patchType is {}", mutation.patch_type);
+                errors.push(FieldError::required(format!("{place}.{field}"), detail));
+            }
+            Some(source) if source.trim().is_empty() => {
+                let field = format!("{place}.{field}.expression");
+                errors.push(FieldError::required(field, "expression is not specified"));
+            }
+            Some(source) => {
+                if let Some(Some(fault)) = faults.get(index) {
+                    let field = format!("{place}.{field}.expression");
+                    errors.push(FieldError::invalid(field, source, fault.as_str()));
+                }
+            }
+        }
+    }
+}

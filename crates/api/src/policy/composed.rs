@@ -1,0 +1,113 @@
+//! A policy's `variables`: expressions by name, each evaluated when it is first asked for, and once.
+
+use std::cell::{Cell, RefCell};
+
+use cel::{CALL_LIMIT, Env, Fault, Meter, Program, Type, Value, Variables};
+use k8s_openapi::api::admissionregistration::v1::Variable;
+
+use super::conditions::compile;
+use super::variables::{AdmissionVars, evaluate, spend};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    /// `variables.x`
+    name: String,
+    program: Result<Program, String>,
+}
+
+/// Compiles the variables in their order: each may use those before it. The environment knows them then.
+pub(crate) fn compile_variables(env: Env, variables: Option<&[Variable]>) -> (Env, Vec<Named>) {
+    let mut env = env;
+    let mut named = Vec::new();
+    for variable in variables.unwrap_or_default() {
+        let program = Program::compile(&env, &variable.expression)
+            .map_err(|issues| format!("compilation failed: {issues}"));
+        let name = format!("variables.{}", variable.name);
+        let ty = program.as_ref().map_or(Type::Dyn, |program| program.output().clone());
+        env = env.variable(&name, ty);
+        named.push(Named { name, program });
+    }
+    (env, named)
+}
+
+/// An expression, or what is wrong with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Expression {
+    pub source: String,
+    program: Result<Program, String>,
+}
+
+impl Expression {
+    pub fn compile(env: &Env, source: &str, types: &[Type]) -> Self {
+        Self { source: source.to_owned(), program: compile(env, source, types) }
+    }
+
+    pub fn fault(&self) -> Option<&str> {
+        self.program.as_ref().err().map(String::as_str)
+    }
+
+    /// The outer error is that the budget is used up.
+    pub fn evaluate<'a>(
+        &self,
+        variables: &Composed<'_, 'a>,
+        budget: &mut i64,
+    ) -> Result<Result<Value<'a>, String>, &'static str> {
+        let program = match &self.program {
+            Ok(program) => program,
+            Err(fault) => return Ok(Err(format!("compilation error: {fault}"))),
+        };
+        let result = evaluate(&self.source, program, variables, budget);
+        // What the variables took for the expression is on the same budget.
+        spend(budget, variables.spent.take())?;
+        result
+    }
+}
+
+/// The variables of admission and a policy's own.
+pub(crate) struct Composed<'v, 'a> {
+    base: &'v AdmissionVars<'a>,
+    named: &'v [Named],
+    known: RefCell<Vec<Option<Result<Value<'a>, Fault>>>>,
+    spent: Cell<u64>,
+}
+
+impl<'v, 'a> Composed<'v, 'a> {
+    pub fn new(base: &'v AdmissionVars<'a>, named: &'v [Named]) -> Self {
+        Self { base, named, known: RefCell::new(vec![None; named.len()]), spent: Cell::new(0) }
+    }
+
+    fn find(&self, name: &str) -> Result<Value<'a>, Fault> {
+        let unknown = || Fault::failed(format!("no such key: {name}"));
+        let index = self.named.iter().position(|named| named.name == name).ok_or_else(unknown)?;
+        if let Some(Some(known)) = self.known.borrow().get(index) {
+            return known.clone();
+        }
+        let named = self.named.get(index).ok_or_else(unknown)?;
+        let shown = name.trim_start_matches("variables.");
+        let result = match &named.program {
+            Err(fault) => {
+                Err(Fault::failed(format!("composited variable {shown:?} fails to compile: {fault}")))
+            }
+            Ok(program) => {
+                let evaluation = program.evaluate(self, CALL_LIMIT);
+                self.spent.set(self.spent.get().saturating_add(evaluation.cost));
+                evaluation.result.map_err(|fault| {
+                    Fault::failed(format!("composited variable {shown:?} fails to evaluate: {fault}"))
+                })
+            }
+        };
+        if let Some(slot) = self.known.borrow_mut().get_mut(index) {
+            *slot = Some(result.clone());
+        }
+        result
+    }
+}
+
+impl<'a> Variables<'a> for Composed<'_, 'a> {
+    fn get(&self, name: &str, meter: &mut Meter) -> Result<Option<Value<'a>>, Fault> {
+        match name.starts_with("variables.") {
+            true => self.find(name).map(Some),
+            false => self.base.get(name, meter),
+        }
+    }
+}
