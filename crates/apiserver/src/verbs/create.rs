@@ -37,7 +37,7 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
     let mut object = object;
     place(context, &mut object)?;
     if !meta::resource_version(&object).is_empty() {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::unexplained("resourceVersion should not be set on objects to be created"));
     }
     let applied = meta::metadata(&object).get("managedFields").cloned();
     for field in [

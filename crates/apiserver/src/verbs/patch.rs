@@ -5,7 +5,7 @@ use api::apply::{ApplyError, Writer, managed};
 use api::meta;
 use api::patch;
 use api::schema::decode;
-use api::status::ApiError;
+use api::status::{ApiError, FieldError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -37,9 +37,23 @@ impl Patch {
             _ => return Err(unknown_format(strategic)),
         };
         let bytes = input::bytes(body).await?;
-        let yaml = content_type == "application/apply-patch+yaml";
-        let decoded = if yaml { decode::parse_yaml(&bytes) } else { decode::parse_json(&bytes) };
-        let decoded = decoded.map_err(input::decode_error)?;
+        if content_type == "application/apply-patch+yaml" {
+            let decoded = decode::parse_yaml(&bytes)
+                .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+            let duplicates = decoded.duplicates.iter().map(ToString::to_string).collect();
+            return Ok((Self::Apply(decoded.value), duplicates));
+        }
+        // A strategic patch's faults are told bare.
+        let bare = content_type.starts_with("application/strategic");
+        let prefix = if bare { "" } else { "error decoding patch: " };
+        let refuse = |why: String| ApiError::bad_request(format!("{prefix}{why}"));
+        let decoded = match decode::parse_json(&bytes) {
+            Err(decode::DecodeError::Json(fault)) => return Err(refuse(decode::json_fault(&bytes, &fault))),
+            other => other.map_err(input::decode_error)?,
+        };
+        if content_type != "application/json-patch+json" {
+            patch::check_object(&decoded.value).map_err(refuse)?;
+        }
         let duplicates = decoded.duplicates.iter().map(ToString::to_string).collect();
         Ok((make(decoded.value), duplicates))
     }
@@ -48,7 +62,7 @@ impl Patch {
     pub fn applied(&self, context: &Context, old: &Value) -> Result<Value, ApiError> {
         let kind = &context.kind;
         match self {
-            Self::Json(patch) => patch::json(old, patch).map_err(|e| patch_error(context, &e)),
+            Self::Json(patch) => patch::json(old, patch).map_err(|e| patch_error(&e)),
             Self::Merge(patch) => Ok(patch::merge(old, patch)),
             Self::Strategic(patch) => {
                 let schema = api::schema::of_kind(&kind.group, &kind.version, &kind.kind)
@@ -58,7 +72,7 @@ impl Patch {
                         "strategic merge patch is not supported for custom resources; use merge or apply",
                     )
                 })?;
-                patch::strategic::apply(old, patch, &schema).map_err(|e| patch_error(context, &e))
+                patch::strategic::apply(old, patch, &schema).map_err(|e| patch_error(&e))
             }
             Self::Apply(_) => Err(ApiError::bad_request("server-side apply is not a patch of a part")),
         }
@@ -66,24 +80,24 @@ impl Patch {
 }
 
 /// Patches of other forms, among them CBOR, which the original speaks only where it is told to.
-fn unknown_format(strategic: bool) -> ApiError {
-    let strategic = if strategic { "application/strategic-merge-patch+json, " } else { "" };
-    ApiError::unsupported_media_type(format!(
-        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, \
-         application/merge-patch+json, {strategic}application/apply-patch+yaml"
-    ))
+fn unknown_format(builtin: bool) -> ApiError {
+    match builtin {
+        true => ApiError::wrong_media_type(),
+        false => ApiError::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        ),
+    }
 }
 
-fn patch_error(context: &Context, error: &patch::PatchError) -> ApiError {
+fn patch_error(error: &patch::PatchError) -> ApiError {
     match error {
         patch::PatchError::TooManyOperations(_) | patch::PatchError::CopiesTooMuch => {
             ApiError::too_large(error.to_string())
         }
-        patch::PatchError::JsonPatch(_) => {
-            let kind = &context.kind;
-            let mut invalid = ApiError::invalid(&kind.group, &kind.kind, &context.target.name, &[]);
-            invalid.message = error.to_string();
-            invalid
+        patch::PatchError::JsonPatch(_) | patch::PatchError::Operation(_) => {
+            tracing::debug!(%error, "a patch does not fit");
+            ApiError::patch_does_not_fit()
         }
         _ => ApiError::bad_request(error.to_string()),
     }
@@ -102,12 +116,58 @@ pub async fn patch(
     let warnings = Mutex::new(Vec::new());
     let edit = |old: &Value| {
         let mut new = patch.applied(context, old)?;
-        *warnings.lock() = input::check_fields(context, &mut new, duplicates.clone())?;
+        *warnings.lock() = check_patched(context, &mut new, duplicates.clone())?;
+        check_place(context, &new)?;
         input::canonicalize(&context.kind, &mut new);
         Ok(new)
     };
     let changed = change(server, context, writes, Ownership::Take, edit).await?;
     Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &warnings.into_inner()))
+}
+
+/// As for a whole object, but it is the patch that is to blame.
+fn check_patched(
+    context: &Context,
+    new: &mut Value,
+    duplicates: Vec<String>,
+) -> Result<Vec<String>, ApiError> {
+    let shown = |new: &Value| {
+        let mut shown = new.clone();
+        meta::unset(&mut shown, "managedFields");
+        shown.to_string()
+    };
+    let refuse = |shown: String, why: String| {
+        Err(ApiError::invalid("", "", "", &[FieldError::invalid("patch", shown, why)]))
+    };
+    let (types, problems) = input::field_faults(&context.kind, new, duplicates);
+    if !types.is_empty() {
+        return refuse(shown(new), types);
+    }
+    match input::validation(context)? {
+        input::Validation::Ignore => Ok(Vec::new()),
+        input::Validation::Strict if !problems.is_empty() => {
+            refuse(shown(new), format!("strict decoding error: {}", problems.join(", ")))
+        }
+        input::Validation::Warn | input::Validation::Strict => Ok(problems),
+    }
+}
+
+/// A patch renames nothing and moves nothing.
+fn check_place(context: &Context, new: &Value) -> Result<(), ApiError> {
+    let target = &context.target;
+    let name = meta::name(new);
+    if name != target.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    if context.kind.namespaced && meta::namespace(new) != target.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
 }
 
 async fn apply(

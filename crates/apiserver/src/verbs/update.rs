@@ -111,7 +111,7 @@ pub async fn change(
     for _ in 0..TRIES {
         let (entry, old) = super::read::find(server, context).await?;
         let new = edit(&old)?;
-        let version = meta::resource_version(&new).to_owned();
+        let version = demanded_version(context, &new)?;
         if !version.is_empty() && version != meta::resource_version(&old) {
             return Err(ApiError::modified(&context.resource(), &target.name));
         }
@@ -120,6 +120,25 @@ pub async fn change(
         }
     }
     Err(ApiError::modified(&context.resource(), &target.name))
+}
+
+/// The version that a change was made from; empty where it does not matter.
+fn demanded_version(context: &Context, new: &Value) -> Result<String, ApiError> {
+    let version = meta::resource_version(new);
+    if !version.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(ApiError::unexplained(format!("strconv.ParseUint: parsing {version:?}: invalid syntax")));
+    }
+    if !matches!(version, "" | "0") {
+        return Ok(version.to_owned());
+    }
+    // Whoever replaces a custom resource must have read it.
+    let replaces = context.target.verb == "update" && context.target.subresource != "scale";
+    if context.kind.custom.is_some() && replaces {
+        let fault = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+        let (resource, name) = (context.resource(), &context.target.name);
+        return Err(ApiError::invalid(resource.group, resource.plural, name, &[fault]));
+    }
+    Ok(String::new())
 }
 
 /// One try; `None` when somebody else was faster.
@@ -191,7 +210,11 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
     let kind = &context.kind;
     let (given, held) = (meta::uid(&new), meta::uid(old));
     if !given.is_empty() && given != held {
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {held}");
+        let key = kind.key(meta::namespace(old), meta::name(old));
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {given}, UID in object meta: {held}"
+        );
         return Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
     }
     let mut out = match writes {
