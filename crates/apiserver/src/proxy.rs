@@ -54,45 +54,77 @@ impl Nodes {
         let stream = self.dial.dial(address).await.map_err(|e| failed("connect", &e))?;
         let name = ServerName::from(address.ip());
         let stream = self.tls.connect(name, stream).await.map_err(|e| failed("TLS", &e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| failed("handshake", &e))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a node ended");
-            }
-        });
-        let (mut parts, body) = request.into_parts();
-        let client_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let mut outgoing = Request::new(body);
-        *outgoing.method_mut() = parts.method;
-        *outgoing.uri_mut() =
-            path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
-        *outgoing.headers_mut() = parts.headers;
+        let mut request = request;
         // The agent must not see who the client is by its secrets, only that the server asks.
-        outgoing.headers_mut().remove(::http::header::AUTHORIZATION);
-        let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
-        outgoing.headers_mut().insert(HOST, host);
-        let mut answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let node_upgrade = hyper::upgrade::on(&mut answer);
-            let client_upgrade =
-                client_upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
-            tokio::spawn(splice(client_upgrade, node_upgrade));
-            let (parts, _) = answer.into_parts();
-            let mut through = ::http::Response::new(crate::http::body::full(bytes::Bytes::new()));
-            *through.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *through.headers_mut() = parts.headers;
-            through.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("Upgrade"));
-            through.headers_mut().entry(UPGRADE).or_insert(HeaderValue::from_static("websocket"));
-            return Ok(through);
-        }
-        let (mut parts, body) = answer.into_parts();
-        // The framing is this connection's own.
-        parts.headers.remove(CONNECTION);
-        parts.headers.remove(::http::header::TRANSFER_ENCODING);
-        Ok(::http::Response::from_parts(parts, boxed(body)))
+        request.headers_mut().remove(::http::header::AUTHORIZATION);
+        exchange(stream, address, path, request).await
     }
+
+    /// Sends a request to what a pod serves, in plain.
+    pub async fn forward_plain(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        request: Request<Body>,
+    ) -> Result<Answer, ApiError> {
+        let stream = self.dial.dial(address).await;
+        let stream = stream.map_err(|e| unreachable_service(&format!("dial tcp {address}: {e}")))?;
+        exchange(stream, address, path, request).await
+    }
+}
+
+pub fn unreachable_service(why: &str) -> ApiError {
+    ApiError::unavailable(format!("error trying to reach service: {why}"))
+}
+
+/// One request over a connection of its own, which an upgrade takes over.
+async fn exchange<S>(
+    stream: S,
+    address: SocketAddr,
+    path: &str,
+    request: Request<Body>,
+) -> Result<Answer, ApiError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        ApiError::internal(format!("error dialing backend {address}: {what}: {error}"))
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed("handshake", &e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a proxied connection ended");
+        }
+    });
+    let (mut parts, body) = request.into_parts();
+    let client_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let mut outgoing = Request::new(body);
+    *outgoing.method_mut() = parts.method;
+    *outgoing.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
+    *outgoing.headers_mut() = parts.headers;
+    let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
+    outgoing.headers_mut().insert(HOST, host);
+    let mut answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let node_upgrade = hyper::upgrade::on(&mut answer);
+        let client_upgrade =
+            client_upgrade.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+        tokio::spawn(splice(client_upgrade, node_upgrade));
+        let (parts, _) = answer.into_parts();
+        let mut through = ::http::Response::new(crate::http::body::full(bytes::Bytes::new()));
+        *through.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *through.headers_mut() = parts.headers;
+        through.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("Upgrade"));
+        through.headers_mut().entry(UPGRADE).or_insert(HeaderValue::from_static("websocket"));
+        return Ok(through);
+    }
+    let (mut parts, body) = answer.into_parts();
+    // The framing is this connection's own.
+    parts.headers.remove(CONNECTION);
+    parts.headers.remove(::http::header::TRANSFER_ENCODING);
+    Ok(::http::Response::from_parts(parts, boxed(body)))
 }
 
 async fn splice(client: hyper::upgrade::OnUpgrade, node: hyper::upgrade::OnUpgrade) {

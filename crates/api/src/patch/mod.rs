@@ -28,6 +28,10 @@ pub enum PatchError {
     /// The patch does not fit the object: 422.
     #[error("the patch does not fit: {0}")]
     JsonPatch(#[source] json_patch::PatchError),
+    /// A directive is not what it must be: 400.
+    #[error("invalid patch format of {0}")]
+    Format(&'static str),
+    /// The patch cannot be merged; the original has no word for it: 500.
     #[error("{0}")]
     Strategic(String),
     #[error("the patch or the object is not an object")]
@@ -76,6 +80,20 @@ pub fn check_object(patch: &Value) -> Result<(), String> {
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             word(other)
         )),
+    }
+}
+
+/// A value as Go prints it.
+pub fn go_shown(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_shown).collect())),
+        Value::Object(map) => {
+            format!("map[{}]", joined(map.iter().map(|(k, v)| format!("{k}:{}", go_shown(v))).collect()))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod decode;
 mod prune;
 mod rules;
 mod table;
+pub mod typed;
 mod validate;
 
 use std::sync::{Arc, LazyLock};

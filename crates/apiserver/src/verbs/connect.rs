@@ -5,7 +5,7 @@ use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 
-use super::read;
+use super::{proxy, read};
 use crate::http::body::Body;
 use crate::http::query::percent_encode;
 use crate::http::respond::Answer;
@@ -17,8 +17,8 @@ pub async fn connect(
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
     let subresource = context.target.subresource.as_str();
-    if context.kind.kind == "Node" {
-        return node_proxy(server, &context, request).await;
+    if subresource == "proxy" {
+        return proxy::proxy(server, &context, request).await;
     }
     let (_, pod) = read::find(server, &context).await?;
     let name = meta::name(&pod);
@@ -39,17 +39,6 @@ pub async fn connect(
         }
     };
     let address = server.0.node_address(node).await?;
-    server.0.nodes.forward(address, &path, request).await
-}
-
-async fn node_proxy(
-    server: &ApiServer,
-    context: &Context,
-    request: Request<Body>,
-) -> Result<Answer, ApiError> {
-    let address = server.0.node_address(&context.target.name).await?;
-    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-    let path = format!("/{}{query}", context.target.rest);
     server.0.nodes.forward(address, &path, request).await
 }
 

@@ -121,11 +121,13 @@ async fn store_new(
         map.remove("status");
     }
     let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
-    let taken = server.0.allocate(kind, &mut object, None)?;
+    input::canonicalize(kind, &mut object);
+    // What the server itself gives an object is nobody's.
     match applied {
         Some(applied) => meta::set(&mut object, "managedFields", applied),
         None => super::update::own(context, None, &mut object, super::Writes::Main),
     }
+    let taken = server.0.allocate(kind, &mut object, None)?;
     if context.dry_run() {
         let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();
         return match exists {

@@ -1,16 +1,14 @@
 //! `patch`: the four kinds of patches, each made into a whole object and stored as an update is.
 
 use ::http::StatusCode;
-use api::apply::{ApplyError, Writer, managed};
 use api::meta;
 use api::patch;
 use api::schema::decode;
 use api::status::{ApiError, FieldError};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::update::{Ownership, Writes, change, reset_fields};
+use super::update::{Ownership, Writes, change};
 use super::{input, one};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
@@ -90,7 +88,7 @@ fn unknown_format(builtin: bool) -> ApiError {
     }
 }
 
-fn patch_error(error: &patch::PatchError) -> ApiError {
+pub fn patch_error(error: &patch::PatchError) -> ApiError {
     match error {
         patch::PatchError::TooManyOperations(_) | patch::PatchError::CopiesTooMuch => {
             ApiError::too_large(error.to_string())
@@ -99,6 +97,7 @@ fn patch_error(error: &patch::PatchError) -> ApiError {
             tracing::debug!(%error, "a patch does not fit");
             ApiError::patch_does_not_fit()
         }
+        patch::PatchError::Strategic(_) => ApiError::unexplained(error.to_string()),
         _ => ApiError::bad_request(error.to_string()),
     }
 }
@@ -111,12 +110,12 @@ pub async fn patch(
 ) -> Result<Answer, ApiError> {
     let (patch, duplicates) = Patch::read(context, body).await?;
     if let Patch::Apply(config) = patch {
-        return apply(server, context, config, duplicates, writes).await;
+        return super::apply::apply(server, context, config, duplicates, writes).await;
     }
     let warnings = Mutex::new(Vec::new());
     let edit = |old: &Value| {
         let mut new = patch.applied(context, old)?;
-        *warnings.lock() = check_patched(context, &mut new, duplicates.clone())?;
+        *warnings.lock() = check_patched(context, &patch, &mut new, duplicates.clone())?;
         check_place(context, &new)?;
         input::canonicalize(&context.kind, &mut new);
         Ok(new)
@@ -128,10 +127,14 @@ pub async fn patch(
 /// As for a whole object, but it is the patch that is to blame.
 fn check_patched(
     context: &Context,
+    patch: &Patch,
     new: &mut Value,
     duplicates: Vec<String>,
 ) -> Result<Vec<String>, ApiError> {
     let shown = |new: &Value| {
+        if let Patch::Strategic(patch) = patch {
+            return patch::go_shown(patch);
+        }
         let mut shown = new.clone();
         meta::unset(&mut shown, "managedFields");
         shown.to_string()
@@ -153,7 +156,7 @@ fn check_patched(
 }
 
 /// A patch renames nothing and moves nothing.
-fn check_place(context: &Context, new: &Value) -> Result<(), ApiError> {
+pub fn check_place(context: &Context, new: &Value) -> Result<(), ApiError> {
     let target = &context.target;
     let name = meta::name(new);
     if name != target.name {
@@ -168,94 +171,4 @@ fn check_place(context: &Context, new: &Value) -> Result<(), ApiError> {
         ));
     }
     Ok(())
-}
-
-async fn apply(
-    server: &ApiServer,
-    context: &Context,
-    config: Value,
-    duplicates: Vec<String>,
-    writes: Writes,
-) -> Result<Answer, ApiError> {
-    let kind = &context.kind;
-    let manager = context.query.get("fieldManager").ok_or_else(|| {
-        let errors = [api::status::FieldError::required("fieldManager", "is required for apply patch")];
-        let mut error = ApiError::invalid("meta.k8s.io", "PatchOptions", "", &errors);
-        error.message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch".into();
-        error
-    })?;
-    let mut config = config;
-    if !config.is_object() {
-        return Err(ApiError::bad_request("the applied configuration is not an object"));
-    }
-    let api_version = config.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    if api_version != kind.api_version() {
-        return Err(ApiError::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {api_version}, expected: {}",
-            kind.api_version()
-        )));
-    }
-    let given = meta::name(&config);
-    if !given.is_empty() && given != context.target.name {
-        return Err(ApiError::bad_request(format!("name in URL does not match name in metadata: {given}")));
-    }
-    if meta::metadata(&config).contains_key("managedFields") {
-        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
-    }
-    let warnings = input::check_fields(context, &mut config, duplicates)?;
-    meta::set(&mut config, "name", context.target.name.as_str());
-    if kind.namespaced {
-        meta::set(&mut config, "namespace", context.target.namespace.as_str());
-    }
-    let schema = input::schema_of(kind);
-    let now = base::time::rfc3339_seconds(base::time::now());
-    let force = context.query.flag("force");
-    let (api_version, reset) = (kind.api_version(), reset_fields(kind, writes));
-    let writer = Writer {
-        manager,
-        api_version: &api_version,
-        subresource: writes.subresource(),
-        time: &now,
-        schema: schema.as_ref(),
-        reset: reset.as_ref(),
-    };
-    let merged = |old: Option<&Value>| managed::apply(old, &config, &writer, force).map_err(apply_error);
-    let demanded = meta::resource_version(&config).to_owned();
-    let edit = |old: &Value| {
-        let mut new = merged(Some(old))?;
-        if demanded.is_empty() {
-            meta::set(&mut new, "resourceVersion", meta::resource_version(old));
-        }
-        Ok(new)
-    };
-    let answer = match change(server, context, writes, Ownership::Settled, edit).await {
-        Err(error)
-            if error.reason == "NotFound" && writes == Writes::Main && meta::uid(&config).is_empty() =>
-        {
-            if !demanded.is_empty() {
-                return Err(error);
-            }
-            server.0.authorize_create(context).await?;
-            match super::create_object(server, context, merged(None)?).await {
-                Err(error) if error.reason == "AlreadyExists" => {
-                    // Somebody created it in between: apply to that.
-                    let object = change(server, context, writes, Ownership::Settled, edit).await?.object();
-                    one(context, StatusCode::OK, &object)
-                }
-                created => one(context, StatusCode::CREATED, &created?),
-            }
-        }
-        changed => one(context, StatusCode::OK, &changed?.object()),
-    };
-    Ok(respond::warn(answer, &warnings))
-}
-
-fn apply_error(error: ApplyError) -> ApiError {
-    let ApplyError::Conflicts(conflicts) = &error else { return ApiError::bad_request(error.to_string()) };
-    let causes = conflicts.0.iter().map(|conflict| StatusCause {
-        reason: Some("FieldManagerConflict".into()),
-        message: Some(conflict.message()),
-        field: Some(conflict.field.clone()),
-    });
-    ApiError::apply_conflict(conflicts.to_string(), causes.collect())
 }

@@ -29,6 +29,8 @@ pub enum Writes {
     Finalize,
     /// `spec.nodeName` of a pod, through its `binding`.
     Binding,
+    /// The replicas, through `scale`; otherwise as the object itself.
+    Scale,
 }
 
 impl Writes {
@@ -36,7 +38,13 @@ impl Writes {
         match self {
             Self::Main | Self::Finalize | Self::Binding => "",
             Self::Status => "status",
+            Self::Scale => "scale",
         }
+    }
+
+    /// Whether what changes is the object as a whole, not its status or one field.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Main | Self::Scale)
     }
 }
 
@@ -64,13 +72,7 @@ pub async fn update(
     writes: Writes,
 ) -> Result<Answer, ApiError> {
     let input = input::object(context, body).await?;
-    let given = meta::name(&input.value);
-    if given != context.target.name && !given.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({})",
-            context.target.name
-        )));
-    }
+    check_name(context, meta::name(&input.value))?;
     let creates_when_absent = writes == Writes::Main
         && matches!(
             &*context.kind.kind,
@@ -96,6 +98,20 @@ pub async fn update(
         changed => changed?,
     };
     Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &input.warnings))
+}
+
+/// What replaces an object has its name.
+pub fn check_name(context: &Context, given: &str) -> Result<(), ApiError> {
+    let wanted = &context.target.name;
+    if given == wanted {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(match given {
+        "" => format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ),
+        given => format!("the name of the object ({given}) does not match the name on the URL ({wanted})"),
+    }))
 }
 
 /// Reads the object, has `edit` make the new one from it, and stores that; again from the start when somebody else
@@ -153,7 +169,7 @@ async fn attempt(
     let kind = &context.kind;
     let name = meta::name(&old).to_owned();
     let mut new = settle(context, writes, &old, new)?;
-    if writes == Writes::Main {
+    if writes.is_whole() {
         admission::admit(server, context, &mut new, Operation::Update).await?;
     }
     let mut errors = Errors::default();
@@ -163,14 +179,14 @@ async fn attempt(
         return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors.0));
     }
     let mut new = match writes {
-        Writes::Main => kind.behaviour.update(new, &old),
+        Writes::Main | Writes::Scale => kind.behaviour.update(new, &old),
         Writes::Status => kind.behaviour.update_status(new, &old),
         Writes::Finalize | Writes::Binding => Ok(new),
     }
     .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
-    if kind.has_generation && writes == Writes::Main && differs_beyond_status(&new, &old) {
+    if kind.has_generation && writes.is_whole() && differs_beyond_status(&new, &old) {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);
     }
     if ownership == Ownership::Take {
@@ -218,7 +234,7 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
         return Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
     }
     let mut out = match writes {
-        Writes::Main | Writes::Binding => {
+        Writes::Main | Writes::Binding | Writes::Scale => {
             let mut out = new;
             if kind.has_status
                 && let Value::Object(map) = &mut out
@@ -316,7 +332,11 @@ pub fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writ
             manager: &context.manager(),
             api_version: &context.kind.api_version(),
             subresource: writes.subresource(),
-            time: &base::time::rfc3339_seconds(base::time::now()),
+            // As the original does, who scaled is known but not when.
+            time: &match writes {
+                Writes::Scale => String::new(),
+                _ => base::time::rfc3339_seconds(base::time::now()),
+            },
             schema: schema.as_ref(),
             reset: reset.as_ref(),
         },
@@ -326,9 +346,9 @@ pub fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writ
 /// What a request cannot set, and so cannot own: the status through the object, the rest through its status.
 pub fn reset_fields(kind: &api::kinds::Kind, writes: Writes) -> Option<FieldSet> {
     let fields = match writes {
-        Writes::Main if kind.has_status => FieldSet::of(&["status"]),
+        Writes::Main | Writes::Scale if kind.has_status => FieldSet::of(&["status"]),
         Writes::Status => FieldSet::of(&["spec", "metadata"]),
-        Writes::Main | Writes::Finalize | Writes::Binding => return None,
+        Writes::Main | Writes::Scale | Writes::Finalize | Writes::Binding => return None,
     };
     Some(fields)
 }
