@@ -57,7 +57,7 @@ impl ApiError {
         self.details = Some(Box::new(StatusDetails {
             name: (!name.is_empty()).then(|| name.to_owned()),
             group: (!resource.group.is_empty()).then(|| resource.group.to_owned()),
-            kind: Some(resource.plural.to_owned()),
+            kind: (!resource.plural.is_empty()).then(|| resource.plural.to_owned()),
             ..Default::default()
         }));
         self
@@ -124,6 +124,25 @@ impl ApiError {
 
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(400, "BadRequest", message)
+    }
+
+    /// What the original answers where it has no word for the fault.
+    pub fn unexplained(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
+    /// The media type is none that this path takes at all.
+    pub fn wrong_media_type() -> Self {
+        Self {
+            details: Some(Box::default()),
+            ..Self::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+        }
+    }
+
+    /// A patch that does not fit the object it is for.
+    pub fn patch_does_not_fit() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self { details: Some(Box::default()), ..Self::new(422, "Invalid", message) }
     }
 
     pub fn unauthorized() -> Self {
@@ -227,7 +246,7 @@ impl ApiError {
         Status {
             metadata: ListMeta { continue_, ..Default::default() },
             code: Some(i32::from(self.code)),
-            reason: Some(self.reason.to_string()),
+            reason: (!self.reason.is_empty()).then(|| self.reason.to_string()),
             message: Some(self.message.clone()),
             status: Some("Failure".to_owned()),
             details: self.details.as_deref().cloned(),

@@ -64,7 +64,7 @@ pub fn answer(kinds: &Kinds, path: &str, headers: &HeaderMap) -> Result<Option<A
     let form = match path {
         // Paths alone are no object.
         "" => Form::JSON,
-        _ => Form::parse(accept, Offer { protobuf: true, shapes: false, stream: false })?,
+        _ => Form::parse(accept, Offer { protobuf: true, shapes: false, stream: false, list: false })?,
     };
     let mut answer = respond::object(StatusCode::OK, form, &value);
     if matches!(path, "/api" | "/apis") {

@@ -29,7 +29,7 @@ impl Documents {
     ) -> Result<Answer, ApiError> {
         let documents = self.of(kinds);
         let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-        let offer = Offer { protobuf: false, shapes: false, stream: false };
+        let offer = Offer { protobuf: false, shapes: false, stream: false, list: false };
         match path {
             "/openapi/v3" => Ok(respond::json(StatusCode::OK, &documents.index())),
             // The old spelling of the media type has an `@` that is not allowed in one.

@@ -25,18 +25,15 @@ impl Server {
         let kinds = self.catalog.snapshot();
         let path = path.trim_end_matches('/');
         let is_discovery = path.starts_with("/api") && discovery::is_known(&kinds, path);
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return if is_discovery {
-                Err(ApiError::method_not_allowed())
-            } else {
-                Ok(respond::page_not_found())
-            };
-        }
-        if is_discovery && *method == Method::HEAD {
-            return Err(ApiError::method_not_allowed());
-        }
+        // Whatever the method: it is a question of whether anybody is there.
         if let Some(probe) = health::Probe::parse(path, query) {
             return Ok(probe.answer(&self.checks().await));
+        }
+        if is_discovery && *method != Method::GET {
+            return Err(ApiError::method_not_allowed());
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Ok(respond::page_not_found());
         }
         let answer = match path {
             "/version" => respond::object(StatusCode::OK, respond::Form::JSON, &discovery::version()),

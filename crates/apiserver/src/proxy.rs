@@ -54,28 +54,60 @@ impl Nodes {
         let stream = self.dial.dial(address).await.map_err(|e| failed("connect", &e))?;
         let name = ServerName::from(address.ip());
         let stream = self.tls.connect(name, stream).await.map_err(|e| failed("TLS", &e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| failed("handshake", &e))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a node ended");
-            }
-        });
-        let (mut parts, body) = request.into_parts();
-        let client_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let mut outgoing = Request::new(body);
-        *outgoing.method_mut() = parts.method;
-        *outgoing.uri_mut() =
-            path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
-        *outgoing.headers_mut() = parts.headers;
+        let mut request = request;
         // The agent must not see who the client is by its secrets, only that the server asks.
-        outgoing.headers_mut().remove(::http::header::AUTHORIZATION);
-        let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
-        outgoing.headers_mut().insert(HOST, host);
-        let answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
-        through(answer.map(boxed), client_upgrade)
+        request.headers_mut().remove(::http::header::AUTHORIZATION);
+        exchange(stream, address, path, request).await
     }
+
+    /// Sends a request to what a pod serves, in plain.
+    pub async fn forward_plain(
+        &self,
+        address: SocketAddr,
+        path: &str,
+        request: Request<Body>,
+    ) -> Result<Answer, ApiError> {
+        let stream = self.dial.dial(address).await;
+        let stream = stream.map_err(|e| unreachable_service(&format!("dial tcp {address}: {e}")))?;
+        exchange(stream, address, path, request).await
+    }
+}
+
+pub fn unreachable_service(why: &str) -> ApiError {
+    ApiError::unavailable(format!("error trying to reach service: {why}"))
+}
+
+/// One request over a connection of its own, which an upgrade takes over.
+async fn exchange<S>(
+    stream: S,
+    address: SocketAddr,
+    path: &str,
+    request: Request<Body>,
+) -> Result<Answer, ApiError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        ApiError::internal(format!("error dialing backend {address}: {what}: {error}"))
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed("handshake", &e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a proxied connection ended");
+        }
+    });
+    let (mut parts, body) = request.into_parts();
+    let client_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let mut outgoing = Request::new(body);
+    *outgoing.method_mut() = parts.method;
+    *outgoing.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
+    *outgoing.headers_mut() = parts.headers;
+    let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
+    outgoing.headers_mut().insert(HOST, host);
+    let answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
+    through(answer.map(boxed), client_upgrade)
 }
 
 /// The answer of a server that a request was passed on to; where the protocol is switched, both sides are joined.

@@ -23,6 +23,11 @@ struct Entry {
     fields: FieldSet,
 }
 
+/// Writes through some subresources are kept without a time.
+fn time_of(writer: &Writer<'_>) -> Option<String> {
+    Some(writer.time.to_owned()).filter(|time| !time.is_empty())
+}
+
 impl Entry {
     fn new(writer: &Writer<'_>, apply: bool, fields: FieldSet) -> Self {
         Self {
@@ -30,7 +35,7 @@ impl Entry {
             apply,
             api_version: writer.api_version.to_owned(),
             subresource: writer.subresource.to_owned(),
-            time: Some(writer.time.to_owned()),
+            time: time_of(writer),
             fields,
         }
     }
@@ -190,7 +195,7 @@ pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
             found = true;
             entry.fields = entry.fields.union(&changed);
             if entry.fields != before {
-                entry.time = Some(writer.time.to_owned());
+                entry.time = time_of(writer);
             }
         } else {
             entry.fields = entry.fields.difference(&changed);
@@ -298,11 +303,10 @@ fn apply_once(
         conflicts.sort_by(|a, b| (&a.manager, &a.field).cmp(&(&b.manager, &b.field)));
         return Err(ApplyError::Conflicts(Conflicts(conflicts)));
     }
-    let unchanged =
-        own.as_ref().is_some_and(|own| own.fields == set && own.api_version == writer.api_version);
     let mut entry = Entry::new(writer, true, set);
-    if let (Some(own), true) = (own, unchanged) {
-        entry.time = own.time;
+    if comparison.is_same() {
+        // The time is that of a change of the object, not of its ownership.
+        entry.time = own.and_then(|own| own.time);
     }
     entries.push(entry);
     write_entries(&mut merged, entries);
@@ -311,7 +315,8 @@ fn apply_once(
 
 /// What an object held before anything was tracked belongs to a manager of this name.
 fn before_first_apply(live: &Value, writer: &Writer<'_>) -> Option<Entry> {
-    let fields = ownable(&field_set_of(live, writer.schema).ok()?, &Writer { reset: None, ..*writer });
+    let all = compare(&json!({}), &canonical(Some(live), writer), writer.schema);
+    let fields = ownable(&all.added.union(&all.modified), &Writer { reset: None, ..*writer });
     let api_version = live.get("apiVersion").and_then(Value::as_str).unwrap_or(writer.api_version).to_owned();
     let manager = BEFORE_FIRST_APPLY.to_owned();
     Some(Entry { manager, api_version, subresource: String::new(), ..Entry::new(writer, false, fields) })

@@ -27,7 +27,7 @@ pub struct Writer<'a> {
     pub api_version: &'a str,
     /// Empty for the object itself.
     pub subresource: &'a str,
-    /// RFC 3339, whole seconds.
+    /// RFC 3339, whole seconds; empty where none is kept.
     pub time: &'a str,
     /// Without one, objects merge and lists are atomic.
     pub schema: Option<&'a Schema>,

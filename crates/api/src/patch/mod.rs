@@ -19,12 +19,19 @@ pub enum PatchError {
     /// Answered with 413.
     #[error("the copy operations of a JSON patch may add at most {MAX_COPIED_BYTES} bytes")]
     CopiesTooMuch,
-    /// The patch itself cannot be read: 400.
-    #[error("error decoding patch: {0}")]
-    Malformed(#[source] serde_json::Error),
+    /// The patch is no patch at all: 400.
+    #[error("error decoding patch: json: cannot unmarshal {0}")]
+    Malformed(String),
+    /// An operation cannot be understood: 422.
+    #[error("an operation of the patch is not one: {0}")]
+    Operation(#[source] serde_json::Error),
     /// The patch does not fit the object: 422.
-    #[error("the server rejected our request due to an error in our request: {0}")]
+    #[error("the patch does not fit: {0}")]
     JsonPatch(#[source] json_patch::PatchError),
+    /// A directive is not what it must be: 400.
+    #[error("invalid patch format of {0}")]
+    Format(&'static str),
+    /// The patch cannot be merged; the original has no word for it: 500.
     #[error("{0}")]
     Strategic(String),
     #[error("the patch or the object is not an object")]
@@ -33,11 +40,23 @@ pub enum PatchError {
 
 /// Applies an RFC 6902 patch. Nothing of it is applied when one operation fails.
 pub fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let count = patch.as_array().map_or(0, Vec::len);
+    let Some(operations) = patch.as_array() else {
+        return Err(PatchError::Malformed(format!(
+            "{} into Go value of type []handlers.jsonPatchOp",
+            word(patch)
+        )));
+    };
+    if let Some(other) = operations.iter().find(|operation| !operation.is_object()) {
+        return Err(PatchError::Malformed(format!(
+            "{} into Go value of type handlers.jsonPatchOp",
+            word(other)
+        )));
+    }
+    let count = operations.len();
     if count > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(count));
     }
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(PatchError::Malformed)?;
+    let patch: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(PatchError::Operation)?;
     let mut value = original.clone();
     let mut copied = 0;
     for operation in patch.0 {
@@ -51,6 +70,43 @@ pub fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
         json_patch::patch(&mut value, &[operation]).map_err(PatchError::JsonPatch)?;
     }
     Ok(value)
+}
+
+/// A merge patch, or a strategic one, must be an object.
+pub fn check_object(patch: &Value) -> Result<(), String> {
+    match patch {
+        Value::Object(_) | Value::Null => Ok(()),
+        other => Err(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            word(other)
+        )),
+    }
+}
+
+/// A value as Go prints it.
+pub fn go_shown(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_shown).collect())),
+        Value::Object(map) => {
+            format!("map[{}]", joined(map.iter().map(|(k, v)| format!("{k}:{}", go_shown(v))).collect()))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What Go calls the value.
+fn word(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// About what a value takes as JSON.
@@ -114,6 +170,8 @@ mod tests {
         let failing = json!([{"op": "test", "path": "/a", "value": 1}]);
         assert!(matches!(json(&original, &failing), Err(PatchError::JsonPatch(_))));
         assert!(matches!(json(&original, &json!({"a": 1})), Err(PatchError::Malformed(_))));
+        assert!(matches!(json(&original, &json!([{"op": "bad"}])), Err(PatchError::Operation(_))));
+        assert!(check_object(&json!([])).is_err_and(|e| e.contains("cannot unmarshal array into Go value")));
         let many = Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); 10_001]);
         assert!(matches!(json(&original, &many), Err(PatchError::TooManyOperations(10_001))));
     }

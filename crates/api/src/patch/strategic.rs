@@ -27,6 +27,10 @@ fn fail<T>(text: String) -> Result<T> {
     Err(PatchError::Strategic(text))
 }
 
+fn bad_format<T>(what: &'static str) -> Result<T> {
+    Err(PatchError::Format(what))
+}
+
 fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) -> Result<Object> {
     match patch.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
         Some("replace") => {
@@ -36,7 +40,7 @@ fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) ->
         }
         Some("delete") => return Ok(Object::new()),
         Some("merge") | None => {}
-        Some(other) => return fail(format!("unknown patch type: {other}")),
+        Some(other) => return fail(unknown_directive(other, patch)),
     }
     retain_keys(&mut original, patch)?;
     for (key, value) in patch {
@@ -54,6 +58,10 @@ fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) ->
         }
     }
     Ok(original)
+}
+
+fn unknown_directive(directive: &str, patch: &Object) -> String {
+    format!("unknown patch type: {directive} in map: {}", super::go_shown(&Value::Object(patch.clone())))
 }
 
 fn is_directive(key: &str) -> bool {
@@ -86,12 +94,10 @@ fn merge_member(original: &mut Object, key: &str, patch: &Value, node: Option<No
 
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<()> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
-    let Some(keys) = keys.as_array() else { return fail("invalid patch format of $retainKeys list".into()) };
+    let Some(keys) = keys.as_array() else { return bad_format("retainKeys") };
     let listed = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
-    if let Some((missing, _)) =
-        patch.iter().find(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key))
-    {
-        return fail(format!("found {missing} in the patch, which is not in its $retainKeys list"));
+    if patch.iter().any(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key)) {
+        return bad_format("retainKeys");
     }
     original.retain(|name, _| listed(name));
     Ok(())
@@ -99,7 +105,7 @@ fn retain_keys(original: &mut Object, patch: &Object) -> Result<()> {
 
 fn delete_primitives(original: &mut Object, name: &str, values: &Value) -> Result<()> {
     let Some(values) = values.as_array() else {
-        return fail(format!("invalid patch format of {DELETE_PRIMITIVES}{name}"));
+        return bad_format("primitive list");
     };
     if let Some(Value::Array(items)) = original.get_mut(name) {
         items.retain(|item| !values.contains(item));
@@ -112,7 +118,9 @@ fn key_of(item: &Value, key: Option<&str>) -> Result<Value> {
     match (item, key) {
         (Value::Object(map), Some(key)) => match map.get(key) {
             Some(value) => Ok(value.clone()),
-            None => fail(format!("map: {item} does not contain declared merge key: {key}")),
+            None => {
+                fail(format!("map: {} does not contain declared merge key: {key}", super::go_shown(item)))
+            }
         },
         _ => Ok(item.clone()),
     }
@@ -151,7 +159,9 @@ fn merge_list(
                 continue;
             }
             Some("merge") | None => {}
-            Some(other) => return fail(format!("unknown patch type: {other}")),
+            Some(other) => {
+                return fail(unknown_directive(other, value.as_object().unwrap_or(&Object::new())));
+            }
         }
         let own_key = key_of(value, key)?;
         let found = items.iter_mut().find(|item| key_of(item, key).is_ok_and(|key| key == own_key));
@@ -320,6 +330,6 @@ mod tests {
         );
         let keyless = json!({"spec": {"ports": [{"targetPort": 2}]}});
         let error = apply(&ports, &keyless, &schema).unwrap_err().to_string();
-        assert_eq!(error, "map: {\"targetPort\":2} does not contain declared merge key: port");
+        assert_eq!(error, "map: map[targetPort:2] does not contain declared merge key: port");
     }
 }

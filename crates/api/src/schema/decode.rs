@@ -48,6 +48,25 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Decoded, DecodeError> {
     }
 }
 
+/// A fault of JSON in the words of the original's reader.
+pub fn json_fault(bytes: &[u8], error: &serde_json::Error) -> String {
+    if error.classify() == serde_json::error::Category::Eof || bytes.iter().all(u8::is_ascii_whitespace) {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let line = bytes.split(|b| *b == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let letter = char::from(line.get(error.column().saturating_sub(1)).copied().unwrap_or(b' '));
+    let text = error.to_string();
+    let place = [
+        ("expected `,` or `}`", "after object key:value pair"),
+        ("expected `,` or `]`", "after array element"),
+        ("expected `:`", "after object key"),
+        ("key must be a string", "looking for beginning of object key string"),
+        ("trailing characters", "after top-level value"),
+    ];
+    let place = place.iter().find(|(ours, _)| text.starts_with(ours)).map(|(_, theirs)| *theirs);
+    format!("invalid character {letter:?} {}", place.unwrap_or("looking for beginning of value"))
+}
+
 pub fn parse_json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let state = RefCell::new(State::default());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -171,6 +190,22 @@ mod tests {
         assert_eq!(decoded.value, json!({"a": {"b": [{"c": 2}]}, "d": null}));
         let texts: Vec<_> = decoded.duplicates.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["duplicate field \"a.b[0].c\"", "duplicate field \"d\""]);
+    }
+
+    #[test]
+    fn faults_of_json_in_known_words() {
+        for (text, expected) in [
+            ("", "unexpected end of JSON input"),
+            ("{\"a\":", "unexpected end of JSON input"),
+            ("xx", "invalid character 'x' looking for beginning of value"),
+            ("{\"a\" 1}", "invalid character '1' after object key"),
+            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("{} x", "invalid character 'x' after top-level value"),
+        ] {
+            let Err(DecodeError::Json(error)) = parse_json(text.as_bytes()) else { panic!("{text} is JSON") };
+            assert_eq!(json_fault(text.as_bytes(), &error), expected, "{text}");
+        }
     }
 
     #[test]

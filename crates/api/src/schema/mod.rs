@@ -10,6 +10,7 @@ pub mod expressions;
 mod prune;
 mod rules;
 mod table;
+pub mod typed;
 mod validate;
 
 use std::sync::{Arc, LazyLock};

@@ -67,6 +67,8 @@ pub struct Offer {
     pub protobuf: bool,
     pub shapes: bool,
     pub stream: bool,
+    /// Whether what is asked for is a collection.
+    pub list: bool,
 }
 
 impl Form {
@@ -80,7 +82,8 @@ impl Form {
 
     pub fn parse(accept: Option<&str>, offer: Offer) -> Result<Self, ApiError> {
         let Some(accept) = accept.filter(|a| !a.is_empty()) else { return Ok(Self::JSON) };
-        for range in ranges(accept) {
+        let ranges = ranges(accept);
+        for range in &ranges {
             for encoding in ENCODINGS.into_iter().filter(|e| range.covers(*e)) {
                 if let Some(form) = range.form(encoding, offer)
                     && (!offer.stream || encoding.stream_type().is_some())
@@ -89,12 +92,12 @@ impl Form {
                 }
             }
         }
-        Err(not_acceptable(offer))
+        Err(not_acceptable(&ranges, offer))
     }
 
     /// For errors, which must be told whatever is accepted.
     pub fn of_error(accept: Option<&str>) -> Self {
-        let offer = Offer { protobuf: true, shapes: true, stream: false };
+        let offer = Offer { protobuf: true, shapes: true, stream: false, list: false };
         let form = Self::parse(accept, offer).unwrap_or(Self::JSON);
         Self { shape: Shape::Object, ..form }
     }
@@ -107,12 +110,22 @@ impl Form {
     }
 }
 
-fn not_acceptable(offer: Offer) -> ApiError {
+fn not_acceptable(ranges: &[Range<'_>], offer: Offer) -> ApiError {
+    let plain = ENCODINGS.map(Encoding::media_type);
+    let streams = ENCODINGS.into_iter().filter_map(Encoding::stream_type);
+    // Where nothing fits at all, the original's router says so before its negotiation is asked.
+    if offer.protobuf && !ranges.iter().any(|r| ENCODINGS.iter().any(|e| r.covers(*e))) {
+        let mut names = plain.to_vec();
+        if offer.list {
+            names.extend(streams);
+        }
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", names.join(", "));
+        let mut error = ApiError::not_acceptable(message);
+        error.details = Some(Box::default());
+        return error;
+    }
     // Protobuf is named also where only bare metadata come in it.
-    let names: Vec<&str> = match offer.stream {
-        true => ENCODINGS.into_iter().filter_map(Encoding::stream_type).collect(),
-        false => ENCODINGS.into_iter().map(Encoding::media_type).collect(),
-    };
+    let names = if offer.stream { streams.collect() } else { plain.to_vec() };
     ApiError::not_acceptable(format!("only the following media types are accepted: {}", names.join(", ")))
 }
 
@@ -193,7 +206,7 @@ impl Range<'_> {
 mod tests {
     use super::*;
 
-    const BUILTIN: Offer = Offer { protobuf: true, shapes: true, stream: false };
+    const BUILTIN: Offer = Offer { protobuf: true, shapes: true, stream: false, list: false };
     const CUSTOM: Offer = Offer { protobuf: false, ..BUILTIN };
 
     fn check(offer: Offer, accept: &str, expected: &str) {
@@ -232,7 +245,17 @@ mod tests {
         );
         let refusal = "406 only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
         check(BUILTIN, "application/json;as=Other;g=meta.k8s.io;v=v1", refusal);
-        check(BUILTIN, "text/html", refusal);
+        let list = Offer { list: true, ..BUILTIN };
+        const AVAILABLE: &str = "406 406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        check(BUILTIN, "text/html", AVAILABLE);
+        check(
+            list,
+            "text/html",
+            &format!(
+                "{AVAILABLE}, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+            ),
+        );
+        check(CUSTOM, "text/html", refusal);
         check(CUSTOM, "application/vnd.kubernetes.protobuf", refusal);
     }
 

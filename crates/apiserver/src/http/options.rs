@@ -1,6 +1,7 @@
 //! The options of a request, read from its query and checked before anything is done: what may not stand together is
 //! refused in the words of the original's validation.
 
+use api::schema::FieldProblem;
 use api::status::{ApiError, FieldError, Problem};
 use serde_json::{Value, json};
 
@@ -176,7 +177,8 @@ fn manager_faults(manager: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// How something is to be deleted.
+/// How something is to be deleted. `ignoreStoreReadErrorWithClusterBreakingPotential` is let drop, as the original does
+/// unless its gate is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
     pub grace_period_seconds: Option<i64>,
@@ -185,7 +187,6 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub dry_run: Vec<String>,
-    pub ignore_read_error: bool,
 }
 
 impl DeleteOptions {
@@ -197,14 +198,17 @@ impl DeleteOptions {
             uid: None,
             resource_version: None,
             dry_run: query.all("dryRun").filter(|v| !v.is_empty()).map(str::to_owned).collect(),
-            ignore_read_error: query.flag(IGNORE_READ_ERROR),
         })
     }
 
     pub fn of_body(body: &Value) -> Result<Self, ApiError> {
+        let schema = api::schema::of_kind("", "v1", "DeleteOptions");
+        let problems = schema.map(|schema| schema.check(body)).unwrap_or_default();
+        if let Some(problem) = problems.iter().find(|p| matches!(p, FieldProblem::Type { .. })) {
+            return Err(ApiError::bad_request(problem.to_string()));
+        }
         let options: k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions =
-            serde_json::from_value(body.clone())
-                .map_err(|e| ApiError::bad_request(format!("converting (v1.DeleteOptions): {e}")))?;
+            serde_json::from_value(body.clone()).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let preconditions = options.preconditions.unwrap_or_default();
         Ok(Self {
             grace_period_seconds: options.grace_period_seconds,
@@ -213,7 +217,6 @@ impl DeleteOptions {
             uid: preconditions.uid,
             resource_version: preconditions.resource_version,
             dry_run: options.dry_run.unwrap_or_default(),
-            ignore_read_error: options.ignore_store_read_error_with_cluster_breaking_potential == Some(true),
         })
     }
 
@@ -221,7 +224,7 @@ impl DeleteOptions {
         !self.dry_run.is_empty()
     }
 
-    pub fn check(&self, many: bool) -> Result<(), ApiError> {
+    pub fn check(&self) -> Result<(), ApiError> {
         let mut errors = Vec::new();
         if let Some(policy) = &self.propagation_policy {
             if self.orphan_dependents.is_some() {
@@ -234,44 +237,9 @@ impl DeleteOptions {
             }
         }
         dry_run_faults(self.dry_run.iter().map(String::as_str), &mut errors);
-        if self.ignore_read_error {
-            self.ignore_faults(many, &mut errors);
-        }
         refused("DeleteOptions", &errors)
     }
-
-    /// Deleting without reading is for one object, whole and at once.
-    fn ignore_faults(&self, many: bool, errors: &mut Vec<FieldError>) {
-        let mut refuse = |detail: String| errors.push(FieldError::invalid(IGNORE_READ_ERROR, true, detail));
-        for (set, name) in [
-            (!self.dry_run.is_empty(), "dryRun"),
-            (self.propagation_policy.is_some(), "propagationPolicy"),
-            (self.orphan_dependents.is_some(), "orphanDependents"),
-            (self.grace_period_seconds.is_some(), "gracePeriodSeconds"),
-            (self.uid.is_some() || self.resource_version.is_some(), "preconditions"),
-        ] {
-            if set {
-                refuse(format!("cannot be set together with .{name}"));
-            }
-        }
-        if many {
-            refuse("is not allowed with DELETECOLLECTION, try again after removing the option".into());
-        }
-    }
-
-    /// What an object that can be read answers to [`DeleteOptions::ignore_read_error`].
-    pub fn readable(name: &str) -> ApiError {
-        let detail = "is exclusively used to delete corrupt object(s), try again by removing this option";
-        ApiError::invalid(
-            META,
-            "DeleteOptions",
-            name,
-            &[FieldError::invalid(IGNORE_READ_ERROR, true, detail)],
-        )
-    }
 }
-
-const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 #[cfg(test)]
 mod tests {
@@ -388,33 +356,19 @@ mod tests {
 
     #[test]
     fn options_of_deletions() {
-        let check = |query: &str, many: bool| {
+        let check = |query: &str| {
             let options = DeleteOptions::of_query(&Query::parse(query)).expect("parses");
-            let told = told(options.check(many));
+            let told = told(options.check());
             told.strip_prefix("422 DeleteOptions.meta.k8s.io \"\" is invalid: ").unwrap_or(&told).to_owned()
         };
-        assert_eq!(check("propagationPolicy=Foreground&gracePeriodSeconds=0&dryRun=All", false), "");
+        assert_eq!(check("propagationPolicy=Foreground&gracePeriodSeconds=0&dryRun=All"), "");
         assert_eq!(
-            check("propagationPolicy=x", false),
+            check("propagationPolicy=x"),
             "propagationPolicy: Unsupported value: \"x\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
         );
         assert_eq!(
-            check("propagationPolicy=Orphan&orphanDependents=true", false),
+            check("propagationPolicy=Orphan&orphanDependents=true"),
             "propagationPolicy: Invalid value: \"Orphan\": orphanDependents and deletionPropagation cannot be both set"
-        );
-        let ignore = format!("{IGNORE_READ_ERROR}=true");
-        assert_eq!(check(&ignore, false), "");
-        assert_eq!(
-            check(&ignore, true),
-            format!(
-                "{IGNORE_READ_ERROR}: Invalid value: true: is not allowed with DELETECOLLECTION, try again after removing the option"
-            )
-        );
-        assert_eq!(
-            check(&format!("{ignore}&gracePeriodSeconds=0"), false),
-            format!(
-                "{IGNORE_READ_ERROR}: Invalid value: true: cannot be set together with .gracePeriodSeconds"
-            )
         );
         assert_eq!(
             told(DeleteOptions::of_query(&Query::parse("gracePeriodSeconds=x"))),

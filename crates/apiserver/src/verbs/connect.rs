@@ -5,7 +5,7 @@ use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 
-use super::read;
+use super::{proxy, read};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::query::percent_encode;
@@ -18,14 +18,14 @@ pub async fn connect(
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
     let subresource = context.target.subresource.as_str();
-    if context.kind.kind == "Node" {
-        return node_proxy(server, context, request).await;
-    }
-    let (_, pod) = read::find(server, context).await?;
-    let options = connect_options(context, subresource);
     if subresource != "log" {
+        let options = connect_options(context, subresource);
         admission::validate(server, context, Some(&options), None, Operation::Connect).await?;
     }
+    if subresource == "proxy" {
+        return proxy::proxy(server, context, request).await;
+    }
+    let (_, pod) = read::find(server, context).await?;
     let name = meta::name(&pod);
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
@@ -44,17 +44,6 @@ pub async fn connect(
         }
     };
     let address = server.0.node_address(node).await?;
-    server.0.nodes.forward(address, &path, request).await
-}
-
-async fn node_proxy(
-    server: &ApiServer,
-    context: &Context,
-    request: Request<Body>,
-) -> Result<Answer, ApiError> {
-    let address = server.0.node_address(&context.target.name).await?;
-    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-    let path = format!("/{}{query}", context.target.rest);
     server.0.nodes.forward(address, &path, request).await
 }
 

@@ -31,7 +31,7 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
     let mut object = object;
     place(context, &mut object)?;
     if !meta::resource_version(&object).is_empty() {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::unexplained("resourceVersion should not be set on objects to be created"));
     }
     let applied = meta::metadata(&object).get("managedFields").cloned();
     for field in [
@@ -115,12 +115,14 @@ async fn store_new(
         map.remove("status");
     }
     let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
-    let taken = server.0.allocate(kind, &mut object, None)?;
+    input::canonicalize(kind, &mut object);
+    // What the server itself gives an object is nobody's.
     match applied {
         Some(applied) => meta::set(&mut object, "managedFields", applied),
         None => super::update::own(context, None, &mut object, super::Writes::Main),
     }
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
+    let taken = server.0.allocate(kind, &mut object, None)?;
     if context.dry_run() {
         let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();
         return match exists {

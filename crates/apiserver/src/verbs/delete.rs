@@ -22,7 +22,7 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// A body settles everything; without one the query does.
-async fn options(context: &Context, body: Body, many: bool) -> Result<DeleteOptions, ApiError> {
+async fn options(context: &Context, body: Body) -> Result<DeleteOptions, ApiError> {
     let options = match input::delete_options(context, body).await? {
         Some(value) => {
             // A trial may be asked for in the query as well, and must never become the real thing.
@@ -38,18 +38,15 @@ async fn options(context: &Context, body: Body, many: bool) -> Result<DeleteOpti
         }
         None => DeleteOptions::of_query(&context.query)?,
     };
-    options.check(many)?;
+    options.check()?;
     Ok(options)
 }
 
 pub async fn delete(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
-    let options = options(context, body, false).await?;
+    let options = options(context, body).await?;
     let dry_run = options.is_dry_run();
     for _ in 0..TRIES {
         let (entry, object) = super::read::find(server, context).await?;
-        if options.ignore_read_error {
-            return Err(DeleteOptions::readable(meta::name(&object)));
-        }
         match attempt(server, context, &options, &entry, object, dry_run).await? {
             Some(Outcome::Removed(object)) => return Ok(removed(context, &object)),
             Some(Outcome::Marked(object)) => return Ok(one(context, StatusCode::OK, &object)),
@@ -200,7 +197,7 @@ pub async fn delete_collection(
     context: &Context,
     body: Body,
 ) -> Result<Answer, ApiError> {
-    let options = options(context, body, true).await?;
+    let options = options(context, body).await?;
     let list = ListOptions::parse(&context.query, false)?;
     let filter = Filter::parse(context)?;
     let page = page(server, context, &list, &filter).await?;

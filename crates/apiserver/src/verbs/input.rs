@@ -3,7 +3,7 @@
 use ::http::header::CONTENT_TYPE;
 use api::kinds::Kind;
 use api::schema::{self, Schema, decode};
-use api::status::ApiError;
+use api::status::{ApiError, FieldError};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -59,14 +59,10 @@ pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
         return Err(decode_error(error));
     }
     let bytes = bytes(body).await?;
-    let decoded = decode::parse(&bytes, content_type).map_err(decode_error)?;
+    let decoded =
+        decode::parse(&bytes, content_type).map_err(|error| unrecognized(context, &bytes, error))?;
     let mut value = decoded.value;
-    if !value.is_object() {
-        return Err(ApiError::bad_request(
-            "the object provided is unrecognized (must be of type JSON object)",
-        ));
-    }
-    check_type(&context.kind, &mut value)?;
+    check_type(&context.kind, &bytes, &mut value)?;
     let duplicates: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
     let warnings = check_fields(context, &mut value, duplicates)?;
     canonicalize(&context.kind, &mut value);
@@ -92,14 +88,49 @@ pub async fn delete_options(context: &Context, body: Body) -> Result<Option<Valu
     match value.get("kind").and_then(Value::as_str) {
         // Any group's version of them is the same.
         None | Some("" | "DeleteOptions") if value.is_object() => Ok(Some(value)),
-        _ => {
-            let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let (version, kind) = (text("apiVersion"), text("kind"));
-            let (group, version) = schema::split_api_version(&version);
-            Err(ApiError::bad_request(format!(
-                "decoded object cannot be converted to DeleteOptions: {group}/{version}, Kind={kind}"
-            )))
+        _ if !value.is_object() => Err(ApiError::bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal the body into a version and a kind",
+        )),
+        kind => {
+            let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+            let kind = kind.unwrap_or_default();
+            Err(ApiError::bad_request(format!("no kind {kind:?} is registered for version {version:?}")))
         }
+    }
+}
+
+/// So much of a body that cannot be read is shown.
+const SUMMARY_BYTES: usize = 30;
+
+fn summary(bytes: &[u8]) -> String {
+    let (shown, more) = match bytes.len() > SUMMARY_BYTES {
+        true => (&bytes[..SUMMARY_BYTES], " ..."),
+        false => (bytes, ""),
+    };
+    match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => format!("{}{more}", base::id::hex(shown)),
+    }
+}
+
+fn not_an_object(kind: &Kind, bytes: &[u8], why: &str) -> ApiError {
+    let shown = summary(bytes);
+    let kind = &kind.kind;
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({shown})"
+    ))
+}
+
+fn unrecognized(context: &Context, bytes: &[u8], error: decode::DecodeError) -> ApiError {
+    match &error {
+        decode::DecodeError::UnsupportedMediaType(_) => decode_error(error),
+        decode::DecodeError::Json(fault) => {
+            let fault = decode::json_fault(bytes, fault);
+            let why = format!("couldn't get version/kind; json parse error: {fault}");
+            not_an_object(&context.kind, bytes, &why)
+        }
+        other => not_an_object(&context.kind, bytes, &other.to_string()),
     }
 }
 
@@ -110,21 +141,25 @@ pub fn decode_error(error: decode::DecodeError) -> ApiError {
     }
 }
 
-/// The body must be of the kind and version that its URL names; what is absent is filled in.
-fn check_type(kind: &Kind, value: &mut Value) -> Result<(), ApiError> {
+/// The body must be of the kind and version that its URL names; what is absent is filled in where the kind is built in.
+fn check_type(kind: &Kind, bytes: &[u8], value: &mut Value) -> Result<(), ApiError> {
+    if !value.is_object() {
+        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal the body into a version and a kind";
+        return Err(not_an_object(kind, bytes, why));
+    }
     let expected = kind.api_version();
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (api_version, kind_name) = (text("apiVersion"), text("kind"));
-    if !api_version.is_empty() && api_version != expected {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
-        )));
+    let named = |name: &str| name.is_empty() || name == kind.kind;
+    if kind.custom.is_some() {
+        check_custom_type(kind, bytes, value)?;
+    } else if !named(&kind_name) || !(api_version.is_empty() || api_version == expected) {
+        let given = if api_version.is_empty() { &expected } else { &api_version };
+        let name = if kind_name.is_empty() { kind.kind.to_string() } else { kind_name };
+        return Err(ApiError::bad_request(other_type(kind, given, &name)));
     }
-    if !kind_name.is_empty() && kind_name != kind.kind {
-        return Err(ApiError::bad_request(format!(
-            "the kind in the data ({kind_name}) does not match the expected kind ({})",
-            kind.kind
-        )));
+    if !api_version.is_empty() && api_version != expected {
+        return Err(ApiError::bad_request(version_mismatch(&api_version, &expected)));
     }
     if let Value::Object(map) = value {
         map.insert("apiVersion".into(), expected.into());
@@ -132,6 +167,45 @@ fn check_type(kind: &Kind, value: &mut Value) -> Result<(), ApiError> {
     }
     Ok(())
 }
+
+/// What is wrong with a built-in object of another type than the path's.
+fn other_type(kind: &Kind, given: &str, name: &str) -> String {
+    let (group, version) = schema::split_api_version(given);
+    let prefix = format!("{name} in version {version:?} cannot be handled as a {}", kind.kind);
+    match schema::of_kind(group, version, name) {
+        None => format!("{prefix}: no kind {name:?} is registered for version {given:?}"),
+        Some(_) if name != kind.kind || group != kind.group => {
+            let own = if kind.group.is_empty() { "core" } else { &kind.group };
+            format!("{prefix}: converting ({version}.{name}) to ({own}.{}): unknown conversion", kind.kind)
+        }
+        Some(_) => version_mismatch(given, &kind.api_version()),
+    }
+}
+
+/// A custom resource must say what it is: nothing else does.
+fn check_custom_type(kind: &Kind, bytes: &[u8], value: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+    for (name, field) in [("Kind", "kind"), ("apiVersion", "apiVersion")] {
+        if text(field).is_empty() {
+            let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]);
+            let why = format!("Object '{name}' is missing in '{}'", shown.trim_end());
+            return Err(not_an_object(kind, bytes, &why));
+        }
+    }
+    let given = text("kind");
+    if given != kind.kind {
+        let fault = FieldError::invalid("kind", given, format!("must be {}", kind.kind));
+        return Err(ApiError::invalid(&kind.group, given, api::meta::name(value), &[fault]));
+    }
+    Ok(())
+}
+
+fn version_mismatch(given: &str, expected: &str) -> String {
+    format!("the API version in the data ({given}) does not match the expected API version ({expected})")
+}
+
+/// So much of a custom resource that names no kind is repeated.
+const SHOWN_BYTES: usize = 4096;
 
 /// The schema of a kind, built-in or custom.
 pub fn schema_of(kind: &Kind) -> Option<Schema> {
@@ -148,16 +222,11 @@ pub fn check_fields(
     duplicates: Vec<String>,
 ) -> Result<Vec<String>, ApiError> {
     let kind = &context.kind;
-    let Some(schema) = schema_of(kind) else { return Ok(duplicates) };
-    let (types, unknown): (Vec<_>, Vec<_>) =
-        schema.check(value).into_iter().partition(|p| matches!(p, schema::FieldProblem::Type { .. }));
     let prefix = format!("{} in version {:?} cannot be handled as a {}", kind.kind, kind.version, kind.kind);
+    let (types, problems) = field_faults(kind, value, duplicates);
     if !types.is_empty() {
-        let faults: Vec<String> = types.iter().map(ToString::to_string).collect();
-        return Err(ApiError::bad_request(format!("{prefix}: {}", faults.join(", "))));
+        return Err(ApiError::bad_request(format!("{prefix}: {types}")));
     }
-    let problems: Vec<String> =
-        duplicates.into_iter().chain(unknown.iter().map(ToString::to_string)).collect();
     let validation = validation(context)?;
     if !problems.is_empty() && validation == Validation::Strict {
         return Err(ApiError::bad_request(format!(
@@ -165,8 +234,20 @@ pub fn check_fields(
             problems.join(", ")
         )));
     }
-    schema.prune(value);
     Ok(if validation == Validation::Warn { problems } else { Vec::new() })
+}
+
+/// Values that their fields cannot hold, as one text, and what strictness minds. Unknown fields are dropped.
+pub fn field_faults(kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> (String, Vec<String>) {
+    let Some(schema) = schema_of(kind) else { return (String::new(), duplicates) };
+    let (types, unknown): (Vec<_>, Vec<_>) =
+        schema.check(value).into_iter().partition(|p| matches!(p, schema::FieldProblem::Type { .. }));
+    let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+    if types.is_empty() {
+        schema.prune(value);
+    }
+    let unknown = unknown.iter().map(ToString::to_string);
+    (types.join(", "), duplicates.into_iter().chain(unknown).collect())
 }
 
 /// Gives a whole object the form its type writes. An applied configuration must stay as it was given: what it does not

@@ -238,7 +238,7 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
     }
     let page = page(server, context, &options, &filter).await?;
     let kind = &context.kind;
-    let metadata = list_metadata(&page);
+    let metadata = list_metadata(kind, &page);
     let objects = &server.0.objects;
     if context.form.is_plain_json() && is_served_as_stored(kind) {
         let mut out =
@@ -295,8 +295,12 @@ pub fn list_answer(context: &Context, metadata: Value, items: Vec<Value>) -> Ans
     respond::object(StatusCode::OK, form, &list)
 }
 
-fn list_metadata(page: &Page) -> Value {
+fn list_metadata(kind: &Kind, page: &Page) -> Value {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+    if kind.custom.is_some() {
+        // Lists without a type of their own write it always.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = &page.continue_token {
         metadata["continue"] = token.as_str().into();
     }

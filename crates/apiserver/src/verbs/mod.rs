@@ -1,6 +1,7 @@
 //! The verbs, each once for all kinds. A kind supplies data and pure functions; what happens to an object, and in
 //! which order, is here.
 
+mod apply;
 mod components;
 mod connect;
 mod create;
@@ -9,6 +10,7 @@ mod input;
 mod list;
 mod patch;
 mod pods;
+mod proxy;
 mod read;
 mod reviews;
 pub(crate) mod scale;

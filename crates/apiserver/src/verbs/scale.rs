@@ -1,13 +1,15 @@
 //! The `scale` subresource: replicas of any kind that names where they are.
 
 use ::http::StatusCode;
+use api::apply::{Writer, managed};
 use api::kinds::ScalePaths;
 use api::meta;
 use api::status::{ApiError, FieldError};
 use serde_json::{Map, Value, json};
 
-use super::patch::Patch;
-use super::update::{Ownership, Writes, change};
+use super::apply::apply_error;
+use super::patch::{Patch, patch_error};
+use super::update::{Ownership, Writes, change, check_name, reset_fields};
 use super::{input, read};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
@@ -78,28 +80,76 @@ fn selector_text(selector: &Value) -> Option<String> {
 
 pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
     let (_, object) = read::find(server, context).await?;
-    Ok(respond::json(StatusCode::OK, &scale_of(paths(context)?, &object)))
+    Ok(respond::object(StatusCode::OK, context.form, &scale_of(paths(context)?, &object)))
 }
 
 pub async fn update(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let scale = input::other(context, body).await?;
+    check_name(context, meta::name(&scale))?;
     store(server, context, |_| Ok(scale.clone())).await
 }
 
 pub async fn patch(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let (patch, _) = Patch::read(context, body).await?;
+    if let Patch::Apply(config) = &patch {
+        return apply(server, context, config).await;
+    }
     let schema = api::schema::of_kind("autoscaling", "v1", "Scale");
     store(server, context, |scale| match (&patch, &schema) {
-        (Patch::Json(patch), _) => {
-            api::patch::json(scale, patch).map_err(|e| ApiError::bad_request(e.to_string()))
+        (Patch::Json(patch), _) => api::patch::json(scale, patch).map_err(|e| patch_error(&e)),
+        (Patch::Strategic(patch), Some(schema)) => {
+            api::patch::strategic::apply(scale, patch, schema).map_err(|e| patch_error(&e))
         }
-        (Patch::Strategic(patch), Some(schema)) => api::patch::strategic::apply(scale, patch, schema)
-            .map_err(|e| ApiError::bad_request(e.to_string())),
         (Patch::Merge(patch) | Patch::Strategic(patch) | Patch::Apply(patch), _) => {
             Ok(api::patch::merge(scale, patch))
         }
     })
     .await
+}
+
+/// Applying a scale is applying an object of which only the replicas are said.
+async fn apply(server: &ApiServer, context: &Context, scale: &Value) -> Result<Answer, ApiError> {
+    let (paths, kind) = (paths(context)?, &context.kind);
+    let text = |field: &str| scale.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (version, given) = (text("apiVersion"), text("kind"));
+    if (version, given) != ("autoscaling/v1", "Scale") {
+        let (group, version) = api::schema::split_api_version(version);
+        return Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={given}")));
+    }
+    let target = &context.target;
+    let mut config = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": {"name": target.name, "namespace": target.namespace}});
+    if let Some(replicas) = scale.get("spec").and_then(|s| s.get("replicas")) {
+        check_replicas(context, replicas.as_i64().unwrap_or(-1))?;
+        set_at(&mut config, &paths.spec_replicas, replicas.clone());
+    }
+    let schema = input::schema_of(kind);
+    let (api_version, reset) = (kind.api_version(), reset_fields(kind, Writes::Scale));
+    let writer = Writer {
+        manager: context.query.get("fieldManager").unwrap_or_default(),
+        api_version: &api_version,
+        subresource: Writes::Scale.subresource(),
+        time: "",
+        schema: schema.as_ref(),
+        reset: reset.as_ref(),
+    };
+    let force = context.query.flag("force");
+    let edit = |old: &Value| {
+        let mut new = managed::apply(Some(old), &config, &writer, force).map_err(apply_error)?;
+        let demanded = meta::resource_version(scale);
+        let version = if demanded.is_empty() { meta::resource_version(old) } else { demanded };
+        meta::set(&mut new, "resourceVersion", version);
+        Ok(new)
+    };
+    let changed = change(server, context, Writes::Scale, Ownership::Settled, edit).await?;
+    Ok(respond::object(StatusCode::OK, context.form, &scale_of(paths, &changed.object())))
+}
+
+fn check_replicas(context: &Context, replicas: i64) -> Result<(), ApiError> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let errors = [FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0")];
+    Err(ApiError::invalid("autoscaling", "Scale", &context.target.name, &errors))
 }
 
 async fn store(
@@ -108,19 +158,15 @@ async fn store(
     edit: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Answer, ApiError> {
     let paths = paths(context)?;
-    let changed = change(server, context, Writes::Main, Ownership::Take, |old| {
+    let changed = change(server, context, Writes::Scale, Ownership::Take, |old| {
         let scale = edit(&scale_of(paths, old))?;
         let replicas = scale.get("spec").and_then(|s| s.get("replicas")).and_then(Value::as_i64).unwrap_or(0);
-        if replicas < 0 {
-            let detail = "must be greater than or equal to 0";
-            let errors = [FieldError::invalid("spec.replicas", replicas, detail)];
-            return Err(ApiError::invalid("autoscaling", "Scale", &context.target.name, &errors));
-        }
+        check_replicas(context, replicas)?;
         let mut new = old.clone();
         set_at(&mut new, &paths.spec_replicas, replicas.into());
         meta::set(&mut new, "resourceVersion", meta::resource_version(&scale));
         Ok(new)
     })
     .await?;
-    Ok(respond::json(StatusCode::OK, &scale_of(paths, &changed.object())))
+    Ok(respond::object(StatusCode::OK, context.form, &scale_of(paths, &changed.object())))
 }

@@ -31,6 +31,8 @@ pub enum Writes {
     Binding,
     /// What a subresource of the table says it is over.
     Part(&'static Part),
+    /// The replicas, through `scale`; otherwise as the object itself.
+    Scale,
 }
 
 impl Writes {
@@ -39,7 +41,13 @@ impl Writes {
             Self::Main | Self::Finalize | Self::Binding => "",
             Self::Status => "status",
             Self::Part(part) => part.name,
+            Self::Scale => "scale",
         }
+    }
+
+    /// Whether what changes is the object as a whole, not its status or one field.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Main | Self::Scale)
     }
 }
 
@@ -67,13 +75,7 @@ pub async fn update(
     writes: Writes,
 ) -> Result<Answer, ApiError> {
     let input = input::object(context, body).await?;
-    let given = meta::name(&input.value);
-    if given != context.target.name && !given.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({})",
-            context.target.name
-        )));
-    }
+    check_name(context, meta::name(&input.value))?;
     let rules = context.kind.rules;
     let creates_when_absent = writes == Writes::Main && rules.create_on_update;
     let value = input.value;
@@ -106,6 +108,20 @@ fn version_missing(context: &Context) -> ApiError {
     ApiError::invalid(&kind.group, &kind.plural, &context.target.name, &[error])
 }
 
+/// What replaces an object has its name.
+pub fn check_name(context: &Context, given: &str) -> Result<(), ApiError> {
+    let wanted = &context.target.name;
+    if given == wanted {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(match given {
+        "" => format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ),
+        given => format!("the name of the object ({given}) does not match the name on the URL ({wanted})"),
+    }))
+}
+
 /// Reads the object, has `edit` make the new one from it, and stores that; again from the start when somebody else
 /// was faster, unless the new object names the version it was made from.
 pub async fn change(
@@ -119,7 +135,7 @@ pub async fn change(
     for _ in 0..TRIES {
         let (entry, old) = super::read::find(server, context).await?;
         let new = edit(&old)?;
-        let version = meta::resource_version(&new).to_owned();
+        let version = demanded_version(context, &new)?;
         if !version.is_empty() && version != meta::resource_version(&old) {
             return Err(ApiError::modified(&context.resource(), &target.name));
         }
@@ -128,6 +144,25 @@ pub async fn change(
         }
     }
     Err(ApiError::modified(&context.resource(), &target.name))
+}
+
+/// The version that a change was made from; empty where it does not matter.
+fn demanded_version(context: &Context, new: &Value) -> Result<String, ApiError> {
+    let version = meta::resource_version(new);
+    if !version.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(ApiError::unexplained(format!("strconv.ParseUint: parsing {version:?}: invalid syntax")));
+    }
+    if !matches!(version, "" | "0") {
+        return Ok(version.to_owned());
+    }
+    // Whoever replaces a custom resource must have read it.
+    let replaces = context.target.verb == "update" && context.target.subresource != "scale";
+    if context.kind.custom.is_some() && replaces {
+        let fault = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+        let (resource, name) = (context.resource(), &context.target.name);
+        return Err(ApiError::invalid(resource.group, resource.plural, name, &[fault]));
+    }
+    Ok(String::new())
 }
 
 /// One try; `None` when somebody else was faster.
@@ -143,7 +178,9 @@ async fn attempt(
     let name = meta::name(&old).to_owned();
     let mut new = settle(context, writes, &old, new)?;
     match writes {
-        Writes::Main => admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?,
+        Writes::Main | Writes::Scale => {
+            admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?;
+        }
         Writes::Status | Writes::Part(_) => {
             admission::extend(server, context, &mut new, Some(&old), Operation::Update).await?;
             new = settle(context, writes, &old, new)?;
@@ -158,7 +195,7 @@ async fn attempt(
         return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors.0));
     }
     let mut new = match writes {
-        Writes::Main => kind.behaviour.update(new, &old),
+        Writes::Main | Writes::Scale => kind.behaviour.update(new, &old),
         Writes::Status => kind.behaviour.update_status(new, &old),
         Writes::Part(part) => kind.behaviour.update_part(part, new, &old),
         Writes::Finalize | Writes::Binding => Ok(new),
@@ -166,7 +203,7 @@ async fn attempt(
     .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
-    let whole = matches!(writes, Writes::Main | Writes::Part(_));
+    let whole = writes.is_whole() || matches!(writes, Writes::Part(_));
     if kind.has_generation && whole && is_new_generation(kind, &new, &old) {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);
     }
@@ -176,7 +213,7 @@ async fn attempt(
     if same_but_for_times(&new, &old) {
         return Ok(Some(Changed::Same(old)));
     }
-    if matches!(writes, Writes::Main | Writes::Status | Writes::Part(_)) {
+    if !matches!(writes, Writes::Finalize | Writes::Binding) {
         admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
     }
     if context.dry_run() {
@@ -210,11 +247,15 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
     let kind = &context.kind;
     let (given, held) = (meta::uid(&new), meta::uid(old));
     if !given.is_empty() && given != held {
-        let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {held}");
+        let key = kind.key(meta::namespace(old), meta::name(old));
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             Precondition failed: UID in precondition: {given}, UID in object meta: {held}"
+        );
         return Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
     }
     let mut out = match writes {
-        Writes::Main | Writes::Binding => {
+        Writes::Main | Writes::Binding | Writes::Scale => {
             let mut out = new;
             if kind.has_status
                 && let Value::Object(map) = &mut out
@@ -318,7 +359,11 @@ pub fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writ
             manager: &context.manager(),
             api_version: &context.kind.api_version(),
             subresource: writes.subresource(),
-            time: &base::time::rfc3339_seconds(base::time::now()),
+            // As the original does, who scaled is known but not when.
+            time: &match writes {
+                Writes::Scale => String::new(),
+                _ => base::time::rfc3339_seconds(base::time::now()),
+            },
             schema: schema.as_ref(),
             reset: reset.as_ref(),
         },
@@ -328,9 +373,9 @@ pub fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writ
 /// What a request cannot set, and so cannot own: the status through the object, the rest through its status.
 pub fn reset_fields(kind: &api::kinds::Kind, writes: Writes) -> Option<FieldSet> {
     let fields = match writes {
-        Writes::Main if kind.has_status => FieldSet::of(&["status"]),
+        Writes::Main | Writes::Scale if kind.has_status => FieldSet::of(&["status"]),
         Writes::Status => FieldSet::of(&["spec", "metadata"]),
-        Writes::Main | Writes::Finalize | Writes::Binding | Writes::Part(_) => return None,
+        Writes::Main | Writes::Scale | Writes::Finalize | Writes::Binding | Writes::Part(_) => return None,
     };
     Some(fields)
 }

@@ -1,0 +1,156 @@
+//! Server-side apply: a configuration says which fields its manager wants, and how they are to be.
+
+use ::http::StatusCode;
+use api::apply::{ApplyError, Writer, managed};
+use api::kinds::Kind;
+use api::meta;
+use api::schema::{self, typed};
+use api::status::ApiError;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
+use serde_json::Value;
+
+use super::patch::check_place;
+use super::update::{Ownership, Writes, change, reset_fields};
+use super::{input, one};
+use crate::http::respond::{self, Answer};
+use crate::{ApiServer, Context};
+
+pub async fn apply(
+    server: &ApiServer,
+    context: &Context,
+    config: Value,
+    duplicates: Vec<String>,
+    writes: Writes,
+) -> Result<Answer, ApiError> {
+    let kind = &context.kind;
+    let (config, warnings) = checked(context, config, duplicates)?;
+    let schema = input::schema_of(kind);
+    let now = base::time::rfc3339_seconds(base::time::now());
+    let force = context.query.flag("force");
+    let (api_version, reset) = (kind.api_version(), reset_fields(kind, writes));
+    let writer = Writer {
+        manager: context.query.get("fieldManager").unwrap_or_default(),
+        api_version: &api_version,
+        subresource: writes.subresource(),
+        time: &now,
+        schema: schema.as_ref(),
+        reset: reset.as_ref(),
+    };
+    let merged = |old: Option<&Value>| managed::apply(old, &config, &writer, force).map_err(apply_error);
+    let demanded = meta::resource_version(&config).to_owned();
+    let edit = |old: &Value| {
+        let mut new = merged(Some(old))?;
+        if demanded.is_empty() {
+            meta::set(&mut new, "resourceVersion", meta::resource_version(old));
+        }
+        Ok(new)
+    };
+    let answer = match change(server, context, writes, Ownership::Settled, edit).await {
+        Err(error) if error.reason == "NotFound" && writes == Writes::Main => {
+            let uid = meta::uid(&config);
+            if !uid.is_empty() {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                return Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
+            }
+            server.0.authorize_create(context).await?;
+            let mut new = merged(None)?;
+            meta::unset(&mut new, "resourceVersion");
+            match super::create_object(server, context, new).await {
+                Err(error) if error.reason == "AlreadyExists" => {
+                    // Somebody created it in between: apply to that.
+                    let object = change(server, context, writes, Ownership::Settled, edit).await?.object();
+                    one(context, StatusCode::OK, &object)
+                }
+                created => one(context, StatusCode::CREATED, &created?),
+            }
+        }
+        changed => one(context, StatusCode::OK, &changed?.object()),
+    };
+    Ok(respond::warn(answer, &warnings))
+}
+
+/// The configuration with its place filled in, if it is one of this object, and what there is to warn of.
+fn checked(
+    context: &Context,
+    config: Value,
+    duplicates: Vec<String>,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let kind = &context.kind;
+    let mut config = if config.is_null() { serde_json::json!({}) } else { config };
+    api::patch::check_object(&config).map_err(|why| {
+        ApiError::bad_request(format!(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: {why}"
+        ))
+    })?;
+    check_type(kind, &config)?;
+    if meta::metadata(&config).get("managedFields").is_some_and(|fields| !fields.is_null()) {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    meta::unset(&mut config, "managedFields");
+    if let Some(faults) = input::schema_of(kind).map(|schema| typed::faults(&schema, &config))
+        && !faults.is_empty()
+    {
+        return Err(ApiError::unexplained(untyped(kind, &config, &faults)));
+    }
+    if !duplicates.is_empty() && input::validation(context)? == input::Validation::Strict {
+        let why =
+            format!("error strict decoding YAML: error converting YAML to JSON: {}", duplicates.join(", "));
+        return Err(ApiError::bad_request(why));
+    }
+    let bare = |text: String| text.trim_start_matches("yaml: unmarshal errors:\n  ").to_owned();
+    let duplicates = duplicates.into_iter().map(bare).collect();
+    let warnings = input::check_fields(context, &mut config, duplicates)?;
+    if meta::name(&config).is_empty() {
+        meta::set(&mut config, "name", context.target.name.as_str());
+    }
+    if kind.namespaced && meta::namespace(&config).is_empty() {
+        meta::set(&mut config, "namespace", context.target.namespace.as_str());
+    }
+    check_place(context, &config)?;
+    Ok((config, warnings))
+}
+
+fn check_type(kind: &Kind, config: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, given) = (text("apiVersion"), text("kind"));
+    let (group, version) = schema::split_api_version(api_version);
+    let expected = kind.api_version();
+    if given == kind.kind && api_version == expected {
+        return Ok(());
+    }
+    let other_version = given == kind.kind && group == kind.group;
+    Err(ApiError::bad_request(match other_version && schema::of_kind(group, version, given).is_some() {
+        true => format!(
+            "Incorrect version specified in apply patch. Specified patch version: {api_version}, expected: {expected}"
+        ),
+        false => format!("invalid object type: {group}/{version}, Kind={given}"),
+    }))
+}
+
+/// What is told of a configuration that its type cannot hold.
+fn untyped(kind: &Kind, config: &Value, faults: &[String]) -> String {
+    let faults = match faults {
+        [one] => one.clone(),
+        many => format!("errors:\n{}", many.iter().map(|f| format!("  {f}\n")).collect::<String>()),
+    };
+    format!(
+        "failed to create typed patch object ({}/{}; {}/{}, Kind={}): {faults}",
+        meta::namespace(config),
+        meta::name(config),
+        kind.group,
+        kind.version,
+        kind.kind
+    )
+}
+
+pub fn apply_error(error: ApplyError) -> ApiError {
+    let ApplyError::Conflicts(conflicts) = &error else { return ApiError::bad_request(error.to_string()) };
+    let causes = conflicts.0.iter().map(|conflict| StatusCause {
+        reason: Some("FieldManagerConflict".into()),
+        message: Some(conflict.message()),
+        field: Some(conflict.field.clone()),
+    });
+    ApiError::apply_conflict(conflicts.to_string(), causes.collect())
+}
