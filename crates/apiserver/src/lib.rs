@@ -12,6 +12,7 @@ mod documents;
 pub mod http;
 mod objects;
 mod proxy;
+mod reloaded;
 mod table;
 mod verbs;
 
@@ -25,10 +26,11 @@ use ::http::{HeaderMap, Method, Request, StatusCode, header};
 use api::kinds::Kind;
 use api::status::{ApiError, Resource};
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use store::Store;
 use tokio::net::TcpStream;
 
+use admission::policies::{self, Policies};
 use auth::certificates::{Credential, PkiError};
 use auth::rbac::{Attributes, Snapshot};
 use auth::tokens::Signer;
@@ -40,6 +42,7 @@ use http::query::Query;
 use http::request::{Asked, Target};
 use http::respond::{self, Answer, Form};
 use objects::Objects;
+use reloaded::Reloaded;
 
 /// How the server reaches its nodes: they may live in a network namespace of their own.
 pub trait Dial: Send + Sync + 'static {
@@ -79,6 +82,7 @@ pub struct Server {
     catalog_loading: tokio::sync::Mutex<()>,
     signer: Signer,
     rbac: Rights,
+    policies: Reloaded<Policies>,
     addresses: allocate::Addresses,
     documents: documents::Documents,
     nodes: proxy::Nodes,
@@ -109,9 +113,15 @@ pub struct Context {
     pub form: Form,
     pub target: Target,
     pub kind: Arc<Kind>,
+    /// What the client is to be warned of, beside the answer.
+    pub warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Context {
+    fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().extend(warnings);
+    }
+
     fn resource(&self) -> Resource<'_> {
         self.kind.resource()
     }
@@ -143,6 +153,7 @@ impl ApiServer {
             catalog_loading: tokio::sync::Mutex::default(),
             signer,
             rbac: Rights::default(),
+            policies: Reloaded::default(),
             addresses,
             documents: documents::Documents::default(),
             nodes,
@@ -227,8 +238,20 @@ impl Server {
                     "log" | "exec" | "attach" | "portforward" | "proxy"
                 );
                 let form = if streams { Form::Json } else { Form::parse(accept)? };
-                let context = Context { who, query, headers, form, target, kind: Arc::clone(kind) };
-                verbs::dispatch(handle, context, request).await
+                let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
+                let kind = Arc::clone(kind);
+                let context =
+                    Context { who, query, headers, form, target, kind, warnings: Arc::clone(&warnings) };
+                let answer = verbs::dispatch(handle, context, request).await;
+                let warnings = std::mem::take(&mut *warnings.lock());
+                match answer {
+                    Ok(answer) => Ok(respond::warn(answer, &warnings)),
+                    // A refusal says why, and what else there was to say goes with it.
+                    Err(error) if !warnings.is_empty() => {
+                        Ok(respond::warn(respond::error(&error), &warnings))
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }
@@ -372,6 +395,7 @@ impl Server {
             api::kinds::RBAC_GROUP => {
                 self.rbac.written.fetch_add(1, Ordering::AcqRel);
             }
+            policies::GROUP => self.policies.outdate(),
             "apiextensions.k8s.io" => {
                 if let Err(error) = self.reload_catalog().await {
                     tracing::error!(%error, "cannot reload the CustomResourceDefinitions");

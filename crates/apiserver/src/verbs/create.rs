@@ -98,7 +98,7 @@ async fn store_new(
 ) -> Result<Value, ApiError> {
     let kind = &context.kind;
     let mut object = object;
-    admission::admit(server, context, &mut object, Operation::Create).await?;
+    admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
     let mut errors = Errors::default();
     names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
@@ -111,6 +111,7 @@ async fn store_new(
         map.remove("status");
     }
     let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
+    admission::validate(server, context, Some(&object), None, Operation::Create).await?;
     let taken = server.0.allocate(kind, &mut object, None)?;
     match applied {
         Some(applied) => meta::set(&mut object, "managedFields", applied),

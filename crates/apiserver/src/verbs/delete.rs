@@ -11,6 +11,7 @@ use store::{Entry, Expect};
 use super::list::{Filter, page};
 use super::update::is_finished;
 use super::{input, one};
+use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
 use crate::objects::Written;
@@ -102,6 +103,7 @@ async fn attempt(
         let why = "this namespace may not be deleted";
         return Err(ApiError::forbidden(&context.resource(), meta::name(&old), why));
     }
+    admission::validate(server, context, None, Some(&old), Operation::Delete).await?;
     let mut object = old.clone();
     mark(kind, options, &mut object);
     if dry_run {

@@ -20,6 +20,7 @@ use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 
+use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer, Form};
 use crate::{ApiServer, Context, table};
@@ -86,7 +87,9 @@ async fn subresource(
         ("binding", _) => pods::bind(server, &context, request.into_body()).await,
         ("eviction", _) => pods::evict(server, &context, request.into_body()).await,
         ("token", _) => reviews::token_request(server, &context, request.into_body()).await,
-        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
+        ("log", _) => connect::connect(server, context, request).await,
+        ("exec" | "attach" | "portforward" | "proxy", _) => {
+            admission::validate(server, &context, None, None, Operation::Connect).await?;
             connect::connect(server, context, request).await
         }
         _ => Err(ApiError::no_such_path()),

@@ -112,6 +112,7 @@ async fn take_from(
         form: context.form,
         target,
         kind: Arc::clone(kind),
+        warnings: Default::default(),
     };
     let pod = &context.target.name;
     change(server, &budget, Writes::Status, Ownership::Take, |old| {

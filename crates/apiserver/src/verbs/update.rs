@@ -134,8 +134,11 @@ async fn attempt(
     let kind = &context.kind;
     let name = meta::name(&old).to_owned();
     let mut new = settle(context, writes, &old, new)?;
-    if writes == Writes::Main {
-        admission::admit(server, context, &mut new, Operation::Update).await?;
+    match writes {
+        Writes::Main => admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?,
+        _ => {
+            admission::extend(server, context, &mut new, Some(&old), Operation::Update).await?;
+        }
     }
     let mut errors = Errors::default();
     names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
@@ -150,6 +153,7 @@ async fn attempt(
     }
     .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
+    admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
     if kind.has_generation && writes == Writes::Main && differs_beyond_status(&new, &old) {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);

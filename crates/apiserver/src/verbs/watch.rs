@@ -132,6 +132,7 @@ fn clone_for_stream(context: &Context) -> Context {
         form: context.form,
         target: context.target.clone(),
         kind: Arc::clone(&context.kind),
+        warnings: Default::default(),
     }
 }
 
