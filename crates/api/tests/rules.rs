@@ -335,10 +335,8 @@ fn a_status_is_judged_too() {
     let mut new = old.clone();
     new["status"] = json!({"ready": false});
     let rule = "!has(self.status) || !has(self.status.ready) || self.status.ready";
-    assert_eq!(
-        texts(kind.behaviour.update_status(new, &old)),
-        [format!(": Invalid value: failed rule: {rule}").trim_start_matches(": ")]
-    );
+    let expected = format!("<nil>: Invalid value: failed rule: {rule}");
+    assert_eq!(texts(kind.behaviour.update_status(new, &old)), [expected]);
 }
 
 #[test]

@@ -34,6 +34,7 @@ use parking_lot::Mutex;
 use store::Store;
 use tokio::net::TcpStream;
 
+use admission::policies::Policies;
 use admission::webhooks::{self, Hooks};
 use aggregation::Aggregation;
 use auth::certificates::{Credential, PkiError};
@@ -90,6 +91,7 @@ pub struct Server {
     signer: Signer,
     rbac: Reloaded<Snapshot>,
     hooks: Reloaded<Hooks>,
+    policies: Reloaded<Policies>,
     aggregation: Aggregation,
     addresses: allocate::Addresses,
     documents: documents::Documents,
@@ -148,6 +150,7 @@ impl ApiServer {
             signer,
             rbac: Reloaded::default(),
             hooks: Reloaded::default(),
+            policies: Reloaded::default(),
             aggregation,
             addresses,
             documents: documents::Documents::default(),
@@ -391,7 +394,10 @@ impl Server {
     async fn after_write(&self, kind: &Kind) {
         match &*kind.group {
             api::kinds::RBAC_GROUP => self.rbac.outdate(),
-            webhooks::GROUP => self.hooks.outdate(),
+            webhooks::GROUP => {
+                self.hooks.outdate();
+                self.policies.outdate();
+            }
             aggregation::GROUP => {
                 self.aggregation.remotes.outdate();
                 self.aggregation.look();

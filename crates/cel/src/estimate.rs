@@ -182,10 +182,13 @@ impl Estimator<'_> {
         Node { cost: cost.plus(body.cost), ..body }
     }
 
-    /// A type's name is a name like any other, of which the original thinks that it is as long as the whole.
+    /// The size of what a rule is about: the original takes it for that of names it knows nothing of.
+    fn whole(&self) -> Option<Bounds> {
+        self.env.variable_decl("self").map(|decl| sized(decl))
+    }
+
     fn type_name(&self, ty: &Type) -> Node {
-        let whole = self.env.variable_decl("self").map(|decl| sized(decl));
-        Node { size: whole, ..Self::plain(Bounds::fixed(1), ty) }
+        Node { size: self.whole(), ..Self::plain(Bounds::fixed(1), ty) }
     }
 
     fn ident(&mut self, name: &str, ty: &Type) -> Node {
@@ -227,6 +230,10 @@ impl Estimator<'_> {
         if let Some((keys, values)) = range.entry {
             key.size = key.decl.as_deref().map(sized).or(type_size(&key_type)).or(Some(keys));
             value.size = value.decl.as_deref().map(sized).or(type_size(&value_type)).or(Some(values));
+        }
+        // What a list or map made by the expression holds is, to the original, as large as the whole.
+        if let (None, Some(whole)) = (&range.decl, self.whole()) {
+            (key.size, value.size) = (Some(whole), Some(whole));
         }
         let depth = self.locals.len();
         match &fold.second {

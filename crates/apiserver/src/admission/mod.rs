@@ -6,6 +6,7 @@ mod default_storage_class;
 mod default_tolerations;
 mod escalation;
 mod namespace_lifecycle;
+pub mod policies;
 mod priority;
 mod service_account;
 pub mod webhooks;
@@ -74,7 +75,7 @@ pub async fn extend(
 ) -> Result<bool, ApiError> {
     let name = name_of(context, object);
     let attributes = Attributes::new(context, operation, &name);
-    let whole = attributes.subresource.is_empty() || attributes.subresource == "status";
+    let whole = matches!(attributes.subresource, "" | "status");
     let reset = |value: Value| match whole {
         true => context
             .kind
@@ -84,7 +85,9 @@ pub async fn extend(
         false => Ok(value),
     };
     let Some(mut scale) = scale::view(context, object) else {
-        return webhooks::mutate(server, &attributes, object, old, &reset).await;
+        let by_policy = whole && policies::mutate(server, &attributes, object, old).await?;
+        let by_hook = webhooks::mutate(server, &attributes, object, old, &reset).await?;
+        return Ok(by_policy || by_hook);
     };
     let old = old.and_then(|old| scale::view(context, old));
     let changed = webhooks::mutate(server, &attributes, &mut scale, old.as_ref(), &reset).await?;
@@ -107,6 +110,7 @@ pub async fn validate(
     let (shown, shown_old) =
         (object.and_then(|o| scale::view(context, o)), old.and_then(|o| scale::view(context, o)));
     let seen = Seen { object: shown.as_ref().or(object), old: shown_old.as_ref().or(old) };
+    policies::validate(server, &attributes, seen.object, seen.old).await?;
     webhooks::validate(server, &attributes, &seen).await
 }
 

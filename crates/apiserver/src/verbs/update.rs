@@ -210,11 +210,11 @@ async fn attempt(
     if ownership == Ownership::Take {
         own(context, Some(&old), &mut new, writes);
     }
-    if same_but_for_times(&new, &old) {
-        return Ok(Some(Changed::Same(old)));
-    }
     if !matches!(writes, Writes::Finalize | Writes::Binding) {
         admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
+    }
+    if same_but_for_times(&new, &old) {
+        return Ok(Some(Changed::Same(old)));
     }
     if context.dry_run() {
         return Ok(Some(Changed::Stored(new)));

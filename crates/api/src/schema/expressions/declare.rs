@@ -125,3 +125,155 @@ fn string(schema: &Value) -> (DeclKind, u64, u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cel::{Env, Program};
+    use serde_json::json;
+
+    use super::*;
+    use crate::expressions::library;
+
+    /// Published estimates: they decide which rules may be written, and are part of the API.
+    fn check(properties: Value, estimates: &[(&str, u64)]) {
+        let schema = json!({"type": "object", "properties": properties});
+        let decl = declare(&schema, "selfType", true).expect("an object");
+        let env = Env::new(library().clone()).declare("self", &decl);
+        let wrong: Vec<String> = estimates
+            .iter()
+            .filter_map(|(source, expected)| match Program::compile(&env, source) {
+                Ok(program) if program.bounds().max == *expected => None,
+                Ok(program) => Some(format!("{source}: {} not {expected}", program.bounds().max)),
+                Err(issues) => Some(format!("{source}: {issues}")),
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn estimates_of_scalars() {
+        let text = json!({"type": "string"});
+        check(
+            json!({"val1": text, "val2": text}),
+            &[
+                ("self.val1 == self.val2", 314_577),
+                ("self.val1 == '''l1\nl2'''", 3),
+                ("self.val1.startsWith('Rook')", 3),
+                ("self.val1.matches('^[^0-9]*$')", 943_721),
+                ("!self.val1.matches('^[0-9]*$')", 629_149),
+                ("type(self.val1) == string", 4),
+                ("size(self.val1) == 12", 4),
+                ("self.val1.charAt(3) == 'k'", 4),
+                ("self.val1.indexOf('o', 2) == 2", 314_576),
+                ("self.val1.replace(' ', 'x') == 'Rookxtakesx👑'", 629_150),
+                ("self.val1.split(' ') == ['Rook', 'takes', '👑']", 629_159),
+                ("self.val1.substring(0, 4) == 'Rook'", 314_576),
+                ("self.val1.substring(4, 10).trim() == 'takes'", 629_149),
+                ("self.val1.lowerAscii() == self.val1.lowerAscii()", 943_723),
+                ("isQuantity(self.val1)", 314_575),
+                ("quantity(self.val1).isLessThan(quantity(self.val2))", 629_151),
+                ("optional.of('a') != optional.of('b')", 1_844_674_407_370_955_266),
+                ("optional.of('a').or(optional.of('a')).hasValue()", 4),
+                ("optional.of('a').optMap(v, v == 'value').hasValue()", 18),
+                ("optional.of([1, 2, 3, 4, 5]).optMap(v, v.size()).hasValue()", 38),
+            ],
+        );
+        let number = json!({"type": "number"});
+        check(
+            json!({"i": {"type": "integer"}, "n": number, "b": {"type": "string", "format": "byte"}, "t": {"type": "string", "format": "date-time"},
+                "d": {"type": "string", "format": "duration"}, "s": {"type": "string"}, "e": {"type": "string", "enum": ["Pending", "Available"]},
+                "x": {"x-kubernetes-int-or-string": true}}),
+            &[
+                ("type(self.i) == int", 4),
+                ("self.n == 1.0", 2),
+                ("double(self.i) < self.n", 6),
+                ("double(5) < 10.0", 2),
+                ("int(self.n) == self.i", 5),
+                ("self.b == b'AB'", 3),
+                ("bytes(self.s) == self.b", 629_150),
+                ("string(self.b) == self.s", 629_150),
+                ("duration(self.s) == self.d", 6),
+                ("timestamp(self.s) == self.t", 6),
+                ("self.d == duration('1h2m') + duration('3s4ms')", 6),
+                ("self.d.getHours() == 1", 4),
+                ("self.e == 'Pending'", 3),
+                ("self.e in ['Pending', 'Available']", 14),
+                ("self.x == 1 || self.x == '25%'", 6),
+                ("self.x != ['anything']", 13),
+                ("type(self.x) == int ? self.x == 1 : self.x == '25%'", 7),
+                ("type(self.x) == string && self.x.matches(r'(\\d+(\\.\\d+)?%)')", 1_258_298),
+            ],
+        );
+    }
+
+    #[test]
+    fn estimates_of_lists() {
+        let list = json!({"type": "array", "items": {"type": "integer"}});
+        check(
+            json!({"array": list, "val1": list, "val2": list}),
+            &[
+                ("1 in self.val1", 1_572_865),
+                ("self.val2[0] in self.val1", 1_572_868),
+                ("self.val1 + self.val2 == [1, 2, 3, 1, 2, 3]", 16),
+                ("self.val1 + [4, 5] == [1, 2, 3, 4, 5]", 24),
+                ("has(self.val1) && has(self.val2)", 2),
+                ("self.val1.all(k, size(self.val1) > 0)", 11_010_044),
+                ("self.val1.exists_one(k, self.val1 == [2])", 23_592_949),
+                ("size(self.val1.filter(k, size(self.val1) > 1)) == 1", 26_738_686),
+                ("self.array.all(e, e > 0)", 7_864_318),
+                ("self.array.exists(e, e > 2)", 9_437_181),
+                ("self.array.exists_one(e, e > 4)", 6_291_456),
+                ("!self.array.exists_one(e, e == 2)", 4_718_594),
+                ("size(self.array.filter(e, e%2 == 0)) == 3", 25_165_823),
+                ("self.array.map(e, e * 20).filter(e, e > 50).exists(e, e == 60)", 53_477_367),
+            ],
+        );
+        let pair = json!({"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "string"}, "v2": {"type": "string"}}});
+        let keyed = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": pair});
+        check(
+            json!({"listMap": keyed, "objs": {"type": "array", "items": keyed}}),
+            &[
+                ("self.listMap.all(m, m.k.startsWith('a'))", 6_291_453),
+                ("self.listMap.all(m, !has(m.v2) || m.v2 == 'z')", 8_388_603),
+                ("self.listMap.exists(m, m.k.endsWith('1'))", 7_340_028),
+                ("self.listMap.exists_one(m, m.k == 'a3')", 5_242_879),
+                ("size(self.listMap.filter(m, m.k == 'a1')) == 1", 16_777_215),
+                ("self.listMap.exists(m, m.k == 'a1' && m.v == 'b1')", 10_485_753),
+                ("self.listMap.map(m, m.v).exists(v, v == 'b1')", 19_922_939),
+                ("self.listMap.map(m, has(m.v2) && m.v2 == 'z', m.v2).size() == 1", 18_874_365),
+                ("self.listMap.filter(m, has(m.v2) && m.v2 == 'z').map(m, m.v2).size() == 1", 32_505_851),
+                ("self.objs[0] == self.objs[1]", 104_864),
+                ("self.objs[0] + self.objs[2] == self.objs[2]", 104_868),
+                ("self.objs[0] == [self.objs[0][0], self.objs[0][1]]", 22),
+                ("self.objs[2] + [self.objs[0][0], self.objs[0][1]] == self.objs[0]", 104_883),
+                ("size(self.objs[0] + [self.objs[3][0]]) == 3", 20),
+                ("self.objs[0].all(k, size(self.objs[0]) > 0)", 8_388_604),
+            ],
+        );
+    }
+
+    #[test]
+    fn estimates_of_maps_and_objects() {
+        let map = |value: &str| json!({"type": "object", "additionalProperties": {"type": value}});
+        check(
+            json!({"val1": map("string"), "val2": map("string"), "val": map("integer"),
+                "a1": {"type": "object", "properties": {"b1": {"type": "object", "properties": {"c1": {"type": "integer"}}}}},
+                "embedded": {"type": "object", "x-kubernetes-embedded-resource": true}}),
+            &[
+                ("self.val1 == self.val2", 39_326),
+                ("'k1' in self.val1", 3),
+                ("self.val1 == {'k1': 'a', 'k2': 'b'}", 33),
+                ("self.val1.all(k, size(self.val1) > 0)", 2_752_508),
+                ("self.val1.exists_one(k, size(self.val1) > 0)", 2_359_294),
+                ("size(self.val1.filter(k, size(self.val1) > 1)) == 1", 6_684_670),
+                ("self.val.all(k, self.val[k] > 0)", 3_595_115),
+                ("self.val.exists_one(k, self.val[k] == 2)", 2_696_338),
+                ("size(self.val.filter(k, self.val[k] > 1)) == 1", 8_089_017),
+                ("has(self.a1.b1.c1)", 3),
+                ("self.kind == 'Pod'", 3),
+                ("self.metadata.generateName == 'pickItForMe'", 5),
+                ("self.embedded.metadata.generateName == 'pickItForMe'", 6),
+            ],
+        );
+    }
+}

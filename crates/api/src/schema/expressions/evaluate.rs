@@ -12,6 +12,9 @@ use crate::status::{FieldError, Problem};
 /// The longest message that an expression may give.
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 
+/// How the original calls the whole object.
+const ROOT: &str = "<nil>";
+
 /// What the rules say against `value`.
 pub fn evaluate(place: &Place, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut run = Run { budget: OBJECT_BUDGET, path: String::new(), errors: Vec::new() };
@@ -187,7 +190,8 @@ impl Run {
 
     /// An error whose value is the type's name.
     fn about_type(&mut self, place: &Place, detail: String) {
-        self.errors.push(FieldError::invalid(self.path.clone(), &*place.json_type, detail));
+        let field = if self.path.is_empty() { ROOT } else { &self.path };
+        self.errors.push(FieldError::invalid(field, &*place.json_type, detail));
     }
 
     fn failed(&mut self, place: &Place, rule: &Rule, fault: &Fault) {
@@ -268,6 +272,7 @@ impl Run {
 
     fn field(&self, rule: &Rule) -> String {
         match (self.path.as_str(), rule.field_path.as_str()) {
+            ("", "") => ROOT.to_owned(),
             (path, "") => path.to_owned(),
             ("", below) => below.to_owned(),
             (path, below) => format!("{path}.{below}"),
