@@ -93,6 +93,8 @@ pub struct Server {
     hooks: Reloaded<Hooks>,
     policies: Reloaded<Policies>,
     aggregation: Aggregation,
+    /// Held while quotas are asked and charged.
+    quotas: tokio::sync::Mutex<()>,
     addresses: allocate::Addresses,
     documents: documents::Documents,
     metrics: Arc<metrics::Metrics>,
@@ -152,6 +154,7 @@ impl ApiServer {
             hooks: Reloaded::default(),
             policies: Reloaded::default(),
             aggregation,
+            quotas: tokio::sync::Mutex::default(),
             addresses,
             documents: documents::Documents::default(),
             metrics: Arc::default(),

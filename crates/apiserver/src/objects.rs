@@ -83,7 +83,16 @@ impl Objects {
 
     /// Every object of a kind, typed.
     pub async fn all<T: DeserializeOwned>(&self, kind: &Kind) -> Result<Vec<T>, ApiError> {
-        let request = RangeRequest { prefix: kind.key("", ""), ..Default::default() };
+        self.in_namespace(kind, "").await
+    }
+
+    /// The objects of a kind in a namespace, or all of them.
+    pub async fn in_namespace<T: DeserializeOwned>(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+    ) -> Result<Vec<T>, ApiError> {
+        let request = RangeRequest { prefix: kind.key(namespace, ""), ..Default::default() };
         let range = self.store.range(request).await.map_err(store_error)?;
         let typed = |entry: &Entry| {
             let value = kind.to_served(self.decode(entry)?);

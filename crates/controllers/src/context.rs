@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::deletions::Deletions;
 use crate::meta;
 
 /// What only the one who starts the controllers knows.
@@ -31,6 +32,7 @@ pub struct Context {
     pub config: Arc<Config>,
     /// Ends what a controller started beside its reconciles.
     pub stop: CancellationToken,
+    pub deletions: Deletions,
 }
 
 impl Context {

@@ -3,6 +3,7 @@
 
 mod context;
 mod crd;
+mod deletions;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -15,6 +16,7 @@ mod namespace;
 mod nodes;
 mod percent;
 mod pod;
+mod quota;
 mod replicaset;
 mod service_account;
 mod statefulset;
@@ -50,11 +52,13 @@ const TABLE: &[(&str, Start)] = &[
     ("persistentvolumebinder", volumes::start),
     ("volumeprotection", volumes::protection::start),
     ("poddisruptionbudget", disruption::start),
+    ("resourcequota", quota::start),
 ];
 
 /// Runs all controllers until stopped.
 pub async fn run(caches: Caches, config: Config, stop: CancellationToken) {
-    let context = Context { caches, config: Arc::new(config), stop: stop.clone() };
+    let context =
+        Context { caches, config: Arc::new(config), stop: stop.clone(), deletions: Default::default() };
     let mut running = Vec::new();
     for (name, start) in TABLE {
         tracing::debug!(controller = name, "starting");

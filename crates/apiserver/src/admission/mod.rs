@@ -8,6 +8,7 @@ mod escalation;
 mod namespace_lifecycle;
 pub mod policies;
 mod priority;
+mod resource_quota;
 mod service_account;
 pub mod webhooks;
 
@@ -111,7 +112,8 @@ pub async fn validate(
         (object.and_then(|o| scale::view(context, o)), old.and_then(|o| scale::view(context, o)));
     let seen = Seen { object: shown.as_ref().or(object), old: shown_old.as_ref().or(old) };
     policies::validate(server, &attributes, seen.object, seen.old).await?;
-    webhooks::validate(server, &attributes, &seen).await
+    webhooks::validate(server, &attributes, &seen).await?;
+    resource_quota::admit(server, &attributes, object, old).await
 }
 
 /// The URL's name, or the one that the object brings or was given.

@@ -32,6 +32,7 @@ use crate::{ApiServer, Context, table};
 
 pub use create::create_object;
 pub use update::Writes;
+pub(crate) use update::{Ownership, change};
 
 /// Sends a request to its verb.
 pub async fn dispatch(

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::context::{self, Context};
+use crate::deletions::Deletions;
 use crate::discovery;
 use graph::{Action, Graph, Node, Policy};
 
@@ -36,7 +37,7 @@ const IGNORED: [&str; 1] = ["events"];
 
 pub fn start(context: &Context) -> Vec<Controller> {
     let definitions = context.caches.of::<CustomResourceDefinition>();
-    let state = Arc::new(State::default());
+    let state = Arc::new(State { deletions: context.deletions.clone(), ..State::default() });
     let (look, woken) = client::waker();
     let reconciler = Collector { context: context.clone(), state: Arc::clone(&state) };
     let collector = Controller::new("garbagecollector", reconciler).workers(8).woken_by(woken);
@@ -62,6 +63,7 @@ struct State {
     graph: Mutex<Graph>,
     kinds: Mutex<Vec<Kind>>,
     incomplete: watch::Sender<usize>,
+    deletions: Deletions,
 }
 
 /// A followed resource. Its number in the list stays, also when it is no longer served.
@@ -227,6 +229,7 @@ impl Follower {
                     object.metadata.name.unwrap_or_default(),
                 );
                 self.remove(&key);
+                self.state.deletions.tell(&key.namespace);
             }
         }
     }
