@@ -111,6 +111,31 @@ fn a_validating_policy_is_told_what_is_wrong() {
 }
 
 #[test]
+fn expressions_are_held_to_the_types_they_are_about() {
+    let kind = builtin().iter().find(|k| k.kind == "ValidatingAdmissionPolicy").expect("the kind");
+    let spec = |expression: &str| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "x", "generation": 1},
+            "spec": {"matchConstraints": constraints(), "variables": [{"name": "n", "expression": "object.spec.replicas"}],
+                "validations": [{"expression": expression}]}})
+    };
+    let status = |object: Result<Value, Rejection>| object.map(|object| object["status"].clone()).ok();
+    let sound = spec(
+        "variables.n > 1 && object.spec.template.spec.containers.all(c, c.image != '') && object.metadata.name != ''",
+    );
+    assert_eq!(
+        status(kind.behaviour.create(sound.clone())),
+        Some(json!({"observedGeneration": 1, "typeChecking": {}}))
+    );
+    let unsound = spec("object.spec.replica > 1");
+    let warning = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replica'\n | object.spec.replica > 1\n | ...........^\n";
+    assert_eq!(
+        status(kind.behaviour.update(unsound, &sound)),
+        Some(json!({"observedGeneration": 2, "typeChecking": {"expressionWarnings": [
+            {"fieldRef": "spec.validations[0].expression", "warning": warning}]}}))
+    );
+}
+
+#[test]
 fn bindings_are_told_what_is_wrong() {
     let spec = |change: Value| with(json!({"policyName": "p", "validationActions": ["Deny"]}), change);
     for (change, expected) in [

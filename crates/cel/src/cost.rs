@@ -113,6 +113,11 @@ fn pattern_cost(text: u64, pattern: u64) -> u64 {
 }
 
 impl Cost {
+    /// Whether the cost is known before the call has been made.
+    pub fn is_known_before(self) -> bool {
+        !matches!(self, Self::Join | Self::Slice | Self::Range | Self::Reverse)
+    }
+
     /// What a call has cost.
     pub fn actual(self, args: &[Value<'_>], result: &Value<'_>) -> u64 {
         let size = |index: usize| args.get(index).map_or(1, Value::size);

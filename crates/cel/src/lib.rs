@@ -57,6 +57,9 @@ pub struct Program {
 pub struct Evaluation<'a> {
     pub result: Result<Value<'a>, Fault>,
     pub cost: u64,
+    /// What counts against the budget of several evaluations: the cost, or the work where that was out of all
+    /// proportion to it.
+    pub spent: u64,
 }
 
 impl Program {
@@ -84,7 +87,7 @@ impl Program {
     pub fn evaluate<'a>(&self, variables: &dyn Variables<'a>, limit: u64) -> Evaluation<'a> {
         let mut meter = Meter::new(limit);
         let result = self.run(variables, &mut meter);
-        Evaluation { result, cost: meter.cost() }
+        Evaluation { result, cost: meter.cost(), spent: meter.spent() }
     }
 
     /// As a part of another evaluation, whose meter it runs on.

@@ -24,6 +24,11 @@ impl Meter {
         self.cost
     }
 
+    /// What counts against a budget: the cost, or the work where that was out of all proportion to it.
+    pub fn spent(&self) -> u64 {
+        self.cost.max(self.work / WORK_FACTOR)
+    }
+
     pub fn charge(&mut self, cost: u64) -> Result<(), Fault> {
         self.cost = self.cost.saturating_add(cost);
         if self.cost > self.limit { Err(Fault::CostLimit) } else { Ok(()) }

@@ -255,6 +255,10 @@ fn what_grows_is_stopped() {
         format!("s{}.size() == 1", ".replace('', 'xxxxxxxxxxxxxxxx')".repeat(40)),
         format!("s{}.size() == 1", ".replace('t', 'tttttttttttttttt')".repeat(40)),
         "s.matches('(((((a{100}){100}){100}){100}){100})')".to_owned(),
+        "lists.range(5000).all(i, 'x'.matches('(a{500}){9}' + string(i)) || true)".to_owned(),
+        "lists.range(5000).all(i, s.replace('', 'aaaaaaaaaaaaaaaaaaaa').matches('(a?b?){500}' + s) || true)"
+            .to_owned(),
+        format!("s{}.findAll('a*b').size() == 1", ".replace('t', 'aaaaaaaaaaaaaaaatt')".repeat(9)),
         format!("s.matches('{}')", "(a*)*".repeat(500)),
         "'%.1000f'.format([1.5]).size() == 1 && '%.1000000000f'.format([1.5]).size() == 1".to_owned(),
         format!("self{}.hasValue()", ".?a".repeat(200)),

@@ -90,7 +90,7 @@ impl<'v, 'a> Composed<'v, 'a> {
             }
             Ok(program) => {
                 let evaluation = program.evaluate(self, CALL_LIMIT);
-                self.spent.set(self.spent.get().saturating_add(evaluation.cost));
+                self.spent.set(self.spent.get().saturating_add(evaluation.spent));
                 evaluation.result.map_err(|fault| {
                     Fault::failed(format!("composited variable {shown:?} fails to evaluate: {fault}"))
                 })

@@ -85,7 +85,7 @@ pub(super) fn evaluate<'a>(
     budget: &mut i64,
 ) -> Result<Result<Value<'a>, String>, &'static str> {
     let evaluation = program.evaluate(variables, CALL_LIMIT);
-    spend(budget, evaluation.cost)?;
+    spend(budget, evaluation.spent)?;
     Ok(evaluation.result.map_err(|fault| format!("expression '{source}' resulted in error: {fault}")))
 }
 

@@ -284,11 +284,16 @@ impl<'m, 'a> Evaluator<'m, 'a> {
             return Err(fault);
         }
         let overload = choose(&call.overloads, &args).ok_or_else(|| no_such_overload(call, &args))?;
-        let result = (overload.native)(self.meter, &args);
         // A literal list is looked up, not walked.
-        let looked_up = overload.cost == cost::Cost::InList
+        let free = overload.cost == cost::Cost::InList
             && call.args.get(1).is_some_and(|list| matches!(list.kind, Kind::List(_)) && list.is_constant());
-        if !looked_up {
+        // What would be too much is not even begun.
+        let before = overload.cost.is_known_before() && !free;
+        if before {
+            self.meter.charge(overload.cost.actual(&args, &Value::Null))?;
+        }
+        let result = (overload.native)(self.meter, &args);
+        if !before && !free {
             self.meter.charge(overload.cost.actual(&args, result.as_ref().unwrap_or(&Value::Null)))?;
         }
         result

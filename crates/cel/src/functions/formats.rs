@@ -107,7 +107,7 @@ fn validate<'a>(meter: &mut Meter, args: &[Value<'a>]) -> Result<Value<'a>, Faul
 }
 
 fn whole(pattern: &str, text: &str) -> bool {
-    regexes::compile(&format!("^({pattern})$")).is_ok_and(|regex| regex.is_match(text))
+    regexes::compile(&format!("^({pattern})$")).is_ok_and(|pattern| pattern.is_match(text))
 }
 
 /// A prefix ends where more will follow: its last dash is none.

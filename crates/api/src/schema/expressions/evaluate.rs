@@ -152,7 +152,7 @@ impl Run {
                 }
             };
             let evaluation = rule.program.evaluate(&variables, CALL_LIMIT);
-            self.spend(place, evaluation.cost)?;
+            self.spend(place, evaluation.spent)?;
             match evaluation.result {
                 Ok(Cel::Bool(true)) => {}
                 Ok(_) => self.refuse(place, rule, value, &variables, older.unchanged(value))?,
@@ -223,7 +223,7 @@ impl Run {
                         "no further validation rules will be run due to call cost exceeds limit for messageExpression: {source:?}"
                     ));
                 }
-                let cost = i64::try_from(evaluation.cost).unwrap_or(i64::MAX);
+                let cost = i64::try_from(evaluation.spent).unwrap_or(i64::MAX);
                 if cost > self.budget {
                     let detail = "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";
                     return self.no_message(place, rule, unchanged, detail.to_owned());

@@ -1,6 +1,7 @@
 //! `x-kubernetes-validations`: the rules that a CustomResourceDefinition puts on its objects in the expression
 //! language. They are compiled once, when the definition is taken, and evaluated on every write.
 
+mod builtin;
 mod compile;
 mod costs;
 mod declare;
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use crate::status::FieldError;
 
+pub use builtin::declare as declare_builtin;
 pub use evaluate::evaluate;
 
 /// The rules at one place of a schema and below it. Places without any are left out.

@@ -4,6 +4,7 @@ mod expressions;
 mod mutating;
 mod mutating_binding;
 mod shared;
+mod type_checking;
 mod validating;
 mod validating_binding;
 

@@ -2,11 +2,10 @@
 
 use cel::Type;
 use k8s_openapi::api::admissionregistration::v1::{
-    TypeChecking, ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec, ValidatingAdmissionPolicyStatus,
-    Validation,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec, ValidatingAdmissionPolicyStatus, Validation,
 };
 
-use super::{expressions, shared};
+use super::{expressions, shared, type_checking};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::policy::Declared;
@@ -46,9 +45,10 @@ pub fn kind() -> Kind {
 
 /// The expressions are compiled before the policy is stored: there is nobody to wait for.
 fn settle_status(policy: &mut ValidatingAdmissionPolicy, generation: i64) {
+    let spec = policy.spec.clone().unwrap_or_default();
     policy.status = Some(ValidatingAdmissionPolicyStatus {
         observed_generation: Some(generation),
-        type_checking: Some(TypeChecking::default()),
+        type_checking: Some(type_checking::check(&spec)),
         ..Default::default()
     });
 }
