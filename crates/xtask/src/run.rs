@@ -23,16 +23,19 @@ fn cargo(args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where cargo puts what it builds in a profile.
-fn built(profile: &str) -> anyhow::Result<PathBuf> {
+fn target() -> anyhow::Result<PathBuf> {
     let output = Command::new("cargo")
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .current_dir(root())
         .output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
-    let target = metadata["target_directory"].as_str().context("cargo names no target directory")?;
+    Ok(metadata["target_directory"].as_str().context("cargo names no target directory")?.into())
+}
+
+/// Where cargo puts what it builds in a profile.
+fn built(profile: &str) -> anyhow::Result<PathBuf> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    Ok(Path::new(target).join(triple).join(profile))
+    Ok(target()?.join(triple).join(profile))
 }
 
 fn is_root() -> bool {
@@ -50,14 +53,67 @@ fn install(tools: &[(&str, &str)]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    install_packages(&missing)
+}
+
+fn install_packages(missing: &[&str]) -> anyhow::Result<()> {
     println!("── installing {}", missing.join(", "));
     let apt =
         |args: &[&str]| Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").status();
     let updated = apt(&["update", "-qq"]).context("cannot run apt-get; install by hand what is missing")?;
     let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
-    args.extend(&missing);
+    args.extend(missing);
     if !updated.success() || !apt(&args)?.success() {
         bail!("apt-get could not install {}; install it by hand and try again", missing.join(", "));
+    }
+    Ok(())
+}
+
+/// The client libraries of other languages that are tried against our server, at the versions they were last tried at.
+const PYTHON_CLIENT: &str = "kubernetes==34.1.0";
+const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
+
+/// Puts them below the target directory. Where a registry cannot be reached, the tests say that nothing was tried.
+fn install_clients() -> anyhow::Result<()> {
+    let folder = target()?.join("clients");
+    let done = |name: &str, version: &str| {
+        std::fs::read_to_string(folder.join(name).join("version")).is_ok_and(|held| held == version)
+    };
+    let run = |program: &Path, args: &[&str]| {
+        Command::new(program).args(args).status().is_ok_and(|status| status.success())
+    };
+    let finish = |name: &str, version: &str, well: bool| -> anyhow::Result<()> {
+        let place = folder.join(name);
+        if well {
+            return std::fs::write(place.join("version"), version)
+                .context("cannot write below the target directory");
+        }
+        println!("── cannot install {version}: is its registry within reach? Its test will try nothing");
+        if place.exists() {
+            std::fs::remove_dir_all(place).context("cannot remove what is half installed")?;
+        }
+        Ok(())
+    };
+    std::fs::create_dir_all(&folder).context("cannot make a folder below the target directory")?;
+    if !done("python", PYTHON_CLIENT) {
+        println!("── installing {PYTHON_CLIENT}");
+        let place = folder.join("python");
+        let path = place.to_string_lossy();
+        let python = Path::new("python3");
+        if !run(python, &["-c", "import ensurepip, venv"]) {
+            install_packages(&["python3-venv"])?;
+        }
+        let made = run(python, &["-m", "venv", "--clear", &path]);
+        let pip = place.join("bin/pip");
+        finish("python", PYTHON_CLIENT, made && run(&pip, &["install", "--quiet", PYTHON_CLIENT]))?;
+    }
+    if !done("javascript", JAVASCRIPT_CLIENT) {
+        println!("── installing {JAVASCRIPT_CLIENT}");
+        let place = folder.join("javascript");
+        std::fs::create_dir_all(&place).context("cannot make a folder below the target directory")?;
+        let path = place.to_string_lossy();
+        let args = ["install", "--no-audit", "--no-fund", "--silent", "--prefix", &path, JAVASCRIPT_CLIENT];
+        finish("javascript", JAVASCRIPT_CLIENT, run(Path::new("npm"), &args))?;
     }
     Ok(())
 }
@@ -88,7 +144,16 @@ pub fn test() -> anyhow::Result<()> {
             "the tests run real containers and need root: run the same command as root, for example with `sudo -E`"
         );
     }
-    install(&[("busybox", "busybox-static"), ("git", "git"), ("nft", "nftables"), ("ip", "iproute2")])?;
+    install(&[
+        ("busybox", "busybox-static"),
+        ("git", "git"),
+        ("nft", "nftables"),
+        ("ip", "iproute2"),
+        ("python3", "python3"),
+        ("node", "nodejs"),
+        ("npm", "npm"),
+    ])?;
+    install_clients()?;
     cargo(&["fmt", "--all", "--check"])?;
     super::tidy::run()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;

@@ -100,7 +100,8 @@ async fn carry(socket: Socket, network: Namespace, ports: &[u16]) {
                 }
             }
             message = stream.next() => match message {
-                Some(Ok(Message::Binary(data))) => {
+                Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => {
+                    let data = message.into_data();
                     if let Some((channel, data)) = data.split_first()
                         && let Some(input) = inputs.get(channel)
                         && input.send(data.to_vec()).await.is_err()

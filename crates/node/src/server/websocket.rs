@@ -83,8 +83,9 @@ pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mps
                 }
             }
             message = stream.next() => match message {
-                Some(Ok(Message::Binary(data))) => {
-                    let gone = match (&inputs, decode(&data)) {
+                // Some clients send what is text as text.
+                Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => {
+                    let gone = match (&inputs, decode(&message.into_data())) {
                         (Some(inputs), Some(input)) => inputs.send(input).await.is_err(),
                         _ => false,
                     };

@@ -1,0 +1,139 @@
+//! Requests as they come over the wire, beside the objects themselves: methods, unknown paths, large bodies, probes,
+//! discovery, documents, and the headers that all answers have.
+
+mod world;
+
+use serde_json::{Value, json};
+use world::World;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn text(headers: &http::HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn methods_and_paths_that_lead_nowhere() {
+    let world = World::new().await;
+    world.grant(MAPS, json!({"metadata": {"name": "x"}})).await;
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    const JSON: &str = "application/json";
+    let one = format!("{MAPS}/x");
+    for (method, path, code, media_type) in [
+        ("POST", one.as_str(), 405, JSON),
+        ("PUT", MAPS, 405, JSON),
+        ("PATCH", MAPS, 405, JSON),
+        ("OPTIONS", MAPS, 405, JSON),
+        ("HEAD", one.as_str(), 405, JSON),
+        ("POST", "/api/v1/configmaps", 405, JSON),
+        ("GET", "/api/v1/configmaps/x", 404, JSON),
+        ("GET", "/apis/apps/v1/nothings", 404, JSON),
+        ("DELETE", "/api", 405, JSON),
+        ("GET", "/apis/nothing.example.com", 404, PLAIN),
+        ("GET", "/apis/nothing.example.com/v1/things", 404, PLAIN),
+        ("GET", "/nothing", 404, PLAIN),
+        ("GET", "/livez/nothing", 404, PLAIN),
+        ("POST", "/healthz", 200, PLAIN),
+        ("HEAD", "/healthz", 200, PLAIN),
+        ("GET", "/api/v1/namespaces/default/config%6Daps/x", 200, JSON),
+    ] {
+        let (found, headers, _) = world.send(method, path, &[], "").await;
+        assert_eq!((found, text(&headers, "content-type")), (code, media_type.to_owned()), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_has_its_limit() {
+    let world = World::new().await;
+    let body = json!({"metadata": {"name": "x"}, "data": {"a": "x".repeat(3 << 20)}}).to_string();
+    let (code, _, answer) = world.send("POST", MAPS, &[("content-type", "application/json")], body).await;
+    let status: Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")));
+    assert_eq!(status["message"], "Request entity too large: limit is 3145728");
+}
+
+#[tokio::test]
+async fn every_answer_can_be_found_in_the_log() {
+    let world = World::new().await;
+    let (_, headers, _) = world.send("GET", "/api/v1/nothing", &[], "").await;
+    assert_eq!(
+        (text(&headers, "audit-id").len(), text(&headers, "cache-control")),
+        (36, "no-cache, private".into())
+    );
+    let (_, headers, _) = world.send("GET", MAPS, &[("audit-id", "mine")], "").await;
+    assert_eq!(text(&headers, "audit-id"), "mine");
+}
+
+#[tokio::test]
+async fn discovery_is_kept_by_its_tag() {
+    let world = World::new().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let (code, headers, _) = world.send("GET", "/apis", &[("accept", accept)], "").await;
+    let (tag, media_type) = (text(&headers, "etag"), text(&headers, "content-type"));
+    assert_eq!((code, media_type.contains("as=APIGroupDiscoveryList")), (200, true), "{media_type}");
+    let again = [("accept", accept), ("if-none-match", tag.as_str())];
+    let (code, headers, body) = world.send("GET", "/apis", &again, "").await;
+    assert_eq!(
+        (code, body.len(), text(&headers, "etag"), text(&headers, "vary")),
+        (304, 0, tag, "Accept".into())
+    );
+    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/api/v1", "APIResourceList"),
+        ("/apis/apps", "APIGroup"),
+    ] {
+        let (_, _, body) = world.send("GET", path, &protobuf, "").await;
+        assert_eq!(api::proto::decode(&body).expect("protobuf")["kind"], kind, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn documents_are_found_by_their_hash() {
+    let world = World::new().await;
+    let (_, index) = world.json("GET", "/openapi/v3", Value::Null).await;
+    let url = index["paths"]["apis/batch/v1"]["serverRelativeURL"].as_str().expect("a url").to_owned();
+    let (code, headers, _) = world.send("GET", &url, &[], "").await;
+    assert_eq!(
+        (code, text(&headers, "cache-control"), text(&headers, "vary")),
+        (200, "public, immutable".into(), "Accept".into())
+    );
+    assert!(text(&headers, "expires").ends_with("UTC"), "{headers:?}");
+    let tag = text(&headers, "etag");
+    let (code, _, _) = world.send("GET", &url, &[("if-none-match", &tag)], "").await;
+    assert_eq!(code, 304);
+    let (code, headers, _) = world.send("GET", "/openapi/v3/apis/batch/v1?hash=OLD", &[], "").await;
+    assert_eq!((code, text(&headers, "location")), (301, url));
+    let (code, headers, _) = world.send("GET", "/openapi/v3/apis/batch/v1", &[], "").await;
+    assert_eq!((code, text(&headers, "cache-control")), (200, "no-cache, private".into()));
+    let (code, _, _) = world.send("GET", "/openapi/v3/apis/nothing/v1", &[], "").await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_that_dashboards_know() {
+    let world = World::new().await;
+    world.json("GET", MAPS, Value::Null).await;
+    let watch = world.raw("GET", &format!("{MAPS}?watch=1"), &[], "").await;
+    let (_, _, answer) = world.send("GET", "/metrics", &[], "").await;
+    let answer = String::from_utf8(answer.to_vec()).expect("text");
+    for line in [
+        "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1",
+        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1",
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0",
+    ] {
+        assert!(answer.lines().any(|l| l == line), "{line}\n{answer}");
+    }
+    for name in [
+        "apiserver_request_duration_seconds_bucket",
+        "apiserver_storage_objects{resource=\"configmaps\"}",
+        "process_cpu_seconds_total",
+    ] {
+        assert!(answer.contains(name), "{name}");
+    }
+    drop(watch);
+    let (_, _, answer) = world.send("GET", "/metrics", &[], "").await;
+    let ended = "subresource=\"\",verb=\"WATCH\",version=\"v1\"} 0";
+    assert!(String::from_utf8_lossy(&answer).contains(ended), "the watch has ended");
+}

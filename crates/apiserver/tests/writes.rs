@@ -1,0 +1,305 @@
+//! Writes that are refused or owned: bodies, names, versions, patches and server-side apply, with what was heard from the
+//! original as the measure.
+
+mod world;
+
+use serde_json::{Value, json};
+use world::World;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const APPLY: &str = "application/apply-patch+yaml";
+const JSON: &str = "application/json";
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+async fn told(world: &World, method: &str, path: &str, media_type: &str, body: &str) -> (u16, Value) {
+    let (code, _, answer) = world
+        .send(method, path, &[("content-type", media_type), ("user-agent", "test")], body.to_owned())
+        .await;
+    (code, serde_json::from_slice(&answer).expect("JSON"))
+}
+
+#[tokio::test]
+async fn refusals_are_worded_as_the_originals() {
+    let world = World::new().await;
+    world.grant(MAPS, json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await;
+    let one = format!("{MAPS}/a");
+    const FIT: &str = "the server rejected our request due to an error in our request";
+    for (method, path, media_type, body, code, message) in [
+        (
+            "POST",
+            MAPS,
+            JSON,
+            r#"{"metadata":{"name":"c"},"data":{"x":1}}"#,
+            400,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data",
+        ),
+        (
+            "POST",
+            MAPS,
+            JSON,
+            "",
+            400,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+        ),
+        (
+            "POST",
+            MAPS,
+            JSON,
+            r#"{"metadata":{"name":"c"}"#,
+            400,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input ({\"metadata\":{\"name\":\"c\"})",
+        ),
+        (
+            "POST",
+            MAPS,
+            JSON,
+            r#"{"kind":"Pod","apiVersion":"v1"}"#,
+            400,
+            "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion",
+        ),
+        (
+            "POST",
+            MAPS,
+            JSON,
+            r#"{"kind":"ConfigMap","apiVersion":"v2"}"#,
+            400,
+            "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\"",
+        ),
+        (
+            "POST",
+            MAPS,
+            JSON,
+            r#"{"metadata":{"name":"d","resourceVersion":"5"}}"#,
+            500,
+            "resourceVersion should not be set on objects to be created",
+        ),
+        (
+            "PUT",
+            &one,
+            JSON,
+            r#"{"metadata":{"name":"b"}}"#,
+            400,
+            "the name of the object (b) does not match the name on the URL (a)",
+        ),
+        (
+            "PUT",
+            &one,
+            JSON,
+            r#"{"metadata":{}}"#,
+            400,
+            "the name of the object (a based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            "PUT",
+            &one,
+            JSON,
+            r#"{"metadata":{"name":"a","resourceVersion":"x"}}"#,
+            500,
+            "strconv.ParseUint: parsing \"x\": invalid syntax",
+        ),
+        (
+            "PUT",
+            &one,
+            JSON,
+            r#"{"metadata":{"name":"a","uid":"x"}}"#,
+            409,
+            "Operation cannot be fulfilled on configmaps \"a\": StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/a, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: x, UID in object meta: ",
+        ),
+        ("PATCH", &one, JSON_PATCH, r#"[{"op":"test","path":"/data/k","value":"z"}]"#, 422, FIT),
+        ("PATCH", &one, JSON_PATCH, r#"[{"op":"bad","path":"/data/k"}]"#, 422, FIT),
+        (
+            "PATCH",
+            &one,
+            JSON_PATCH,
+            r#"{"a":1}"#,
+            400,
+            "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+        ),
+        (
+            "PATCH",
+            &one,
+            JSON_PATCH,
+            "xx",
+            400,
+            "error decoding patch: invalid character 'x' looking for beginning of value",
+        ),
+        (
+            "PATCH",
+            &one,
+            MERGE,
+            "[]",
+            400,
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            "PATCH",
+            &one,
+            STRATEGIC,
+            "[]",
+            400,
+            "json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            "PATCH",
+            &one,
+            MERGE,
+            r#"{"metadata":{"name":"z"}}"#,
+            400,
+            "the name of the object (z) does not match the name on the URL (a)",
+        ),
+        (
+            "PATCH",
+            &one,
+            MERGE,
+            r#"{"metadata":{"namespace":"z"}}"#,
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ),
+        ("PATCH", &one, MERGE, r#"{"data":{"k":5}}"#, 422, " \"\" is invalid: patch: Invalid value: "),
+        (
+            "PATCH",
+            &one,
+            STRATEGIC,
+            r#"{"data":{"k":5}}"#,
+            422,
+            " \"\" is invalid: patch: Invalid value: \"map[data:map[k:5]]\": ",
+        ),
+        (
+            "PATCH",
+            &one,
+            STRATEGIC,
+            r#"{"$patch":"bad"}"#,
+            500,
+            "unknown patch type: bad in map: map[$patch:bad]",
+        ),
+    ] {
+        let (found, status) = told(&world, method, path, media_type, body).await;
+        let said = status["message"].as_str().unwrap_or_default();
+        assert!(
+            found == code && said.starts_with(message),
+            "{method} {path} {body}\n{found} {said}\n{code} {message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn configurations_that_are_refused() {
+    let world = World::new().await;
+    let path = format!("{MAPS}/s?fieldManager=m");
+    for (body, code, message) in [
+        (
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"},"foo":1}"#,
+            500,
+            "failed to create typed patch object (/s; /v1, Kind=ConfigMap): .foo: field not declared in schema",
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"},"data":{"a":1}}"#,
+            500,
+            "failed to create typed patch object (/s; /v1, Kind=ConfigMap): .data.a: expected string, got &value.valueUnstructured{Value:1}",
+        ),
+        (r#"{"apiVersion":"v2","kind":"ConfigMap"}"#, 400, "invalid object type: /v2, Kind=ConfigMap"),
+        (r#"{"apiVersion":"v1","kind":"Pod"}"#, 400, "invalid object type: /v1, Kind=Pod"),
+        ("", 400, "invalid object type: /, Kind="),
+        (
+            "[]",
+            400,
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"other"}}"#,
+            400,
+            "the name of the object (other) does not match the name on the URL (s)",
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s","managedFields":[]}}"#,
+            400,
+            "metadata.managedFields must be nil",
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s","uid":"x"}}"#,
+            409,
+            "Operation cannot be fulfilled on configmaps \"s\": uid mismatch: the provided object specified uid x, and no existing object was found",
+        ),
+    ] {
+        let (found, status) = told(&world, "PATCH", &path, APPLY, body).await;
+        assert_eq!((found, status["message"].as_str()), (code, Some(message)), "{body}");
+    }
+    let twice = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: \"9\", a: \"8\"}\n";
+    let (code, status) = told(&world, "PATCH", &format!("{path}&fieldValidation=Strict"), APPLY, twice).await;
+    let message = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map";
+    assert_eq!((code, status["message"].as_str()), (400, Some(message)));
+}
+
+fn managers(object: &Value) -> Vec<String> {
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or("-").to_owned();
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let shown = |e: &Value| {
+        let timed = if e.get("time").is_some() { "timed" } else { "-" };
+        format!(
+            "{} {} {} {timed} {}",
+            text(e, "manager"),
+            text(e, "operation"),
+            text(e, "subresource"),
+            e["fieldsV1"]
+        )
+    };
+    entries.iter().map(shown).collect()
+}
+
+#[tokio::test]
+async fn scales_are_owned_as_scales() {
+    let world = World::new().await;
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let config = |replicas: i64| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"a": "b"}}, "template": template}})
+        .to_string()
+    };
+    let path = format!("{DEPLOYMENTS}/d");
+    let (code, _) = told(&world, "PATCH", &format!("{path}?fieldManager=one"), APPLY, &config(3)).await;
+    assert_eq!(code, 201);
+    let scale = r#"{"spec":{"replicas":7}}"#;
+    let (code, scaled) = told(&world, "PATCH", &format!("{path}/scale?fieldManager=hpa"), MERGE, scale).await;
+    assert_eq!((code, &scaled["kind"], &scaled["spec"]["replicas"]), (200, &json!("Scale"), &json!(7)));
+    let (_, object) = world.json("GET", &path, Value::Null).await;
+    let own = managers(&object);
+    assert!(own.contains(&r#"hpa Update scale - {"f:spec":{"f:replicas":{}}}"#.to_owned()), "{own:#?}");
+    let (code, status) = told(&world, "PATCH", &format!("{path}?fieldManager=one"), APPLY, &config(3)).await;
+    let message = "Apply failed with 1 conflict: conflict with \"hpa\" with subresource \"scale\" using apps/v1: .spec.replicas";
+    assert_eq!((code, status["message"].as_str()), (409, Some(message)));
+    let applied =
+        r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"d"},"spec":{"replicas":4}}"#;
+    let (code, _) = told(&world, "PATCH", &format!("{path}/scale?fieldManager=two"), APPLY, applied).await;
+    assert_eq!(code, 409);
+    let (code, _) =
+        told(&world, "PATCH", &format!("{path}/scale?fieldManager=two&force=true"), APPLY, applied).await;
+    assert_eq!(code, 200);
+    let (_, object) = world.json("GET", &path, Value::Null).await;
+    let own = managers(&object);
+    assert_eq!(object["spec"]["replicas"], 4);
+    assert!(own.contains(&r#"two Apply scale - {"f:spec":{"f:replicas":{}}}"#.to_owned()), "{own:#?}");
+    assert!(!own.iter().any(|o| o.starts_with("hpa ")), "{own:#?}");
+}
+
+#[tokio::test]
+async fn applying_what_is_already_so_changes_nothing_but_owners() {
+    let world = World::new().await;
+    let path = |manager: &str| format!("{MAPS}/s?fieldManager={manager}");
+    let config = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"},"data":{"a":"1"}}"#;
+    let (_, first) = told(&world, "PATCH", &path("one"), APPLY, config).await;
+    let (_, again) = told(&world, "PATCH", &path("one"), APPLY, config).await;
+    assert_eq!(first["metadata"]["resourceVersion"], again["metadata"]["resourceVersion"]);
+    let (_, shared) = told(&world, "PATCH", &path("two"), APPLY, config).await;
+    let fields = r#"{"f:data":{"f:a":{}}}"#;
+    assert_eq!(managers(&shared), [format!("two Apply - - {fields}"), format!("one Apply - timed {fields}")]);
+    let (_, reset) = told(&world, "PATCH", &path("x"), MERGE, r#"{"metadata":{"managedFields":[{}]}}"#).await;
+    assert_eq!(managers(&reset), Vec::<String>::new());
+    let more = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"},"data":{"b":"1"}}"#;
+    let (_, owned) = told(&world, "PATCH", &path("one"), APPLY, more).await;
+    let before = r#"before-first-apply Update - timed {"f:data":{".":{},"f:a":{}}}"#;
+    assert_eq!(managers(&owned).last().map(String::as_str), Some(before));
+}
