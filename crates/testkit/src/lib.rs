@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod differential;
 pub mod http;
 pub mod repository;
 pub mod wait;

@@ -72,6 +72,11 @@ impl Converted {
 }
 
 impl Behaviour for Converted {
+    fn defaulted(&self, object: Value) -> Value {
+        let stored = self.stored.defaulted(self.conversion.to_stored(self.own.defaulted(object)));
+        self.conversion.to_served(stored)
+    }
+
     fn create(&self, object: Value) -> Result<Value, Rejection> {
         let object = self.own.create(object)?;
         self.served(self.stored.create(self.conversion.to_stored(object)))

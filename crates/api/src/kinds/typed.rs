@@ -96,6 +96,12 @@ struct Typed<T> {
 }
 
 impl<T: Object> Behaviour for Typed<T> {
+    fn defaulted(&self, object: Value) -> Value {
+        let Ok(mut decoded) = decode::<T>(object.clone()) else { return object };
+        (self.default)(&mut decoded);
+        encode(decoded, Errors::default()).unwrap_or(object)
+    }
+
     fn create(&self, object: Value) -> Result<Value, Rejection> {
         let mut object: T = decode(object)?;
         (self.default)(&mut object);

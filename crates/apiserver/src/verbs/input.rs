@@ -57,9 +57,7 @@ pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
     let decoded = decode::parse(&bytes, content_type(context)).map_err(decode_error)?;
     let mut value = decoded.value;
     if !value.is_object() {
-        return Err(ApiError::bad_request(
-            "the object provided is unrecognized (must be of type JSON object)",
-        ));
+        return Err(unrecognized(&context.kind, &value, &bytes));
     }
     check_type(&context.kind, &mut value)?;
     let duplicates: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
@@ -84,11 +82,49 @@ pub fn decode_error(error: decode::DecodeError) -> ApiError {
     }
 }
 
+/// What came is no object at all; the original tells it in the words of its own decoder.
+fn unrecognized(kind: &Kind, value: &Value, bytes: &[u8]) -> ApiError {
+    const SHOWN_BYTES: usize = 30;
+    let what = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        _ => "number",
+    };
+    let mut shown: String = bytes.iter().take(SHOWN_BYTES).map(|b| format!("{b:02x}")).collect();
+    if bytes.len() > SHOWN_BYTES {
+        shown.push_str(" ...");
+    }
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: cannot \
+         unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+         \"json:\\\"kind,omitempty\\\"\" }} ({shown})",
+        kind.kind
+    ))
+}
+
+/// A type that nobody has heard of.
+fn unregistered(kind: &Kind, api_version: &str, given: &str) -> ApiError {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    ApiError::bad_request(format!(
+        "{given} in version {version:?} cannot be handled as a {}: no kind {given:?} is registered for version \
+         {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        kind.kind
+    ))
+}
+
 /// The body must be of the kind and version that its URL names; what is absent is filled in.
 fn check_type(kind: &Kind, value: &mut Value) -> Result<(), ApiError> {
     let expected = kind.api_version();
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (api_version, kind_name) = (text("apiVersion"), text("kind"));
+    let or = |given: &str, wanted: &str| if given.is_empty() { wanted.to_owned() } else { given.to_owned() };
+    let (whole_version, whole_kind) = (or(&api_version, &expected), or(&kind_name, &kind.kind));
+    let differs = whole_version != expected || whole_kind != kind.kind;
+    let (group, version) = schema::split_api_version(&whole_version);
+    if differs && kind.custom.is_none() && schema::of_kind(group, version, &whole_kind).is_none() {
+        return Err(unregistered(kind, &whole_version, &whole_kind));
+    }
     if !api_version.is_empty() && api_version != expected {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({expected})"

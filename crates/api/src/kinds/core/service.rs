@@ -10,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Service>::new("services", true)
+        .rules(|r| r.answers_deleted = true)
         .short(&["svc"])
         .in_all()
         .prefix("/registry/services/specs")
