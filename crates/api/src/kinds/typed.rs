@@ -87,6 +87,7 @@ struct Typed<T> {
     prepare_create: fn(&mut T),
     prepare_update: fn(&mut T, &T),
     validate: fn(&T, &mut Errors),
+    validate_create: fn(&T, &mut Errors),
     validate_update: fn(&T, &T, &mut Errors),
     prepare_status: fn(&mut T, &T),
     validate_status: fn(&T, &T, &mut Errors),
@@ -108,6 +109,7 @@ impl<T: Object> Behaviour for Typed<T> {
         (self.prepare_create)(&mut object);
         let mut errors = Errors::default();
         (self.validate)(&object, &mut errors);
+        (self.validate_create)(&object, &mut errors);
         encode(object, errors)
     }
 
@@ -211,6 +213,7 @@ impl<T: Object> Build<T> {
             prepare_create: |_| (),
             prepare_update: |_, _| (),
             validate: |_, _| (),
+            validate_create: |_, _| (),
             validate_update: |_, _, _| (),
             prepare_status: |_, _| (),
             validate_status: |_, _, _| (),
@@ -328,6 +331,12 @@ impl<T: Object> Build<T> {
 
     pub fn validate(mut self, validate: fn(&T, &mut Errors)) -> Self {
         self.typed.validate = validate;
+        self
+    }
+
+    /// What holds at birth only.
+    pub fn validate_create(mut self, validate: fn(&T, &mut Errors)) -> Self {
+        self.typed.validate_create = validate;
         self
     }
 

@@ -98,6 +98,15 @@ impl Normal {
                 out = out.replace(uid, word);
             }
         }
+        // A whole object within a message, and the original's listing of how its own types differ.
+        if let Some(start) = out.find("Invalid value: \"{\\\"apiVersion")
+            && let Some(end) = out[start..].find("}\": ")
+        {
+            out.replace_range(start..start + end + 2, "Invalid value: <object>");
+        }
+        if let Some(at) = out.find("\n@@ ") {
+            out.truncate(at);
+        }
         for prefix in SUFFIXED {
             if let Some(at) = out.find(prefix) {
                 let start = at + prefix.len();
