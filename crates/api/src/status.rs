@@ -287,8 +287,7 @@ impl FieldError {
     }
 
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut supported: Vec<String> = supported.iter().map(|s| (*s).to_owned()).collect();
-        supported.sort();
+        let supported: Vec<String> = supported.iter().map(|s| (*s).to_owned()).collect();
         Self { field: field.into(), problem: Problem::NotSupported(value.into(), supported) }
     }
 

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod certificate;
 pub mod cluster;
+pub mod differential;
 pub mod extension;
 pub mod flux;
 pub mod git_server;

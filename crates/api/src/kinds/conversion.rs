@@ -72,9 +72,9 @@ impl Converted {
 }
 
 impl Behaviour for Converted {
-    fn default(&self, object: Value) -> Result<Value, Rejection> {
-        let object = self.own.default(object)?;
-        self.served(self.stored.default(self.conversion.to_stored(object)))
+    fn defaulted(&self, object: Value) -> Value {
+        let stored = self.stored.defaulted(self.conversion.to_stored(self.own.defaulted(object)));
+        self.conversion.to_served(stored)
     }
 
     fn create(&self, object: Value) -> Result<Value, Rejection> {

@@ -7,7 +7,10 @@ use crate::columns::{age_cell, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
     let lease = Build::<Lease>::new("leases", true)
-        .rules(|r| r.create_on_update = true)
+        .rules(|r| {
+            r.create_on_update = true;
+            r.update_needs_version = true;
+        })
         .validate(|lease, errors| {
             let duration = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
             if let Some(seconds) = duration.filter(|s| *s <= 0) {

@@ -177,10 +177,10 @@ fn field_error(fault: schema::Invalid) -> FieldError {
 }
 
 impl Behaviour for Custom {
-    fn default(&self, mut object: Value) -> Result<Value, Rejection> {
+    fn defaulted(&self, mut object: Value) -> Value {
         self.schema.prune(&mut object);
         self.schema.apply_defaults(&mut object);
-        Ok(object)
+        object
     }
 
     fn create(&self, object: Value) -> Result<Value, Rejection> {

@@ -7,6 +7,7 @@ use crate::columns::{age_cell, list_or_none, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
     let slice = Build::<EndpointSlice>::new("endpointslices", true)
+        .generation()
         .rules(|r| r.create_on_update = true)
         .default(|slice| {
             for port in slice.ports.iter_mut().flatten() {

@@ -12,6 +12,7 @@ use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
     let definition = Build::<CustomResourceDefinition>::new("customresourcedefinitions", false)
+        .rules(|r| r.update_needs_version = true)
         .short(&["crd", "crds"])
         .prefix("/registry/apiextensions.k8s.io/customresourcedefinitions")
         .status()

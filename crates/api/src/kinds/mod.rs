@@ -57,8 +57,10 @@ pub enum Rejection {
 
 /// What a kind does with its objects. All of it is pure.
 pub trait Behaviour: Send + Sync {
-    /// Fills in what the kind defaults, and nothing else.
-    fn default(&self, object: Value) -> Result<Value, Rejection>;
+    /// Fills in what every object of the kind has. What cannot be decoded stays as it is: validation will tell.
+    fn defaulted(&self, object: Value) -> Value {
+        object
+    }
     /// Defaults, prepares and validates a new object.
     fn create(&self, object: Value) -> Result<Value, Rejection>;
     /// The same for a new version of `old`.
@@ -105,6 +107,8 @@ pub struct Rules {
     pub annotations_count: bool,
     /// A deletion is answered with the object, not with a Status.
     pub answers_deleted: bool,
+    /// Deleting it leaves what it owns, unless the request says otherwise.
+    pub orphans_dependents: bool,
     /// An agent runs it: deletion gives it time, and is done when the agent says so.
     pub graceful_deletion: bool,
     /// `spec.finalizers` hold it beside those of its metadata, and its phase says that it goes.

@@ -102,6 +102,24 @@ pub fn key_fault(key: &str) -> Option<String> {
     }
 }
 
+/// All that is wrong with such a key.
+pub fn key_faults(key: &str) -> Vec<String> {
+    let name = key.split_once('/').map_or(key, |(_, name)| name);
+    let mut faults: Vec<String> = key_fault(key).into_iter().collect();
+    // What is too short or too long has not the form either.
+    if name.is_empty() || (name.len() > 63 && !is_qualified_bytes(name)) {
+        faults.push(QUALIFIED.into());
+    }
+    faults
+}
+
+fn is_qualified_bytes(text: &str) -> bool {
+    let b = text.as_bytes();
+    b.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && b.first().is_some_and(u8::is_ascii_alphanumeric)
+        && b.last().is_some_and(u8::is_ascii_alphanumeric)
+}
+
 pub fn label_value_fault(value: &str) -> Option<String> {
     match value {
         "" => None,

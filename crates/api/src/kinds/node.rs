@@ -9,6 +9,7 @@ use crate::columns::{age_cell, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
     let class = Build::<RuntimeClass>::new("runtimeclasses", false)
+        .rules(|r| r.update_needs_version = true)
         .validate(validate)
         .validate_update(|new, old, errors| errors.immutable("handler", &new.handler, &old.handler))
         .row(|c| vec![name_cell(&c.metadata), c.handler.clone().into(), age_cell(&c.metadata)])

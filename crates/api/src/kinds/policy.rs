@@ -9,6 +9,7 @@ use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
     let budget = Build::<PodDisruptionBudget>::new("poddisruptionbudgets", true)
+        .rules(|r| r.update_needs_version = true)
         .short(&["pdb"])
         .status()
         .generation()

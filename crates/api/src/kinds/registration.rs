@@ -11,6 +11,7 @@ use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
     let service = Build::<APIService>::new("apiservices", false)
+        .rules(|r| r.update_needs_version = true)
         .category("api-extensions")
         .prefix("/registry/apiregistration.k8s.io/apiservices")
         .names(Rule::PathSegment)

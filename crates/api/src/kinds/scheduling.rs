@@ -7,6 +7,7 @@ use crate::columns::{age_cell, name_cell};
 
 pub fn kinds() -> Vec<Kind> {
     let class = Build::<PriorityClass>::new("priorityclasses", false)
+        .generation()
         .short(&["pc"])
         .default(|class| {
             class.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());

@@ -87,6 +87,7 @@ struct Typed<T> {
     prepare_create: fn(&mut T),
     prepare_update: fn(&mut T, &T),
     validate: fn(&T, &mut Errors),
+    validate_create: fn(&T, &mut Errors),
     validate_update: fn(&T, &T, &mut Errors),
     prepare_status: fn(&mut T, &T),
     validate_status: fn(&T, &T, &mut Errors),
@@ -96,10 +97,10 @@ struct Typed<T> {
 }
 
 impl<T: Object> Behaviour for Typed<T> {
-    fn default(&self, object: Value) -> Result<Value, Rejection> {
-        let mut object: T = decode(object)?;
-        (self.default)(&mut object);
-        encode(object, Errors::default())
+    fn defaulted(&self, object: Value) -> Value {
+        let Ok(mut decoded) = decode::<T>(object.clone()) else { return object };
+        (self.default)(&mut decoded);
+        encode(decoded, Errors::default()).unwrap_or(object)
     }
 
     fn create(&self, object: Value) -> Result<Value, Rejection> {
@@ -108,6 +109,7 @@ impl<T: Object> Behaviour for Typed<T> {
         (self.prepare_create)(&mut object);
         let mut errors = Errors::default();
         (self.validate)(&object, &mut errors);
+        (self.validate_create)(&object, &mut errors);
         encode(object, errors)
     }
 
@@ -211,6 +213,7 @@ impl<T: Object> Build<T> {
             prepare_create: |_| (),
             prepare_update: |_, _| (),
             validate: |_, _| (),
+            validate_create: |_, _| (),
             validate_update: |_, _, _| (),
             prepare_status: |_, _| (),
             validate_status: |_, _, _| (),
@@ -331,6 +334,12 @@ impl<T: Object> Build<T> {
         self
     }
 
+    /// What holds at birth only.
+    pub fn validate_create(mut self, validate: fn(&T, &mut Errors)) -> Self {
+        self.typed.validate_create = validate;
+        self
+    }
+
     pub fn validate_update(mut self, validate: fn(&T, &T, &mut Errors)) -> Self {
         self.typed.validate_update = validate;
         self
@@ -405,10 +414,6 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
 struct Untouched;
 
 impl Behaviour for Untouched {
-    fn default(&self, object: Value) -> Result<Value, Rejection> {
-        Ok(object)
-    }
-
     fn create(&self, object: Value) -> Result<Value, Rejection> {
         Ok(object)
     }

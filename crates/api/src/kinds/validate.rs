@@ -47,8 +47,9 @@ pub fn named(field: impl Into<String>, name: &str, rule: names::Rule, errors: &m
 
 /// A key of the form of labels: an optional prefix and a name.
 pub fn qualified(field: impl Into<String>, key: &str, errors: &mut Errors) {
-    if let Some(fault) = names::key_fault(key) {
-        errors.push(FieldError::invalid(field, key, fault));
+    let field = field.into();
+    for fault in names::key_faults(key) {
+        errors.push(FieldError::invalid(field.as_str(), key, fault));
     }
 }
 
@@ -126,6 +127,11 @@ pub fn is_zero(share: Option<&IntOrString>) -> bool {
         Some(text @ IntOrString::String(_)) => percent(text) == Some(0),
         None => false,
     }
+}
+
+/// A quantity that is not negative.
+pub fn amount_is_valid(amount: &Amount) -> bool {
+    Quantity::parse(&amount.0).is_ok_and(|q| !q.is_negative())
 }
 
 /// Amounts may not be negative.

@@ -14,10 +14,10 @@ pub fn admit<'a>(
     _server: &'a ApiServer,
     context: &'a Context,
     object: &'a mut Value,
-    operation: Operation,
+    _operation: Operation,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     Box::pin(async move {
-        if is_pod(context) && operation.is_create() && object["spec"].is_object() {
+        if is_pod(context) && object["spec"].is_object() {
             tolerate(&mut object["spec"]);
         }
         Ok(())

@@ -78,12 +78,8 @@ pub async fn extend(
     let attributes = Attributes::new(context, operation, &name);
     let whole = matches!(attributes.subresource, "" | "status");
     let reset = |value: Value| match whole {
-        true => context
-            .kind
-            .behaviour
-            .default(value)
-            .map_err(|rejection| crate::verbs::rejected(&context.kind, &name, rejection)),
-        false => Ok(value),
+        true => context.kind.behaviour.defaulted(value),
+        false => value,
     };
     let Some(mut scale) = scale::view(context, object) else {
         let by_policy = whole && policies::mutate(server, &attributes, object, old).await?;

@@ -30,19 +30,17 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
     let kind = &context.kind;
     let mut object = object;
     place(context, &mut object)?;
-    if !meta::resource_version(&object).is_empty() {
+    // A trial gets as far as the store, which is what would refuse.
+    if !meta::resource_version(&object).is_empty() && !context.dry_run() {
         return Err(ApiError::unexplained("resourceVersion should not be set on objects to be created"));
     }
     let applied = meta::metadata(&object).get("managedFields").cloned();
-    for field in [
-        "resourceVersion",
-        "uid",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "managedFields",
-        "generation",
-    ] {
+    if !context.dry_run() {
+        meta::unset(&mut object, "resourceVersion");
+    }
+    for field in
+        ["uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"]
+    {
         meta::unset(&mut object, field);
     }
     meta::set(&mut object, "creationTimestamp", base::time::rfc3339_seconds(base::time::now()));
@@ -85,8 +83,8 @@ fn place(context: &Context, object: &mut Value) -> Result<(), ApiError> {
             ));
         }
         meta::set(object, "namespace", target.namespace.as_str());
-    } else if !meta::namespace(object).is_empty() {
-        return Err(ApiError::bad_request("namespace may not be set on objects that are not namespaced"));
+    } else {
+        meta::unset(object, "namespace");
     }
     if !target.name.is_empty() {
         meta::set(object, "name", target.name.as_str());
@@ -102,6 +100,11 @@ async fn store_new(
 ) -> Result<Value, ApiError> {
     let kind = &context.kind;
     let mut object = object;
+    // What admission adds is nobody's: ownership is of what was asked for.
+    let owned = match applied {
+        Some(applied) => applied,
+        None => super::update::owners(context, None, &object, super::Writes::Main),
+    };
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
     let mut errors = Errors::default();
@@ -116,11 +119,7 @@ async fn store_new(
     }
     let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
     input::canonicalize(kind, &mut object);
-    // What the server itself gives an object is nobody's.
-    match applied {
-        Some(applied) => meta::set(&mut object, "managedFields", applied),
-        None => super::update::own(context, None, &mut object, super::Writes::Main),
-    }
+    meta::set(&mut object, "managedFields", owned);
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
     let taken = server.0.allocate(kind, &mut object, None)?;
     if context.dry_run() {

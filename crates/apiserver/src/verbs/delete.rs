@@ -95,14 +95,20 @@ async fn attempt(
     admission::validate(server, context, None, Some(&old), Operation::Delete).await?;
     let mut object = old.clone();
     mark(kind, options, &mut object);
+    if kind.has_generation && !meta::is_deleting(&old) {
+        meta::set(&mut object, "generation", meta::generation(&old) + 1);
+    }
+    // What goes at once is answered as it was, unless an agent has to be told.
+    let at_once = is_finished(kind, &object) && !meta::is_deleting(&old) && !kind.rules.graceful_deletion;
+    let mut object = if at_once { old.clone() } else { object };
     if dry_run {
-        return Ok(Some(if is_finished(kind, &object) {
+        return Ok(Some(if at_once || is_finished(kind, &object) {
             Outcome::Removed(object)
         } else {
             Outcome::Marked(object)
         }));
     }
-    if is_finished(kind, &object) {
+    if at_once || is_finished(kind, &object) {
         return Ok(match server.0.objects.delete(&entry.key, entry.mod_revision).await? {
             Written::At(revision) => {
                 meta::set(&mut object, "resourceVersion", revision.to_string());
@@ -115,9 +121,6 @@ async fn attempt(
     }
     if object == old {
         return Ok(Some(Outcome::Marked(old)));
-    }
-    if kind.has_generation && !meta::is_deleting(&old) {
-        meta::set(&mut object, "generation", meta::generation(&old) + 1);
     }
     Ok(match server.0.objects.put(kind, &object, Expect::At(entry.mod_revision)).await? {
         Written::At(revision) => {
@@ -162,8 +165,10 @@ fn mark(kind: &api::kinds::Kind, options: &DeleteOptions, object: &mut Value) {
         meta::set(object, "deletionTimestamp", base::time::rfc3339_seconds(at));
         meta::set(object, "deletionGracePeriodSeconds", grace);
     }
-    let orphan =
-        options.orphan_dependents == Some(true) || options.propagation_policy.as_deref() == Some("Orphan");
+    let unsaid = options.orphan_dependents.is_none() && options.propagation_policy.is_none();
+    let orphan = options.orphan_dependents == Some(true)
+        || options.propagation_policy.as_deref() == Some("Orphan")
+        || (unsaid && kind.rules.orphans_dependents);
     let foreground = options.propagation_policy.as_deref() == Some("Foreground");
     if (orphan || foreground) && !was_deleting {
         let mut finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();

@@ -79,10 +79,13 @@ pub async fn update(
     let rules = context.kind.rules;
     let creates_when_absent = writes == Writes::Main && rules.create_on_update;
     let value = input.value;
-    if rules.update_needs_version && meta::resource_version(&value).is_empty() && !creates_when_absent {
-        // That there is nothing to update is said first.
-        super::read::find(server, context).await?;
-        return Err(version_missing(context));
+    if rules.update_needs_version && meta::resource_version(&value).is_empty() {
+        match super::read::find(server, context).await {
+            Ok(_) => return Err(version_missing(context)),
+            Err(error) if error.reason == "NotFound" && creates_when_absent => {}
+            // That there is nothing to update is said first.
+            Err(error) => return Err(error),
+        }
     }
     let changed = match change(server, context, writes, Ownership::Take, |_| Ok(value.clone())).await {
         Err(error)
@@ -177,6 +180,11 @@ async fn attempt(
     let kind = &context.kind;
     let name = meta::name(&old).to_owned();
     let mut new = settle(context, writes, &old, new)?;
+    // What admission and the kind itself change is nobody's: ownership is of what was asked for.
+    let owned = match ownership {
+        Ownership::Take => owners(context, Some(&old), &new, writes),
+        Ownership::Settled => meta::metadata(&new).get("managedFields").cloned().unwrap_or_default(),
+    };
     match writes {
         Writes::Main | Writes::Scale => {
             admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?;
@@ -202,13 +210,15 @@ async fn attempt(
     }
     .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
+    input::canonicalize(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
     let whole = writes.is_whole() || matches!(writes, Writes::Part(_));
     if kind.has_generation && whole && is_new_generation(kind, &new, &old) {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);
     }
-    if ownership == Ownership::Take {
-        own(context, Some(&old), &mut new, writes);
+    match owned {
+        Value::Null => meta::unset(&mut new, "managedFields"),
+        owned => meta::set(&mut new, "managedFields", owned),
     }
     if !matches!(writes, Writes::Finalize | Writes::Binding) {
         admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
@@ -348,8 +358,16 @@ pub enum Ownership {
     Settled,
 }
 
+/// Who owns what when a request has been done that makes `new` of `old`.
+pub fn owners(context: &Context, old: Option<&Value>, new: &Value, writes: Writes) -> Value {
+    let mut new = context.kind.behaviour.defaulted(new.clone());
+    input::canonicalize(&context.kind, &mut new);
+    own(context, old, &mut new, writes);
+    meta::metadata(&new).get("managedFields").cloned().unwrap_or_default()
+}
+
 /// Records who owns the changed fields.
-pub fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
+fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
     let schema = super::input::schema_of(&context.kind);
     let reset = reset_fields(&context.kind, writes);
     managed::update(

@@ -19,6 +19,7 @@ const LONGEST_SECONDS: i32 = 30;
 
 pub fn mutating() -> Kind {
     Build::<MutatingWebhookConfiguration>::new("mutatingwebhookconfigurations", false)
+        .rules(|r| r.update_needs_version = true)
         .category("api-extensions")
         .generation()
         .default(|c| {
@@ -45,6 +46,7 @@ pub fn mutating() -> Kind {
 
 pub fn validating() -> Kind {
     Build::<ValidatingWebhookConfiguration>::new("validatingwebhookconfigurations", false)
+        .rules(|r| r.update_needs_version = true)
         .category("api-extensions")
         .generation()
         .default(|c| c.webhooks.iter_mut().flatten().for_each(|hook| default(hook.into())))

@@ -18,6 +18,14 @@ pub fn kind() -> Kind {
         .status()
         .generation()
         .default(default)
+        .prepare_create(|set| set_template_generation(set, 1))
+        .prepare_update(|new, old| {
+            let template = |s: &DaemonSet| s.spec.as_ref().map(|s| s.template.clone());
+            let held =
+                old.metadata.annotations.as_ref().and_then(|a| a.get(TEMPLATE_GENERATION)?.parse().ok());
+            let changed = i64::from(template(new) != template(old));
+            set_template_generation(new, held.unwrap_or(1) + changed);
+        })
         .validate(validate)
         .validate_update(|new, old, errors| {
             let selector = |s: &DaemonSet| s.spec.as_ref().map(|s| s.selector.clone());
@@ -25,6 +33,14 @@ pub fn kind() -> Kind {
         })
         .row(row)
         .done()
+}
+
+/// How often the template has changed: a field of an older version, kept as an annotation.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string());
 }
 
 fn default(set: &mut DaemonSet) {

@@ -12,6 +12,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Deployment>::new("deployments", true)
+        .rules(|r| r.annotations_count = true)
         .short(&["deploy"])
         .in_all()
         .status()

@@ -13,6 +13,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Job>::new("jobs", true)
+        .rules(|r| r.orphans_dependents = true)
         .in_all()
         .status()
         .generation()

@@ -3,6 +3,7 @@
 mod binding;
 mod component_status;
 mod config_map;
+mod container_validate;
 mod endpoints;
 mod event;
 mod limit_range;
@@ -14,11 +15,15 @@ mod pod;
 mod pod_spec;
 mod pod_template;
 mod pod_validate;
+mod probe_validate;
 mod replication_controller;
 mod resource_quota;
+mod resources_validate;
+mod scheduling_validate;
 mod secret;
 mod service;
 mod service_account;
+mod volume_validate;
 
 pub(super) use event::{TTL_SECONDS as EVENT_TTL_SECONDS, kind as event};
 pub(super) use persistent_volume_claim::default as claim_default;

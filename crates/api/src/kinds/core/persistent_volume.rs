@@ -10,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<PersistentVolume>::new("persistentvolumes", false)
+        .rules(|r| r.answers_deleted = true)
         .short(&["pv"])
         .status()
         .default(|volume| {

@@ -9,6 +9,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<PersistentVolumeClaim>::new("persistentvolumeclaims", true)
+        .rules(|r| r.answers_deleted = true)
         .short(&["pvc"])
         .status()
         .default(default)

@@ -61,8 +61,13 @@ pub fn kind() -> Kind {
             pod.status = Some(PodStatus { phase: Some("Pending".into()), qos_class, ..Default::default() });
         })
         .validate(|pod, errors| {
-            if let Some(spec) = &pod.spec {
-                pod_validate::check_spec("spec", spec, errors);
+            let default = PodSpec::default();
+            pod_validate::check_spec("spec", pod.spec.as_ref().unwrap_or(&default), errors);
+        })
+        .validate_create(|pod, errors| {
+            let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
+            if ephemeral.is_some_and(|e| !e.is_empty()) {
+                errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
             }
         })
         .validate_update(|new, old, errors| {

@@ -13,7 +13,10 @@ pub fn default_spec(spec: &mut PodSpec) {
     spec.restart_policy.get_or_insert_with(|| "Always".into());
     spec.scheduler_name.get_or_insert_with(|| "default-scheduler".into());
     spec.security_context.get_or_insert_default();
-    spec.termination_grace_period_seconds.get_or_insert(30);
+    // Less than nothing was once allowed, and means at once.
+    if *spec.termination_grace_period_seconds.get_or_insert(30) < 0 {
+        spec.termination_grace_period_seconds = Some(1);
+    }
     // `serviceAccount` is the old name of `serviceAccountName`; both are served.
     match (&spec.service_account_name, &spec.service_account) {
         (Some(name), _) => spec.service_account = Some(name.clone()),
@@ -100,6 +103,9 @@ fn default_volume(volume: &mut Volume) {
     }
     if let Some(source) = &mut volume.downward_api {
         source.default_mode.get_or_insert(MODE);
+        for field in source.items.iter_mut().flatten().filter_map(|i| i.field_ref.as_mut()) {
+            field.api_version.get_or_insert_with(|| "v1".into());
+        }
     }
     if let Some(source) = &mut volume.host_path {
         source.type_.get_or_insert_default();

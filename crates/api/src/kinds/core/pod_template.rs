@@ -9,6 +9,7 @@ use crate::kinds::{Build, Kind};
 
 pub fn kind() -> Kind {
     Build::<PodTemplate>::new("podtemplates", true)
+        .rules(|r| r.answers_deleted = true)
         .generation()
         .default(|t| t.template.iter_mut().for_each(default_template))
         .validate(|t, errors| {

@@ -1,217 +1,286 @@
-//! Validation of a pod's spec, shared by Pod and every kind that holds a pod template.
+//! Validation of a pod's spec, shared by Pod and every kind that holds a pod template. Containers, volumes and scheduling
+//! have a file each.
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Probe, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, PodTemplateSpec};
 
-use super::service::check_port_number;
+use super::container_validate::{self, Place};
+use super::scheduling_validate::{check_affinity, check_spreading, check_tolerations};
+use super::volume_validate::check_volumes;
+use crate::kinds::names::Rule;
+use crate::kinds::validate::{qualified, range};
 use crate::kinds::{Errors, names};
-use crate::quantity::Quantity;
 use crate::status::FieldError;
 
 pub fn check_template(field: &str, template: &PodTemplateSpec, errors: &mut Errors) {
     let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
     let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
-    names::check_labels(&format!("{field}.metadata.labels"), labels, errors);
+    names::check_labels(&format!("{field}.labels"), labels, errors);
     match &template.spec {
         Some(spec) => check_spec(&format!("{field}.spec"), spec, errors),
         None => errors.required(format!("{field}.spec.containers"), true),
+    }
+    let ephemeral = template.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
+    if ephemeral.is_some_and(|e| !e.is_empty()) {
+        let detail = "ephemeral containers not allowed in pod template";
+        errors.push(FieldError::forbidden(format!("{field}.spec.ephemeralContainers"), detail));
     }
 }
 
 pub fn check_spec(field: &str, spec: &PodSpec, errors: &mut Errors) {
     let volumes = check_volumes(field, spec, errors);
+    let claims: Vec<&str> = spec.resource_claims.iter().flatten().map(|c| c.name.as_str()).collect();
+    let place = Place {
+        volumes: &volumes,
+        claims: &claims,
+        grace_seconds: spec.termination_grace_period_seconds.unwrap_or(0),
+        host_network: spec.host_network == Some(true),
+    };
+    check_containers(field, spec, &place, errors);
+    check_inits(field, spec, &place, errors);
+    check_ephemeral(field, spec, errors);
+    const POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
+    errors.one_of(format!("{field}.restartPolicy"), spec.restart_policy.as_deref(), POLICIES);
+    const DNS: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    errors.one_of(format!("{field}.dnsPolicy"), spec.dns_policy.as_deref(), DNS);
+    let selector = spec.node_selector.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
+    names::check_labels(&format!("{field}.nodeSelector"), selector, errors);
+    if let Some(context) = &spec.security_context {
+        check_security(&format!("{field}.securityContext"), context, errors);
+    }
+    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        let at = format!("{field}.securityContext.shareProcessNamespace");
+        errors.push(FieldError::invalid(at, true, detail));
+    }
+    if let Some(affinity) = &spec.affinity {
+        check_affinity(&format!("{field}.affinity"), affinity, errors);
+    }
+    check_dns(field, spec, errors);
+    for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
+        qualified(format!("{field}.readinessGates[{i}].conditionType"), &gate.condition_type, errors);
+    }
+    check_gates(field, spec, errors);
+    check_spreading(
+        &format!("{field}.topologySpreadConstraints"),
+        spec.topology_spread_constraints.as_deref(),
+        errors,
+    );
+    check_names(field, spec, errors);
+    check_tolerations(&format!("{field}.tolerations"), spec.tolerations.as_deref(), errors);
+    check_aliases(field, spec, errors);
+    let policy = spec.preemption_policy.as_deref();
+    errors.one_of(format!("{field}.preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
+    if let Some(os) = &spec.os {
+        match os.name.as_str() {
+            "" => errors.required(format!("{field}.os.name"), true),
+            name => errors.one_of(format!("{field}.os"), Some(name), &["linux", "windows"]),
+        }
+    }
+}
+
+fn check_containers(field: &str, spec: &PodSpec, place: &Place<'_>, errors: &mut Errors) {
     errors.required(format!("{field}.containers"), spec.containers.is_empty());
     let mut seen = HashSet::new();
-    let inits = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(i, c)| (format!("{field}.initContainers[{i}]"), c));
-    let mains = spec.containers.iter().enumerate().map(|(i, c)| (format!("{field}.containers[{i}]"), c));
-    for (path, container) in inits.chain(mains) {
-        check_container(&path, container, &volumes, errors);
+    for (i, container) in spec.containers.iter().enumerate() {
+        let at = format!("{field}.containers[{i}]");
+        container_validate::check(&at, container, place, errors);
         if !container.name.is_empty() && !seen.insert(container.name.as_str()) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), container.name.as_str()));
+            errors.push(FieldError::duplicate(format!("{at}.name"), container.name.as_str()));
         }
+        container_validate::check_life(&at, container, place, errors);
     }
-    errors.one_of(
-        format!("{field}.restartPolicy"),
-        spec.restart_policy.as_deref(),
-        &["Always", "Never", "OnFailure"],
-    );
-    const DNS: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-    errors.one_of(format!("{field}.dnsPolicy"), spec.dns_policy.as_deref(), DNS);
-    errors.not_negative(
-        format!("{field}.terminationGracePeriodSeconds"),
-        spec.termination_grace_period_seconds,
-    );
-    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| *s < 1) {
-        let detail = "must be between 1 and 2147483647, inclusive";
-        errors.push(FieldError::invalid(format!("{field}.activeDeadlineSeconds"), seconds, detail));
-    }
-    if let Some(name) = spec.node_name.as_deref().filter(|n| !n.is_empty())
-        && let Some(fault) = names::fault(names::Rule::Subdomain, name)
-    {
-        errors.push(FieldError::invalid(format!("{field}.nodeName"), name, fault));
-    }
+    check_host_ports(field, &spec.containers, errors);
 }
 
-fn check_volumes<'a>(field: &str, spec: &'a PodSpec, errors: &mut Errors) -> HashSet<&'a str> {
-    let mut volumes = HashSet::new();
-    for (i, volume) in spec.volumes.iter().flatten().enumerate() {
-        let path = format!("{field}.volumes[{i}]");
-        check_name(&format!("{path}.name"), &volume.name, errors);
-        if !volumes.insert(volume.name.as_str()) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), volume.name.as_str()));
-        }
-        if let Some(secret) = &volume.secret {
-            errors.required(
-                format!("{path}.secret.secretName"),
-                secret.secret_name.as_deref().unwrap_or_default().is_empty(),
-            );
-        }
-        if let Some(claim) = &volume.persistent_volume_claim {
-            errors.required(format!("{path}.persistentVolumeClaim.claimName"), claim.claim_name.is_empty());
-        }
-        if let Some(host_path) = &volume.host_path {
-            errors.required(format!("{path}.hostPath.path"), host_path.path.is_empty());
-            if host_path.path.split('/').any(|part| part == "..") {
-                errors.push(FieldError::invalid(
-                    format!("{path}.hostPath.path"),
-                    host_path.path.as_str(),
-                    "must not contain '..'",
-                ));
+/// One host port is one container's.
+fn check_host_ports(field: &str, containers: &[Container], errors: &mut Errors) {
+    let mut taken = HashSet::new();
+    for (c, container) in containers.iter().enumerate() {
+        for (p, port) in container.ports.iter().flatten().enumerate() {
+            let Some(number) = port.host_port.filter(|n| *n != 0) else { continue };
+            let protocol = port.protocol.as_deref().unwrap_or_default();
+            let text = format!("{protocol}/{}/{number}", port.host_ip.as_deref().unwrap_or_default());
+            if !taken.insert(text.clone()) {
+                let at = format!("{field}.containers[{c}].ports[{p}].hostPort");
+                errors.push(FieldError::duplicate(at, text));
             }
         }
     }
-    volumes
 }
 
-fn check_name(field: &str, name: &str, errors: &mut Errors) {
+fn check_inits(field: &str, spec: &PodSpec, place: &Place<'_>, errors: &mut Errors) {
+    let mut seen: HashSet<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
+    for (i, container) in spec.init_containers.iter().flatten().enumerate() {
+        let at = format!("{field}.initContainers[{i}]");
+        container_validate::check(&at, container, place, errors);
+        if !container.name.is_empty() && !seen.insert(container.name.as_str()) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), container.name.as_str()));
+        }
+        if container.restart_policy.as_deref() == Some("Always") {
+            container_validate::check_life(&at, container, place, errors);
+            continue;
+        }
+        for (part, given) in [
+            ("lifecycle", container.lifecycle.is_some()),
+            ("livenessProbe", container.liveness_probe.is_some()),
+            ("readinessProbe", container.readiness_probe.is_some()),
+            ("startupProbe", container.startup_probe.is_some()),
+        ] {
+            if given {
+                let detail = "may not be set for init containers without restartPolicy=Always";
+                errors.push(FieldError::forbidden(format!("{at}.{part}"), detail));
+            }
+        }
+    }
+}
+
+fn check_ephemeral(field: &str, spec: &PodSpec, errors: &mut Errors) {
+    let inits = spec.init_containers.iter().flatten();
+    let mut seen: HashSet<&str> = spec.containers.iter().chain(inits).map(|c| c.name.as_str()).collect();
+    for (i, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
+        let at = format!("{field}.ephemeralContainers[{i}]");
+        check_name(&format!("{at}.name"), &container.name, errors);
+        errors.required(format!("{at}.image"), container.image.as_deref().unwrap_or_default().is_empty());
+        if !container.name.is_empty() && !seen.insert(container.name.as_str()) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), container.name.as_str()));
+        }
+        if let Some(target) = container.target_container_name.as_deref().filter(|t| !t.is_empty())
+            && !spec.containers.iter().any(|c| c.name == target)
+        {
+            let problem = crate::status::Problem::NotFound(target.into());
+            errors.push(FieldError { field: format!("{at}.targetContainerName"), problem });
+        }
+    }
+}
+
+fn check_security(field: &str, context: &PodSecurityContext, errors: &mut Errors) {
+    let highest = i64::from(i32::MAX);
+    for (part, id) in [
+        ("fsGroup", context.fs_group),
+        ("runAsUser", context.run_as_user),
+        ("runAsGroup", context.run_as_group),
+    ] {
+        if let Some(id) = id {
+            range(format!("{field}.{part}"), id, 0, highest, errors);
+        }
+    }
+    for (i, id) in context.supplemental_groups.iter().flatten().enumerate() {
+        range(format!("{field}.supplementalGroups[{i}]"), *id, 0, highest, errors);
+    }
+    for (i, sysctl) in context.sysctls.iter().flatten().enumerate() {
+        let at = format!("{field}.sysctls[{i}].name");
+        let name = sysctl.name.as_str();
+        let part = |p: &str| {
+            let b = p.as_bytes();
+            let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+            let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            !b.is_empty() && b.iter().all(inner) && edge(b[0]) && edge(b[b.len() - 1])
+        };
+        if name.is_empty() {
+            errors.required(at, true);
+        } else if name.len() > 253 || !name.split(['.', '/']).all(part) {
+            let detail = "must have at most 253 characters and match regex \
+                          ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+            errors.push(FieldError::invalid(at, name, detail));
+        }
+    }
+    let policy = context.fs_group_change_policy.as_deref();
+    errors.one_of(format!("{field}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"]);
+    if let Some(profile) = &context.seccomp_profile {
+        let local = profile.localhost_profile.as_deref();
+        let at = format!("{field}.seccompProfile");
+        match profile.type_.as_str() {
+            "Localhost" if local.is_none() => {
+                let detail = "must be set when seccomp type is Localhost";
+                errors.push(FieldError::required(format!("{at}.localhostProfile"), detail));
+            }
+            "Localhost" | "RuntimeDefault" | "Unconfined" => {}
+            other => errors.one_of(
+                format!("{at}.type"),
+                Some(other),
+                &["Localhost", "RuntimeDefault", "Unconfined"],
+            ),
+        }
+    }
+}
+
+fn check_dns(field: &str, spec: &PodSpec, errors: &mut Errors) {
+    let own = spec.dns_policy.as_deref() == Some("None");
+    let servers = spec.dns_config.as_ref().and_then(|c| c.nameservers.as_ref());
+    if own && spec.dns_config.is_none() {
+        let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
+        errors.push(FieldError::required(format!("{field}.dnsConfig"), detail));
+    } else if own && servers.is_none_or(Vec::is_empty) {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.push(FieldError::required(format!("{field}.dnsConfig.nameservers"), detail));
+    }
+    for (i, server) in servers.into_iter().flatten().enumerate() {
+        if let Some(fault) = names::fault(Rule::Address, server) {
+            errors.push(FieldError::invalid(
+                format!("{field}.dnsConfig.nameservers[{i}]"),
+                server.as_str(),
+                fault,
+            ));
+        }
+    }
+}
+
+fn check_gates(field: &str, spec: &PodSpec, errors: &mut Errors) {
+    let gates = spec.scheduling_gates.as_deref().unwrap_or_default();
+    for (i, gate) in gates.iter().enumerate() {
+        let at = format!("{field}.schedulingGates[{i}]");
+        qualified(at.as_str(), &gate.name, errors);
+        if gates[..i].iter().any(|g| g.name == gate.name) {
+            errors.push(FieldError::duplicate(at, gate.name.as_str()));
+        }
+    }
+    if !gates.is_empty() && spec.node_name.as_deref().is_some_and(|n| !n.is_empty()) {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        errors.push(FieldError::forbidden(format!("{field}.nodeName"), detail));
+    }
+}
+
+fn check_names(field: &str, spec: &PodSpec, errors: &mut Errors) {
+    for (part, name, rule) in [
+        ("serviceAccountName", &spec.service_account_name, Rule::Subdomain),
+        ("nodeName", &spec.node_name, Rule::Subdomain),
+        ("hostname", &spec.hostname, Rule::Label),
+        ("subdomain", &spec.subdomain, Rule::Label),
+        ("priorityClassName", &spec.priority_class_name, Rule::Subdomain),
+        ("runtimeClassName", &spec.runtime_class_name, Rule::Subdomain),
+    ] {
+        if let Some(name) = name.as_deref().filter(|n| !n.is_empty())
+            && let Some(fault) = names::fault(rule, name)
+        {
+            errors.push(FieldError::invalid(format!("{field}.{part}"), name, fault));
+        }
+    }
+    if let Some(seconds) = spec.active_deadline_seconds {
+        range(format!("{field}.activeDeadlineSeconds"), seconds, 1, i64::from(i32::MAX), errors);
+    }
+}
+
+fn check_aliases(field: &str, spec: &PodSpec, errors: &mut Errors) {
+    for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
+        let at = format!("{field}.hostAliases[{i}]");
+        if let Some(fault) = names::fault(Rule::Address, &alias.ip) {
+            errors.push(FieldError::invalid(format!("{at}.ip"), alias.ip.as_str(), fault));
+        }
+        for (h, host) in alias.hostnames.iter().flatten().enumerate() {
+            if let Some(fault) = names::fault(Rule::Subdomain, host) {
+                errors.push(FieldError::invalid(format!("{at}.hostnames[{h}]"), host.as_str(), fault));
+            }
+        }
+    }
+}
+
+pub fn check_name(field: &str, name: &str, errors: &mut Errors) {
     errors.required(field, name.is_empty());
     if !name.is_empty()
-        && let Some(fault) = names::fault(names::Rule::Label, name)
+        && let Some(fault) = names::fault(Rule::Label, name)
     {
         errors.push(FieldError::invalid(field, name, fault));
-    }
-}
-
-fn check_container(field: &str, container: &Container, volumes: &HashSet<&str>, errors: &mut Errors) {
-    check_name(&format!("{field}.name"), &container.name, errors);
-    let image = container.image.as_deref().unwrap_or_default();
-    errors.required(format!("{field}.image"), image.is_empty());
-    if image.trim() != image {
-        errors.push(FieldError::invalid(
-            format!("{field}.image"),
-            image,
-            "must not have leading or trailing whitespace",
-        ));
-    }
-    let policy = container.image_pull_policy.as_deref();
-    errors.one_of(format!("{field}.imagePullPolicy"), policy, &["Always", "IfNotPresent", "Never"]);
-    for (i, port) in container.ports.iter().flatten().enumerate() {
-        check_port_number(&format!("{field}.ports[{i}].containerPort"), port.container_port, errors);
-        errors.one_of(
-            format!("{field}.ports[{i}].protocol"),
-            port.protocol.as_deref(),
-            &["SCTP", "TCP", "UDP"],
-        );
-    }
-    for (i, variable) in container.env.iter().flatten().enumerate() {
-        errors.required(format!("{field}.env[{i}].name"), variable.name.is_empty());
-        if variable.value.as_deref().is_some_and(|v| !v.is_empty()) && variable.value_from.is_some() {
-            let detail = "may not be specified when `value` is not empty";
-            errors.push(FieldError::invalid(format!("{field}.env[{i}].valueFrom"), "", detail));
-        }
-    }
-    check_mounts(field, container, volumes, errors);
-    let probes = [
-        ("livenessProbe", &container.liveness_probe),
-        ("readinessProbe", &container.readiness_probe),
-        ("startupProbe", &container.startup_probe),
-    ];
-    for (name, probe) in probes {
-        if let Some(probe) = probe {
-            check_probe(&format!("{field}.{name}"), probe, name != "readinessProbe", errors);
-        }
-    }
-    if let Some(resources) = &container.resources {
-        check_resources(&format!("{field}.resources"), resources, errors);
-    }
-}
-
-fn check_mounts(field: &str, container: &Container, volumes: &HashSet<&str>, errors: &mut Errors) {
-    let mut paths = HashSet::new();
-    for (i, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let path = format!("{field}.volumeMounts[{i}]");
-        if !volumes.contains(mount.name.as_str()) {
-            let problem = crate::status::Problem::NotFound(mount.name.as_str().into());
-            errors.push(FieldError { field: format!("{path}.name"), problem });
-        }
-        errors.required(format!("{path}.mountPath"), mount.mount_path.is_empty());
-        if !paths.insert(mount.mount_path.as_str()) {
-            let detail = "must be unique";
-            errors.push(FieldError::invalid(format!("{path}.mountPath"), mount.mount_path.as_str(), detail));
-        }
-        let escapes = |p: &str| p.starts_with('/') || p.split('/').any(|part| part == "..");
-        if let Some(sub_path) = mount.sub_path.as_deref().filter(|p| escapes(p)) {
-            let detail =
-                if sub_path.starts_with('/') { "must be a relative path" } else { "must not contain '..'" };
-            errors.push(FieldError::invalid(format!("{path}.subPath"), sub_path, detail));
-        }
-    }
-}
-
-fn check_probe(field: &str, probe: &Probe, one_success: bool, errors: &mut Errors) {
-    let handlers =
-        [probe.exec.is_some(), probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.grpc.is_some()];
-    match handlers.iter().filter(|h| **h).count() {
-        0 => errors.push(FieldError::required(field, "must specify a handler type")),
-        1 => {}
-        _ => errors.push(FieldError::forbidden(field, "may not specify more than 1 handler type")),
-    }
-    for (name, value) in [
-        ("initialDelaySeconds", probe.initial_delay_seconds),
-        ("timeoutSeconds", probe.timeout_seconds),
-        ("periodSeconds", probe.period_seconds),
-        ("successThreshold", probe.success_threshold),
-        ("failureThreshold", probe.failure_threshold),
-    ] {
-        errors.not_negative(format!("{field}.{name}"), value.map(i64::from));
-    }
-    if one_success && probe.success_threshold.is_some_and(|t| t != 1) {
-        let value = probe.success_threshold.unwrap_or(0);
-        errors.push(FieldError::invalid(format!("{field}.successThreshold"), value, "must be 1"));
-    }
-}
-
-fn check_resources(field: &str, resources: &ResourceRequirements, errors: &mut Errors) {
-    let parse = |text: &str| text.parse::<Quantity>().ok();
-    let sides = [("limits", &resources.limits), ("requests", &resources.requests)];
-    for (side, map) in sides {
-        for (name, quantity) in map.iter().flatten() {
-            let path = format!("{field}.{side}.{name}");
-            match parse(&quantity.0) {
-                None => {
-                    errors.push(FieldError::invalid(path, quantity.0.as_str(), "must be a valid quantity"))
-                }
-                Some(q) if q.is_negative() => {
-                    let detail = "must be greater than or equal to 0";
-                    errors.push(FieldError::invalid(path, quantity.0.as_str(), detail));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-    for (name, request) in resources.requests.iter().flatten() {
-        let limit = resources.limits.as_ref().and_then(|l| l.get(name));
-        if let (Some(limit), Some(request)) = (limit.and_then(|l| parse(&l.0)), parse(&request.0))
-            && request > limit
-        {
-            let detail = format!("must be less than or equal to {name} limit of {limit}");
-            errors.push(FieldError::invalid(format!("{field}.requests"), request.to_string(), detail));
-        }
     }
 }

@@ -12,6 +12,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<ReplicationController>::new("replicationcontrollers", true)
+        .rules(|r| r.orphans_dependents = true)
         .short(&["rc"])
         .in_all()
         .prefix("/registry/controllers")

@@ -23,6 +23,7 @@ const SCOPES: &[&str] = &[
 
 pub fn kind() -> Kind {
     Build::<ResourceQuota>::new("resourcequotas", true)
+        .rules(|r| r.answers_deleted = true)
         .short(&["quota"])
         .status()
         .validate(|quota, errors| {

@@ -10,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Service>::new("services", true)
+        .rules(|r| r.answers_deleted = true)
         .short(&["svc"])
         .in_all()
         .prefix("/registry/services/specs")
@@ -67,7 +68,7 @@ fn default(service: &mut Service) {
             Some(IntOrString::String(text)) => text.is_empty(),
             Some(IntOrString::Int(_)) => false,
         };
-        if unset && spec.cluster_ip.as_deref() != Some("None") || port.target_port.is_none() {
+        if unset {
             port.target_port = Some(IntOrString::Int(port.port));
         }
     }

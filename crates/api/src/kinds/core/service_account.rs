@@ -7,6 +7,7 @@ use crate::kinds::{Build, CREATE_ONLY, Kind};
 
 pub fn kind() -> Kind {
     Build::<ServiceAccount>::new("serviceaccounts", true)
+        .rules(|r| r.answers_deleted = true)
         .short(&["sa"])
         .subresource("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE_ONLY)
         .row(|s| vec![name_cell(&s.metadata), age_cell(&s.metadata)])

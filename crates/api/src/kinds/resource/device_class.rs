@@ -8,6 +8,7 @@ use crate::kinds::{Build, Kind};
 
 pub fn kind() -> Kind {
     Build::<DeviceClass>::new("deviceclasses", false)
+        .rules(|r| r.answers_deleted = true)
         .generation()
         .validate(|class, errors| {
             check_selectors("spec.selectors", class.spec.selectors.as_deref(), errors);

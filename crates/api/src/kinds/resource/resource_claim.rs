@@ -11,6 +11,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<ResourceClaim>::new("resourceclaims", true)
+        .rules(|r| r.answers_deleted = true)
         .status()
         .default(|claim| claims::default(&mut claim.spec))
         .validate(|claim, errors| claims::check("spec", &claim.spec, errors))

@@ -10,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<ResourceClaimTemplate>::new("resourceclaimtemplates", true)
+        .rules(|r| r.answers_deleted = true)
         .default(|template| claims::default(&mut template.spec.spec))
         .validate(|template, errors| claims::check("spec.spec", &template.spec.spec, errors))
         .validate_update(|new, old, errors| {

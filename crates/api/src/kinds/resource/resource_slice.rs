@@ -14,6 +14,7 @@ const DEVICES: usize = 128;
 
 pub fn kind() -> Kind {
     Build::<ResourceSlice>::new("resourceslices", false)
+        .rules(|r| r.answers_deleted = true)
         .generation()
         .default(|slice| {
             let devices = slice.spec.devices.iter_mut().flatten();

@@ -11,6 +11,10 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<CSIDriver>::new("csidrivers", false)
+        .rules(|r| {
+            r.update_needs_version = true;
+            r.answers_deleted = true;
+        })
         .default(|driver| {
             let spec = &mut driver.spec;
             spec.attach_required.get_or_insert(true);

@@ -12,6 +12,10 @@ const NODE_ID_LIMIT: usize = 256;
 
 pub fn kind() -> Kind {
     Build::<CSINode>::new("csinodes", false)
+        .rules(|r| {
+            r.update_needs_version = true;
+            r.answers_deleted = true;
+        })
         .validate(validate)
         .validate_update(|new, old, errors| {
             for (i, driver) in new.spec.drivers.iter().enumerate() {

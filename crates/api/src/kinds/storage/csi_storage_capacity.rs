@@ -8,6 +8,7 @@ use crate::kinds::{Build, Errors, Kind};
 
 pub fn kind() -> Kind {
     Build::<CSIStorageCapacity>::new("csistoragecapacities", true)
+        .rules(|r| r.update_needs_version = true)
         .validate(validate)
         .validate_update(|new, old, errors| {
             errors.immutable("nodeTopology", &new.node_topology, &old.node_topology);

@@ -8,6 +8,7 @@ use crate::kinds::{Build, Kind};
 
 pub fn kind() -> Kind {
     Build::<StorageClass>::new("storageclasses", false)
+        .rules(|r| r.answers_deleted = true)
         .short(&["sc"])
         .default(|class| {
             class.reclaim_policy.get_or_insert_with(|| "Delete".into());

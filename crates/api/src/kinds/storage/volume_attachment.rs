@@ -10,6 +10,10 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<VolumeAttachment>::new("volumeattachments", false)
+        .rules(|r| {
+            r.update_needs_version = true;
+            r.answers_deleted = true;
+        })
         .status()
         .validate(validate)
         .validate_update(|new, old, errors| {

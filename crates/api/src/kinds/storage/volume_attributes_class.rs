@@ -9,6 +9,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<VolumeAttributesClass>::new("volumeattributesclasses", false)
+        .rules(|r| r.answers_deleted = true)
         .short(&["vac"])
         .validate(validate)
         .validate_update(|new, old, errors| {

@@ -67,7 +67,7 @@ pub async fn mutate(
     attributes: &Attributes<'_>,
     object: &mut Value,
     old: Option<&Value>,
-    reset: &(dyn Fn(Value) -> Result<Value, ApiError> + Sync),
+    reset: &(dyn Fn(Value) -> Value + Sync),
 ) -> Result<bool, ApiError> {
     let hooks = server.0.hooks().await?;
     if hooks.mutating.is_empty() || attributes.group() == GROUP {
@@ -93,14 +93,14 @@ async fn one(
     hook: &Hook,
     object: &mut Value,
     old: Option<&Value>,
-    reset: &(dyn Fn(Value) -> Result<Value, ApiError> + Sync),
+    reset: &(dyn Fn(Value) -> Value + Sync),
 ) -> Result<bool, ApiError> {
     let seen = Seen { object: Some(object), old };
     if !is_about(server, attributes, hook, &seen).await? {
         return Ok(false);
     }
     let Some(patched) = call::mutating(&server.0, attributes, hook, &seen).await? else { return Ok(false) };
-    let new = reset(patched)?;
+    let new = reset(patched);
     let changed = new != *object;
     *object = new;
     Ok(changed)

@@ -1,0 +1,147 @@
+//! What two servers cannot have in common is replaced by a word: uids, versions, times, ages, random suffixes. All else
+//! is compared as it is.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::record::Answer;
+
+/// Remembers the uids of a case, which stand in labels and messages too.
+pub struct Normal {
+    uids: HashMap<String, String>,
+}
+
+/// Fields that hold a version or a time, wherever they stand.
+const VERSIONS: &[&str] = &["resourceVersion"];
+const TIMES: &[&str] = &[
+    "creationTimestamp",
+    "deletionTimestamp",
+    "time",
+    "timeAdded",
+    "lastTransitionTime",
+    "lastUpdateTime",
+    "allocationTimestamp",
+];
+/// A suffix of five random letters follows these.
+const SUFFIXED: &[&str] = &["kube-api-access-"];
+
+impl Normal {
+    pub fn new() -> Self {
+        Self { uids: HashMap::new() }
+    }
+
+    pub fn learn(&mut self, body: &Value) {
+        match body {
+            Value::Object(map) => {
+                if let Some(uid) = map.get("uid").and_then(Value::as_str)
+                    && uid.len() == 36
+                {
+                    self.uids.entry(uid.to_owned()).or_insert_with(|| "<uid>".to_owned());
+                }
+                map.values().for_each(|v| self.learn(v));
+            }
+            Value::Array(items) => items.iter().for_each(|v| self.learn(v)),
+            _ => {}
+        }
+    }
+
+    pub fn answer(&mut self, answer: Answer) -> Answer {
+        self.learn(&answer.body);
+        let mut body = answer.body;
+        self.settle("", &mut body);
+        if body["kind"] == "Table" {
+            settle_table(&mut body);
+        }
+        for event in body.as_array_mut().into_iter().flatten() {
+            if event["object"]["kind"] == "Table" {
+                settle_table(&mut event["object"]);
+            }
+        }
+        let warnings = answer.warnings.iter().map(|w| self.text(w)).collect();
+        Answer { code: answer.code, warnings, body }
+    }
+
+    fn settle(&self, name: &str, value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    self.settle(key, value);
+                }
+            }
+            Value::Array(items) => {
+                items.iter_mut().for_each(|v| self.settle(name, v));
+                // By time first, which is a matter of how fast a server is.
+                if name == "managedFields" {
+                    let text = |v: &Value, field: &str| v[field].as_str().unwrap_or_default().to_owned();
+                    let keys = ["operation", "manager", "subresource", "apiVersion"];
+                    items.sort_by_cached_key(|v| keys.map(|key| text(v, key)));
+                }
+            }
+            Value::String(text) => {
+                if VERSIONS.contains(&name) && text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+                    *text = "<version>".into();
+                } else if TIMES.contains(&name) && is_now(text) {
+                    *text = "<time>".into();
+                } else {
+                    *text = self.text(text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn text(&self, text: &str) -> String {
+        let mut out = text.to_owned();
+        for (uid, word) in &self.uids {
+            if out.contains(uid) {
+                out = out.replace(uid, word);
+            }
+        }
+        // A whole object within a message, and the original's listing of how its own types differ.
+        if let Some(start) = out.find("Invalid value: \"{\\\"apiVersion")
+            && let Some(end) = out[start..].find("}\": ")
+        {
+            out.replace_range(start..start + end + 2, "Invalid value: <object>");
+        }
+        if let Some(at) = out.find("\n@@ ") {
+            out.truncate(at);
+        }
+        for prefix in SUFFIXED {
+            if let Some(at) = out.find(prefix) {
+                let start = at + prefix.len();
+                let end = (start + 5).min(out.len());
+                if out.is_char_boundary(end) {
+                    out.replace_range(start..end, "<suffix>");
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Default for Normal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A time of this run, not one that the case gave.
+fn is_now(text: &str) -> bool {
+    text.len() >= 20 && text.ends_with('Z') && !text.starts_with("2026-01-02T")
+}
+
+/// Cells that grow with time. What the columns are is compared once, in the list.
+fn settle_table(table: &mut Value) {
+    for row in table["rows"].as_array_mut().into_iter().flatten() {
+        for cell in row["cells"].as_array_mut().into_iter().flatten() {
+            if let Some(text) = cell.as_str() {
+                let digits = text.trim_end_matches(['s', 'm']);
+                let age = digits.len() < text.len() && !digits.is_empty() && digits.len() < 4;
+                if (age && digits.bytes().all(|b| b.is_ascii_digit())) || is_now(text) {
+                    *cell = "<age>".into();
+                }
+            }
+        }
+    }
+}
