@@ -340,3 +340,28 @@ fn configurations_are_applied_and_patches_too() {
         assert!(faults.len() == 1 && faults[0].starts_with(expected), "{mutation}: {faults:?}");
     }
 }
+
+#[test]
+fn long_chains_of_variables_fit_a_small_stack() {
+    let sums = |deep: usize| {
+        let sum = "+ 1".repeat(deep);
+        let first = json!({"name": "v0", "expression": "0"});
+        let later = (1..500).map(
+            move |at| json!({"name": format!("v{at}"), "expression": format!("variables.v{} {sum}", at - 1)}),
+        );
+        let variables: Vec<_> = std::iter::once(first).chain(later).collect();
+        let wanted = 499 * deep;
+        json!({
+            "matchConstraints": constraints(), "variables": variables,
+            "validations": [{"expression": format!("variables.v499 == {wanted}")}],
+        })
+    };
+    let check = move || {
+        for deep in [1, 100] {
+            let verdict = judge(with(json!({}), sums(deep)));
+            assert_eq!(verdict.denials, [], "{deep}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(3 << 19).spawn(check).expect("a thread");
+    thread.join().expect("no overflow");
+}
