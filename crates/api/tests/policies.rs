@@ -343,23 +343,38 @@ fn configurations_are_applied_and_patches_too() {
 
 #[test]
 fn long_chains_of_variables_fit_a_small_stack() {
-    let sums = |deep: usize| {
-        let sum = "+ 1".repeat(deep);
-        let first = json!({"name": "v0", "expression": "0"});
-        let later = (1..500).map(
-            move |at| json!({"name": format!("v{at}"), "expression": format!("variables.v{} {sum}", at - 1)}),
-        );
-        let variables: Vec<_> = std::iter::once(first).chain(later).collect();
-        let wanted = 499 * deep;
-        json!({
-            "matchConstraints": constraints(), "variables": variables,
-            "validations": [{"expression": format!("variables.v499 == {wanted}")}],
-        })
+    let chain = |length: usize, made: &dyn Fn(String) -> String, validation: String| {
+        let mut variables = vec![json!({"name": "v0", "expression": "0"})];
+        for at in 1..length {
+            let expression = made(format!("variables.v{}", at - 1));
+            variables.push(json!({"name": format!("v{at}"), "expression": expression}));
+        }
+        json!({"variables": variables, "validations": [{"expression": validation}]})
     };
+    let sum = |before: String| format!("{before} {}", "+ 1".repeat(80));
+    let list = |before: String| format!("[{before}]");
     let check = move || {
-        for deep in [1, 100] {
-            let verdict = judge(with(json!({}), sums(deep)));
-            assert_eq!(verdict.denials, [], "{deep}");
+        let fitting = [
+            chain(200, &|before| format!("{before} + 1"), "variables.v199 == 199".to_owned()),
+            chain(10, &sum, "variables.v9 == 720".to_owned()),
+            chain(
+                400,
+                &list,
+                "variables.v199 == [variables.v198] && type(variables.v199) == list".to_owned(),
+            ),
+        ];
+        for spec in fitting {
+            assert_eq!(judge(spec).denials, []);
+        }
+        for spec in [
+            chain(5000, &list, "variables.v4999 == [variables.v4998]".to_owned()),
+            chain(100, &sum, "variables.v99 == 0".to_owned()),
+        ] {
+            let denials = judge(spec).denials;
+            assert!(
+                denials.iter().any(|denial| denial.message.contains("variables nest too deeply")),
+                "{denials:?}"
+            );
         }
     };
     let thread = std::thread::Builder::new().stack_size(3 << 19).spawn(check).expect("a thread");

@@ -9,6 +9,10 @@ use k8s_openapi::api::admissionregistration::v1::Variable;
 use super::conditions::compile;
 use super::variables::{AdmissionVars, evaluate, spend};
 
+/// How deeply variables may be made of variables, counted in the depths of their expressions: their values nest as
+/// deeply.
+const MAX_REACH: u32 = 1000;
+
 #[derive(Debug, Clone)]
 struct One {
     /// `variables.x`
@@ -28,6 +32,10 @@ pub(crate) struct Named {
 impl Named {
     fn push(&mut self, name: String, program: Result<Program, String>) {
         let reach = program.as_ref().map_or(0, |program| self.reach(program));
+        let (program, reach) = match reach > MAX_REACH {
+            true => (Err(format!("compilation failed: variables nest too deeply: limit is {MAX_REACH}")), 0),
+            false => (program, reach),
+        };
         // The first of a name is the one that is read, so that none comes to read itself.
         self.places.entry(name.clone()).or_insert(self.all.len());
         self.all.push(One { name, program, reach });
