@@ -340,3 +340,43 @@ fn configurations_are_applied_and_patches_too() {
         assert!(faults.len() == 1 && faults[0].starts_with(expected), "{mutation}: {faults:?}");
     }
 }
+
+#[test]
+fn long_chains_of_variables_fit_a_small_stack() {
+    let chain = |length: usize, made: &dyn Fn(String) -> String, validation: String| {
+        let mut variables = vec![json!({"name": "v0", "expression": "0"})];
+        for at in 1..length {
+            let expression = made(format!("variables.v{}", at - 1));
+            variables.push(json!({"name": format!("v{at}"), "expression": expression}));
+        }
+        json!({"variables": variables, "validations": [{"expression": validation}]})
+    };
+    let sum = |before: String| format!("{before} {}", "+ 1".repeat(80));
+    let list = |before: String| format!("[{before}]");
+    let check = move || {
+        let fitting = [
+            chain(200, &|before| format!("{before} + 1"), "variables.v199 == 199".to_owned()),
+            chain(10, &sum, "variables.v9 == 720".to_owned()),
+            chain(
+                400,
+                &list,
+                "variables.v199 == [variables.v198] && type(variables.v199) == list".to_owned(),
+            ),
+        ];
+        for spec in fitting {
+            assert_eq!(judge(spec).denials, []);
+        }
+        for spec in [
+            chain(5000, &list, "variables.v4999 == [variables.v4998]".to_owned()),
+            chain(100, &sum, "variables.v99 == 0".to_owned()),
+        ] {
+            let denials = judge(spec).denials;
+            assert!(
+                denials.iter().any(|denial| denial.message.contains("variables nest too deeply")),
+                "{denials:?}"
+            );
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(3 << 19).spawn(check).expect("a thread");
+    thread.join().expect("no overflow");
+}

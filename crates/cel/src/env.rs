@@ -8,6 +8,8 @@ use crate::functions::Library;
 use crate::types::Type;
 
 /// Objects that expressions may make.
+const MAX_TYPE_DEPTH: u32 = 32;
+
 #[derive(Clone, Copy)]
 pub struct Constructible {
     /// Whether there is a type of that name.
@@ -60,8 +62,10 @@ impl Env {
         env
     }
 
-    /// A variable of a type; its name may have dots.
+    /// A variable of a type; its name may have dots. Of a type of great depth, only what it is at run time counts:
+    /// variables that are made of variables would deepen without an end.
     pub fn variable(mut self, name: &str, ty: Type) -> Self {
+        let ty = if ty.deeper_than(MAX_TYPE_DEPTH) { Type::Dyn } else { ty };
         self.variables.insert(name.into(), Variable { ty, decl: None });
         self
     }

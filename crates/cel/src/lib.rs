@@ -25,6 +25,7 @@ mod value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+pub use ast::MAX_DEPTH;
 pub use decl::{Decl, DeclKind, Field, ListKind, MAX_REQUEST_BYTES, decode_base64, escape};
 pub use env::{Constructible, Env};
 pub use estimate::Bounds;
@@ -77,6 +78,16 @@ impl Program {
     /// Whether the expression reads that variable.
     pub fn uses(&self, variable: &str) -> bool {
         self.used.contains(variable)
+    }
+
+    /// The variables the expression reads.
+    pub fn used(&self) -> impl Iterator<Item = &str> {
+        self.used.iter().map(AsRef::as_ref)
+    }
+
+    /// How deeply its evaluation recurses; no more than `MAX_DEPTH`.
+    pub fn depth(&self) -> u32 {
+        self.expr.depth
     }
 
     /// What it may cost, by what is declared of its variables.

@@ -33,6 +33,17 @@ pub enum Type {
 }
 
 impl Type {
+    /// Whether it has more than that many types around one another.
+    pub fn deeper_than(&self, limit: u32) -> bool {
+        match self {
+            Self::List(inner) | Self::Optional(inner) | Self::Type(inner) => {
+                limit == 0 || inner.deeper_than(limit - 1)
+            }
+            Self::Map(key, value) => limit == 0 || key.deeper_than(limit - 1) || value.deeper_than(limit - 1),
+            _ => false,
+        }
+    }
+
     pub fn list(item: Self) -> Self {
         Self::List(Arc::new(item))
     }

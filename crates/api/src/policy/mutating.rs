@@ -23,7 +23,7 @@ pub struct MutatingPolicy {
     /// Whether it wants to see what others change after it.
     pub reinvoke: bool,
     conditions: Result<MatchConditions, String>,
-    variables: Vec<Named>,
+    variables: Named,
     mutations: Vec<Mutation>,
 }
 

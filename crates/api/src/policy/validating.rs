@@ -22,7 +22,7 @@ pub struct ValidatingPolicy {
     /// Whether operations go on when the policy itself fails.
     pub ignore_failure: bool,
     conditions: Result<MatchConditions, String>,
-    variables: Vec<Named>,
+    variables: Named,
     validations: Vec<Validation>,
     annotations: Vec<(String, Expression)>,
 }

@@ -199,6 +199,7 @@ mod tests {
                     "properties": {
                         "size": {"type": "integer", "minimum": 1, "maximum": 5},
                         "mode": {"type": "string", "enum": ["a", "b"], "default": "a"},
+                        "digits": {"type": "string", "pattern": "^\\d+$"},
                         "name": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 5, "nullable": true},
                         "port": {"x-kubernetes-int-or-string": true},
                         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
@@ -257,10 +258,11 @@ mod tests {
     fn values_are_validated() {
         let value = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {}, "spec": {
             "mode": "c", "name": "ABCDEFG", "port": true, "labels": {"a": 1}, "set": ["a", "b", "a"],
-            "items": [{"k": "a"}, {"k": "a"}, {}], "one": {"x": "", "y": ""}, "template": {"kind": "K"},
+            "items": [{"k": "a"}, {"k": "a"}, {}], "digits": "\u{663}", "one": {"x": "", "y": ""}, "template": {"kind": "K"},
         }, "status": {"ready": "yes"}});
         let found: Vec<_> = schema().validate(&value).iter().map(ToString::to_string).collect();
         let expected = [
+            "spec.digits: Invalid value: \"\u{663}\": spec.digits in body should match '^\\d+$'",
             "spec.items[1]: Duplicate value: {\"k\":\"a\"}",
             "spec.items[2].k: Required value",
             "spec.labels.a: Invalid value: \"integer\": spec.labels.a in body must be of type string: \"integer\"",

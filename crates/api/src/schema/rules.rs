@@ -10,7 +10,8 @@ pub struct Rules {
     pub embedded: bool,
     pub allowed: Vec<Value>,
     pub required: Vec<Box<str>>,
-    pub pattern: Option<Regex>,
+    /// As written, and compiled.
+    pub pattern: Option<(Box<str>, Regex)>,
     pub format: Option<Box<str>>,
     pub minimum: Option<f64>,
     pub maximum: Option<f64>,
@@ -48,8 +49,12 @@ impl Rules {
         let flag = |key: &str| schema.get(key).and_then(Value::as_bool).unwrap_or(false);
         let list = |key: &str| schema.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let pattern = schema.get("pattern").and_then(Value::as_str).filter(|pattern| !pattern.is_empty());
-        let pattern = pattern.and_then(|pattern| match Regex::new(pattern) {
-            Ok(regex) => Some(regex),
+        let compile = |pattern: &str| {
+            let translated = cel::functions::patterns::translate(pattern)?;
+            Regex::new(&translated).map_err(|error| error.to_string())
+        };
+        let pattern = pattern.and_then(|pattern| match compile(pattern) {
+            Ok(regex) => Some((pattern.into(), regex)),
             Err(error) => {
                 errors.push(format!("{path}.pattern: Invalid value: {pattern:?}: must be a valid regular expression, but isn't: {error}"));
                 None

@@ -212,7 +212,7 @@ impl Validator {
         if let Some(limit) = rules.min_length.filter(|limit| length < *limit) {
             self.invalid(value, &format!("should be at least {limit} chars long"));
         }
-        if let Some(pattern) = rules.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
+        if let Some((pattern, _)) = rules.pattern.as_ref().filter(|(_, regex)| !regex.is_match(text)) {
             self.invalid(value, &format!("should match '{pattern}'"));
         }
         if let Some(format) = rules.format.as_ref().filter(|format| !fits_format(format, text)) {

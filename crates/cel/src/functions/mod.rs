@@ -7,7 +7,7 @@ mod lists;
 mod networks;
 mod operators;
 mod optionals;
-mod patterns;
+pub mod patterns;
 mod printing;
 pub mod regexes;
 mod semvers;
