@@ -137,3 +137,37 @@ async fn metrics_have_the_names_that_dashboards_know() {
     let ended = "subresource=\"\",verb=\"WATCH\",version=\"v1\"} 0";
     assert!(String::from_utf8_lossy(&answer).contains(ended), "the watch has ended");
 }
+
+#[tokio::test]
+async fn logs_are_asked_for_in_order() {
+    let world = World::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let account = "/api/v1/namespaces/default/serviceaccounts";
+    world.json("POST", account, json!({"metadata": {"name": "default"}})).await;
+    let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    world.grant(pods, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    const INVALID: &str = "PodLogOptions \"web\" is invalid: ";
+    for (query, code, message) in [
+        (
+            "tailLines=-1",
+            422,
+            format!("{INVALID}tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ),
+        ("limitBytes=0", 422, format!("{INVALID}limitBytes: Invalid value: 0: must be greater than 0")),
+        ("sinceSeconds=0", 422, format!("{INVALID}sinceSeconds: Invalid value: 0: must be greater than 0")),
+        (
+            "sinceSeconds=1&sinceTime=2020-01-01T00:00:00Z",
+            422,
+            format!("{INVALID}[]: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"),
+        ),
+        ("tailLines=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax".to_owned()),
+        ("container=zz", 400, "container zz is not valid for pod web".to_owned()),
+        ("follow=1", 204, String::new()),
+    ] {
+        let (found, answer) = world.json("GET", &format!("{pods}/web/log?{query}"), Value::Null).await;
+        let said = answer["message"].as_str().unwrap_or_default().to_owned();
+        assert_eq!((found, said), (code, message), "{query}");
+    }
+    let (code, answer) = world.json("POST", &format!("{pods}/web/exec?command=x"), Value::Null).await;
+    assert_eq!((code, &answer["message"]), (400, &json!("pod web does not have a host assigned")));
+}

@@ -227,7 +227,7 @@ fn a_broken_commit_changes_nothing_and_is_explained() {
 
     repository.write("app/app.yaml", &good.replace("replicas: 1", "replicaz: 1"));
     repository.commit("an unknown field");
-    message_with(&cluster, &["Deployment/demo/web", "unknown field \"spec.replicaz\""]);
+    message_with(&cluster, &["Deployment/demo/web", ".spec.replicaz: field not declared in schema"]);
     assert_eq!(pod_of(), serving);
 
     repository.write("app/app.yaml", &good.replace("path: /index.html", "path: /nowhere"));

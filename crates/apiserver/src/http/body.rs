@@ -1,10 +1,13 @@
 //! One body type for requests and responses, whatever transport they came by.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -46,10 +49,37 @@ pub enum ReadError {
 }
 
 /// The whole body, up to `limit_bytes`.
-pub async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, ReadError> {
-    match Limited::new(body, limit_bytes).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ReadError::TooLarge),
-        Err(error) => Err(ReadError::Broken(error)),
+pub async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, ReadError> {
+    let mut out = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ReadError::Broken(error.into()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if out.len() + data.len() > limit_bytes {
+            tokio::spawn(drain(body));
+            return Err(ReadError::TooLarge);
+        }
+        if out.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        out.extend_from_slice(&data);
     }
+    Ok(Bytes::from(out))
+}
+
+/// So much of what is too large is let come, so that whoever sends it gets to read why it was refused: a stream that is
+/// cut while it is being written takes the answer with it.
+const DRAIN_LIMIT_BYTES: usize = 64 << 20;
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+async fn drain(mut body: Body) {
+    let draining = async {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > DRAIN_LIMIT_BYTES {
+                return;
+            }
+        }
+    };
+    drop(tokio::time::timeout(DRAIN_LIMIT, draining).await);
 }

@@ -1,15 +1,16 @@
 //! Requests that end at a pod's node: logs, exec, attach, port-forward. The server checks, then passes bytes through.
 
-use ::http::Request;
+use ::http::header::CONTENT_TYPE;
+use ::http::{Request, StatusCode};
 use api::meta;
-use api::status::ApiError;
+use api::status::{ApiError, FieldError};
 use serde_json::Value;
 
 use super::{proxy, read};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::query::percent_encode;
-use crate::http::respond::Answer;
+use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context};
 
 pub async fn connect(
@@ -25,10 +26,22 @@ pub async fn connect(
     if subresource == "proxy" {
         return proxy::proxy(server, context, request).await;
     }
+    if subresource == "log" {
+        check_log_options(context)?;
+    }
     let (_, pod) = read::find(server, context).await?;
     let name = meta::name(&pod);
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
+        if subresource != "portforward" {
+            container(&context, &pod)?;
+        }
+        // What runs nowhere has said nothing.
+        if subresource == "log" {
+            let mut nothing = respond::bytes(StatusCode::NO_CONTENT, "text/plain", "");
+            nothing.headers_mut().remove(CONTENT_TYPE);
+            return Ok(nothing);
+        }
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let place = format!("{}/{name}", meta::namespace(&pod));
@@ -66,6 +79,36 @@ fn connect_options(context: &Context, subresource: &str) -> Value {
         }
     }
     options
+}
+
+/// What is wrong with how a log is asked for.
+fn check_log_options(context: &Context) -> Result<(), ApiError> {
+    let query = &context.query;
+    let mut errors = Vec::new();
+    for (name, least, detail) in [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ] {
+        if let Some(number) = query.number(name)?.filter(|number| *number < least) {
+            errors.push(FieldError::invalid(name, number, detail));
+        }
+    }
+    if let Some(time) = query.get("sinceTime") {
+        if time.parse::<jiff::Timestamp>().is_err() {
+            return Err(ApiError::bad_request(format!(
+                "parsing time {time:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {time:?} as \"2006\""
+            )));
+        }
+        if query.get("sinceSeconds").is_some() {
+            let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            errors.push(FieldError::forbidden("[]", detail));
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::invalid("", "PodLogOptions", &context.target.name, &errors)),
+    }
 }
 
 /// The container that was named, or the only one, or the one that an annotation makes the default.
