@@ -6,6 +6,7 @@ mod default_tolerations;
 mod escalation;
 mod namespace_lifecycle;
 mod priority;
+mod requester;
 mod service_account;
 
 use api::status::ApiError;
@@ -33,6 +34,7 @@ type Plugin =
 const PLUGINS: &[Plugin] = &[
     namespace_lifecycle::admit,
     escalation::admit,
+    requester::admit,
     service_account::admit,
     priority::admit,
     default_tolerations::admit,

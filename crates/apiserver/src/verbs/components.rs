@@ -10,7 +10,6 @@ use crate::http::respond::{self, Answer, Form};
 use crate::table;
 
 const COMPONENTS: &[&str] = &["controller-manager", "etcd-0", "scheduler"];
-const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
 
 fn component(context: &Context, name: &str) -> Value {
     json!({"apiVersion": context.kind.api_version(), "kind": &*context.kind.kind, "metadata": {"name": name},
@@ -22,7 +21,7 @@ pub fn get(context: &Context) -> Result<Answer, ApiError> {
     if !COMPONENTS.contains(&name.as_str()) {
         return Err(ApiError::not_found(&context.resource(), name));
     }
-    Ok(respond::warn(one(context, StatusCode::OK, &component(context, name)), &[DEPRECATED.to_owned()]))
+    Ok(one(context, StatusCode::OK, &component(context, name)))
 }
 
 pub fn list(context: &Context) -> Result<Answer, ApiError> {
@@ -39,5 +38,5 @@ pub fn list(context: &Context) -> Result<Answer, ApiError> {
             respond::object(StatusCode::OK, form, &list)
         }
     };
-    Ok(respond::warn(answer, &[DEPRECATED.to_owned()]))
+    Ok(answer)
 }

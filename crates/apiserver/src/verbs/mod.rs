@@ -28,12 +28,24 @@ use crate::{ApiServer, Context, table};
 pub use create::create_object;
 pub use update::Writes;
 
-/// Sends a request to its verb.
+/// Sends a request to its verb. A kind that is going out of use says so with every answer.
 pub async fn dispatch(
     server: &ApiServer,
     context: Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
+    let deprecated = context.kind.deprecated.filter(|_| context.target.subresource.is_empty());
+    let answer = route(server, context, request).await;
+    match deprecated {
+        Some(warning) => {
+            let answer = answer.unwrap_or_else(|error| respond::error(&error));
+            Ok(respond::warn(answer, &[warning.to_owned()]))
+        }
+        None => answer,
+    }
+}
+
+async fn route(server: &ApiServer, context: Context, request: Request<Body>) -> Result<Answer, ApiError> {
     let target = &context.target;
     // A right in a namespace is a right to what lies in it: nothing else may be reached by its path.
     let is_namespace = context.kind.group.is_empty() && context.kind.kind == "Namespace";
@@ -109,7 +121,8 @@ fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiError {
             "{} in version {:?} cannot be handled as a {}: {detail}",
             kind.kind, kind.version, kind.kind
         )),
-        Rejection::Fields(errors) => ApiError::invalid(&kind.group, &kind.kind, name, &errors),
+        // Told of the stored form, which is what was found wanting.
+        Rejection::Fields(errors) => ApiError::invalid(kind.stored_as().0, &kind.kind, name, &errors),
     }
 }
 
