@@ -62,6 +62,12 @@ impl Addresses {
         Some(Self { first: u32::from(base) & !(size - 1), count: size, used: Arc::default() })
     }
 
+    /// As it was given.
+    fn range(&self) -> String {
+        let bits = self.count.leading_zeros() + 1;
+        format!("{}/{bits}", Ipv4Addr::from(self.first))
+    }
+
     fn contains(&self, address: Ipv4Addr) -> bool {
         (self.first..self.first + self.count).contains(&u32::from(address))
     }
@@ -172,9 +178,10 @@ impl Server {
                     )
                 })?;
                 if !self.addresses.contains(parsed) {
-                    let detail = "failed to allocate IP ".to_owned()
-                        + text
-                        + ": the provided network does not match the current range";
+                    let range = self.addresses.range();
+                    let detail = format!(
+                        "failed to allocate IP {text}: the provided IP ({text}) is not in the valid range. The range of valid IPs is {range}"
+                    );
                     return Err(FieldError::invalid("spec.clusterIPs", json!([text]), detail));
                 }
                 Some(parsed)

@@ -40,13 +40,9 @@ const DECIDED: &[&str] = &["Approved", "Denied", "Failed"];
 pub fn kinds() -> Vec<Kind> {
     let request = Build::<CertificateSigningRequest>::new("certificatesigningrequests", false)
         .short(&["csr"])
+        .rules(|r| r.spec_names_requester = true)
         .part(&APPROVAL, |new, old, errors| validate_status(new, old, errors))
         .status()
-        .default(|r| {
-            if r.spec.usages.as_ref().is_none_or(Vec::is_empty) {
-                r.spec.usages = Some(vec!["digital signature".into(), "key encipherment".into()]);
-            }
-        })
         .prepare_update(|new, old| new.spec = old.spec.clone())
         .validate(|r, errors| validate(&r.spec, errors))
         .validate_status(validate_status)

@@ -12,6 +12,8 @@ pub fn kinds() -> Vec<Kind> {
             r.update_needs_version = true;
         })
         .validate(|lease, errors| {
+            let transitions = lease.spec.as_ref().and_then(|s| s.lease_transitions);
+            errors.not_negative("spec.leaseTransitions", transitions.map(i64::from));
             let duration = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds);
             if let Some(seconds) = duration.filter(|s| *s <= 0) {
                 let field = "spec.leaseDurationSeconds";

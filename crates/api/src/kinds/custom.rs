@@ -109,6 +109,7 @@ fn entry(
         ttl_seconds: None,
         rules: Rules { update_needs_version: true, ..Rules::default() },
         conversion: None,
+        deprecated: None,
         custom: Some(Arc::new(CustomResource { schema, document, storage_version: storage_version.into() })),
     })
 }

@@ -4,7 +4,9 @@ use k8s_openapi::api::events::v1::Event;
 use serde_json::{Map, Value};
 
 use super::conversion::Convert;
-use super::{Build, Kind, core};
+use super::validate::{json, qualified};
+use super::{Build, Errors, Kind, core};
+use crate::status::FieldError;
 
 const TTL_SECONDS: u64 = core::EVENT_TTL_SECONDS;
 const FIELDS: &[&str] = &[
@@ -26,10 +28,64 @@ pub fn kinds() -> Vec<Kind> {
         .short(&["ev"])
         .ttl_seconds(TTL_SECONDS)
         .rules(|r| r.create_on_update = true)
+        .validate_create(validate)
+        .validate_update(|new, old, errors| {
+            // The faults are told in the names of the stored form.
+            for (field, changed) in [
+                ("involvedObject", new.regarding != old.regarding),
+                ("reason", new.reason != old.reason),
+                ("message", new.note != old.note),
+                ("count", new.deprecated_count != old.deprecated_count),
+                ("related", new.related != old.related),
+                ("action", new.action != old.action),
+                ("reportingController", new.reporting_controller != old.reporting_controller),
+                ("reportingInstance", new.reporting_instance != old.reporting_instance),
+                ("type", new.type_ != old.type_),
+            ] {
+                if changed {
+                    let value = match field {
+                        "message" => json(&new.note),
+                        "reason" => json(&new.reason),
+                        "action" => json(&new.action),
+                        "type" => json(&new.type_),
+                        "reportingController" => json(&new.reporting_controller),
+                        "reportingInstance" => json(&new.reporting_instance),
+                        "involvedObject" => json(&new.regarding),
+                        "related" => json(&new.related),
+                        _ => json(&new.deprecated_count),
+                    };
+                    errors.push(FieldError::immutable(field, value));
+                }
+            }
+        })
         .fields(FIELDS, fields)
         .stored_as(&stored, Renamed)
         .done();
     vec![event]
+}
+
+/// What the newer form demands and the older one never did.
+fn validate(event: &Event, errors: &mut Errors) {
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    errors.required("eventTime", event.event_time.is_none());
+    if let Some(series) = &event.series
+        && series.count < 2
+    {
+        errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
+    }
+    let controller = text(&event.reporting_controller);
+    errors.required("reportingController", controller.is_empty());
+    qualified("reportingController", &controller, errors);
+    errors.required("reportingInstance", text(&event.reporting_instance).is_empty());
+    errors.required("action", text(&event.action).is_empty());
+    errors.required("reason", text(&event.reason).is_empty());
+    let kind = text(&event.type_);
+    if !matches!(kind.as_str(), "Normal" | "Warning") {
+        errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
+    }
+    if event.deprecated_count.is_some_and(|c| c != 0) {
+        errors.push(FieldError::invalid("count", "", "needs to be unset"));
+    }
 }
 
 fn fields(event: &Event) -> Vec<(&'static str, String)> {

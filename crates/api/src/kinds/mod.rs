@@ -109,6 +109,8 @@ pub struct Rules {
     pub answers_deleted: bool,
     /// Deleting it leaves what it owns, unless the request says otherwise.
     pub orphans_dependents: bool,
+    /// Its spec says who made it: name, uid, groups and extra of the user, set by the server.
+    pub spec_names_requester: bool,
     /// An agent runs it: deletion gives it time, and is done when the agent says so.
     pub graceful_deletion: bool,
     /// `spec.finalizers` hold it beside those of its metadata, and its phase says that it goes.
@@ -139,6 +141,8 @@ pub struct Kind {
     /// How long objects live, when not for ever (events).
     pub ttl_seconds: Option<u64>,
     pub rules: Rules,
+    /// What whoever still uses the kind is warned of.
+    pub deprecated: Option<&'static str>,
     /// Set where objects are stored in another version than the one that this entry serves.
     pub conversion: Option<Conversion>,
     /// Set for custom resources.

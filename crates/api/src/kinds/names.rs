@@ -63,7 +63,11 @@ pub fn fault(rule: Rule, name: &str) -> Option<String> {
     let too_long = |limit: usize| (name.len() > limit).then(|| format!("must be no more than {limit} bytes"));
     match rule {
         Rule::Subdomain => too_long(253).or_else(|| (!is_subdomain(name)).then(|| SUBDOMAIN.into())),
-        Rule::Label => too_long(63).or_else(|| (!is_label(name)).then(|| LABEL.into())),
+        Rule::Label => too_long(63).or_else(|| match (is_label(name), name.contains('.')) {
+            (true, _) => None,
+            (false, true) => Some("must not contain dots".into()),
+            (false, false) => Some(LABEL.into()),
+        }),
         Rule::Label1035 => too_long(63).or_else(|| {
             let letter_first = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
             (!(is_label(name) && letter_first)).then(|| LABEL_1035.into())
@@ -89,6 +93,12 @@ fn is_qualified_part(text: &str) -> bool {
 
 /// What is wrong with a label's (or annotation's) key.
 pub fn key_fault(key: &str) -> Option<String> {
+    if key.matches('/').count() > 1 {
+        let form = QUALIFIED.trim_start_matches("name part");
+        return Some(format!(
+            "a valid label key{form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        ));
+    }
     let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
     if let Some(prefix) = prefix
         && !is_subdomain(prefix)

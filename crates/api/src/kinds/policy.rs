@@ -1,11 +1,12 @@
 //! `policy/v1`: how much of an application may be taken away at once.
 
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::validate::{at_most_all, json, label_selector, share};
 use super::{Build, Kind};
 use crate::columns::{age_cell, name_cell};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
     let budget = Build::<PodDisruptionBudget>::new("poddisruptionbudgets", true)
@@ -16,12 +17,19 @@ pub fn kinds() -> Vec<Kind> {
         .validate(|budget, errors| {
             let spec = budget.spec.clone().unwrap_or_default();
             if spec.min_available.is_some() && spec.max_unavailable.is_some() {
-                let detail = "minAvailable and maxUnavailable cannot be both set";
-                errors.push(FieldError::invalid(
-                    "spec",
-                    serde_json::to_value(&spec).unwrap_or_default(),
-                    detail,
-                ));
+                errors.push(both_set(&spec));
+            }
+            for (at, given) in
+                [("spec.minAvailable", &spec.min_available), ("spec.maxUnavailable", &spec.max_unavailable)]
+            {
+                share(at, given.as_ref(), errors);
+                at_most_all(at, given.as_ref(), errors);
+            }
+            const POLICIES: &[&str] = &["AlwaysAllow", "IfHealthyBudget"];
+            let policy = spec.unhealthy_pod_eviction_policy.as_deref();
+            errors.one_of("spec.unhealthyPodEvictionPolicy", policy, POLICIES);
+            if let Some(selector) = &spec.selector {
+                label_selector("spec.selector", selector, errors);
             }
         })
         .row(|b| {
@@ -41,4 +49,15 @@ pub fn kinds() -> Vec<Kind> {
         })
         .done();
     vec![budget]
+}
+
+/// As the original prints its own type.
+fn both_set(spec: &PodDisruptionBudgetSpec) -> FieldError {
+    let (min, max) = (json(&spec.min_available), json(&spec.max_unavailable));
+    let (selector, policy) = (json(&spec.selector), json(&spec.unhealthy_pod_eviction_policy));
+    let message = format!(
+        "Invalid value: {{\"MinAvailable\":{min},\"Selector\":{selector},\"MaxUnavailable\":{max},\
+         \"UnhealthyPodEvictionPolicy\":{policy}}}: minAvailable and maxUnavailable cannot be both set"
+    );
+    FieldError { field: "spec".into(), problem: Problem::Worded("FieldValueInvalid", message) }
 }

@@ -13,14 +13,31 @@ pub fn kinds() -> Vec<Kind> {
             class.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
         })
         .validate(|class, errors| {
-            let system = class.metadata.name.as_deref().is_some_and(|n| n.starts_with("system-"));
+            let name = class.metadata.name.as_deref().unwrap_or_default();
+            let known = matches!(name, "system-node-critical" | "system-cluster-critical");
+            let system = name.starts_with("system-");
+            if system && !known {
+                let detail = format!(
+                    "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known \
+                     system priority class"
+                );
+                errors.push(crate::status::FieldError::forbidden("metadata.name", detail));
+            }
+            const POLICIES: &[&str] = &["PreemptLowerPriority", "Never"];
+            errors.one_of("preemptionPolicy", class.preemption_policy.as_deref(), POLICIES);
             const HIGHEST_USER_VALUE: i32 = 1_000_000_000;
             if !system && class.value.unwrap_or(0) > HIGHEST_USER_VALUE {
                 let detail = "maximum allowed value of a user defined priority is 1000000000";
                 errors.push(crate::status::FieldError::forbidden("value", detail));
             }
         })
-        .validate_update(|new, old, errors| errors.immutable("value", &new.value, &old.value))
+        .validate_update(|new, old, errors| {
+            if new.value != old.value {
+                let detail = "may not be changed in an update.";
+                errors.push(crate::status::FieldError::forbidden("value", detail));
+            }
+            errors.immutable("preemptionPolicy", &new.preemption_policy, &old.preemption_policy);
+        })
         .row(|c| {
             vec![
                 name_cell(&c.metadata),

@@ -206,6 +206,7 @@ impl<T: Object> Build<T> {
             ttl_seconds: None,
             rules: Rules::default(),
             conversion: None,
+            deprecated: None,
             custom: None,
         };
         let typed = Typed {
@@ -238,6 +239,12 @@ impl<T: Object> Build<T> {
 
     pub fn category(mut self, category: &'static str) -> Self {
         self.kind.categories.push(category.into());
+        self
+    }
+
+    /// Every answer warns of its age.
+    pub fn deprecated(mut self, warning: &'static str) -> Self {
+        self.kind.deprecated = Some(warning);
         self
     }
 
@@ -406,6 +413,7 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
         ttl_seconds: None,
         rules: Rules::default(),
         conversion: None,
+        deprecated: None,
         custom: None,
     }
 }

@@ -8,6 +8,7 @@ mod escalation;
 mod namespace_lifecycle;
 pub mod policies;
 mod priority;
+mod requester;
 mod resource_quota;
 mod service_account;
 pub mod webhooks;
@@ -30,6 +31,7 @@ type Plugin =
 const PLUGINS: &[Plugin] = &[
     namespace_lifecycle::admit,
     escalation::admit,
+    requester::admit,
     service_account::admit,
     priority::admit,
     default_tolerations::admit,

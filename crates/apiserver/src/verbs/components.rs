@@ -11,7 +11,6 @@ use crate::http::respond::{self, Answer};
 use crate::table;
 
 const COMPONENTS: &[&str] = &["controller-manager", "etcd-0", "scheduler"];
-const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
 
 fn component(context: &Context, name: &str) -> Value {
     json!({"apiVersion": context.kind.api_version(), "kind": &*context.kind.kind, "metadata": {"name": name},
@@ -23,7 +22,7 @@ pub fn get(context: &Context) -> Result<Answer, ApiError> {
     if !COMPONENTS.contains(&name.as_str()) {
         return Err(ApiError::not_found(&context.resource(), name));
     }
-    Ok(respond::warn(one(context, StatusCode::OK, &component(context, name)), &[DEPRECATED.to_owned()]))
+    Ok(one(context, StatusCode::OK, &component(context, name)))
 }
 
 pub fn list(context: &Context) -> Result<Answer, ApiError> {
@@ -36,6 +35,5 @@ pub fn list(context: &Context) -> Result<Answer, ApiError> {
         _ => json!({"apiVersion": context.kind.api_version(), "kind": &*context.kind.list_kind,
             "metadata": {}, "items": items}),
     };
-    let answer = respond::object(StatusCode::OK, context.form, &list);
-    Ok(respond::warn(answer, &[DEPRECATED.to_owned()]))
+    Ok(respond::object(StatusCode::OK, context.form, &list))
 }

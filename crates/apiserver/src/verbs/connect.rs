@@ -34,7 +34,7 @@ pub async fn connect(
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         if subresource != "portforward" {
-            container(&context, &pod)?;
+            container(context, &pod)?;
         }
         // What runs nowhere has said nothing.
         if subresource == "log" {

@@ -34,12 +34,15 @@ pub use create::create_object;
 pub use update::Writes;
 pub(crate) use update::{Ownership, change};
 
-/// Sends a request to its verb.
+/// Sends a request to its verb. A kind that is going out of use says so with every answer.
 pub async fn dispatch(
     server: &ApiServer,
     context: Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
+    if let Some(warning) = context.kind.deprecated.filter(|_| context.target.subresource.is_empty()) {
+        context.warn([warning.to_owned()]);
+    }
     let answer = verb(server, &context, request).await;
     let warnings = std::mem::take(&mut *context.warnings.lock());
     match answer {
@@ -135,7 +138,8 @@ pub(crate) fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiErro
             "{} in version {:?} cannot be handled as a {}: {detail}",
             kind.kind, kind.version, kind.kind
         )),
-        Rejection::Fields(errors) => ApiError::invalid(&kind.group, &kind.kind, name, &errors),
+        // Told of the stored form, which is what was found wanting.
+        Rejection::Fields(errors) => ApiError::invalid(kind.stored_as().0, &kind.kind, name, &errors),
     }
 }
 

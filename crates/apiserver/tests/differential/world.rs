@@ -55,7 +55,8 @@ impl World {
 impl Door for World {
     fn ask(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Stream>, String>> {
         Box::pin(async move {
-            let who = Identity::new("admin", &["system:masters", "system:authenticated"]);
+            let mut who = Identity::new("admin", &["system:masters"]);
+            who.uid = "admin".into();
             let answer = self.server.handle(request.map(full), Some(who)).await;
             let (head, body) = answer.into_parts();
             let pieces = unfold(body, |mut body| async move {

@@ -133,6 +133,10 @@ fn is_now(text: &str) -> bool {
 
 /// Cells that grow with time. What the columns are is compared once, in the list.
 fn settle_table(table: &mut Value) {
+    // How columns are described is prose, and no client shows it.
+    for column in table["columnDefinitions"].as_array_mut().into_iter().flatten() {
+        column["description"] = "".into();
+    }
     for row in table["rows"].as_array_mut().into_iter().flatten() {
         for cell in row["cells"].as_array_mut().into_iter().flatten() {
             if let Some(text) = cell.as_str() {

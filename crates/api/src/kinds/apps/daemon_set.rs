@@ -4,12 +4,12 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, RollingUpda
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{check_workload, wide_cells};
+use super::{Wording, check_workload, shown_strategy, wide_cells};
 use crate::columns::{age_cell, labels_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::validate::{at_most_all, is_zero, json, share};
 use crate::kinds::{Build, Errors, Kind};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<DaemonSet>::new("daemonsets", true)
@@ -57,11 +57,8 @@ fn default(set: &mut DaemonSet) {
 
 fn validate(set: &DaemonSet, errors: &mut Errors) {
     let spec = set.spec.clone().unwrap_or_default();
-    check_workload(&spec.selector, &spec.template, None, errors);
-    if spec.template.spec.as_ref().is_some_and(|pod| pod.active_deadline_seconds.is_some()) {
-        let field = "spec.template.spec.activeDeadlineSeconds";
-        errors.push(FieldError::forbidden(field, "activeDeadlineSeconds in DaemonSet is not Supported"));
-    }
+    let wording = Wording { selector_required: false, owner: "DaemonSet" };
+    check_workload(&wording, &spec.selector, &spec.template, None, errors);
     errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
     check_strategy(spec.update_strategy.as_ref(), errors);
     errors.not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from));
@@ -69,7 +66,15 @@ fn validate(set: &DaemonSet, errors: &mut Errors) {
 
 fn check_strategy(strategy: Option<&DaemonSetUpdateStrategy>, errors: &mut Errors) {
     let Some(strategy) = strategy else { return };
-    errors.one_of("spec.updateStrategy.type", strategy.type_.as_deref(), &["OnDelete", "RollingUpdate"]);
+    let kind = strategy.type_.as_deref().unwrap_or_default();
+    if !matches!(kind, "OnDelete" | "RollingUpdate") {
+        let message = format!(
+            "Unsupported value: {}: supported values: \"RollingUpdate\", \"OnDelete\"",
+            shown_strategy(kind)
+        );
+        let problem = Problem::Worded("FieldValueNotSupported", message);
+        errors.push(FieldError { field: "spec.updateStrategy".into(), problem });
+    }
     if strategy.type_.as_deref() != Some("RollingUpdate") {
         return;
     }
@@ -83,8 +88,7 @@ fn check_strategy(strategy: Option<&DaemonSetUpdateStrategy>, errors: &mut Error
     match (is_zero(unavailable), is_zero(surge)) {
         (true, true) => {
             let detail = "cannot be 0 when maxSurge is 0";
-            let shown = json(&rolling.max_unavailable);
-            errors.push(FieldError::invalid(format!("{at}.maxUnavailable"), shown, detail));
+            errors.push(FieldError::required(format!("{at}.maxUnavailable"), detail));
         }
         (false, false) => {
             let detail = "may not be set when maxUnavailable is non-zero";

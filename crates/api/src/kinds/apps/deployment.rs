@@ -1,14 +1,15 @@
 //! `Deployment`: replicas of a template, rolled from one version to the next.
 
-use k8s_openapi::api::apps::v1::{Deployment, RollingUpdateDeployment};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{check_workload, wide_cells};
+use super::{Wording, check_workload, shown_strategy, wide_cells};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
+use crate::kinds::validate::{at_most_all, is_zero, share};
 use crate::kinds::{Build, Errors, Kind};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<Deployment>::new("deployments", true)
@@ -45,11 +46,10 @@ fn default(deployment: &mut Deployment) {
 }
 
 fn validate(deployment: &Deployment, errors: &mut Errors) {
-    let Some(spec) = &deployment.spec else {
-        errors.required("spec.selector", true);
-        return errors.required("spec.template.spec.containers", true);
-    };
-    check_workload(&spec.selector, &spec.template, spec.replicas, errors);
+    let default = DeploymentSpec::default();
+    let spec = deployment.spec.as_ref().unwrap_or(&default);
+    let wording = Wording { selector_required: true, owner: "ReplicaSet" };
+    check_workload(&wording, &spec.selector, &spec.template, spec.replicas, errors);
     errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
     errors.not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from));
     if let (Some(deadline), ready) = (spec.progress_deadline_seconds, spec.min_ready_seconds.unwrap_or(0))
@@ -59,45 +59,31 @@ fn validate(deployment: &Deployment, errors: &mut Errors) {
         errors.push(FieldError::invalid("spec.progressDeadlineSeconds", deadline, detail));
     }
     let Some(strategy) = &spec.strategy else { return };
-    errors.one_of("spec.strategy.type", strategy.type_.as_deref(), &["Recreate", "RollingUpdate"]);
+    let kind = strategy.type_.as_deref().unwrap_or_default();
+    if !matches!(kind, "Recreate" | "RollingUpdate") {
+        let message = format!(
+            "Unsupported value: {}: supported values: \"Recreate\", \"RollingUpdate\"",
+            shown_strategy(kind)
+        );
+        let problem = Problem::Worded("FieldValueNotSupported", message);
+        errors.push(FieldError { field: "spec.strategy".into(), problem });
+    }
     match (strategy.type_.as_deref(), &strategy.rolling_update) {
         (Some("Recreate"), Some(_)) => {
             let detail = "may not be specified when strategy `type` is 'Recreate'";
             errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", detail));
         }
         (_, Some(rolling)) => {
-            check_share("maxSurge", rolling.max_surge.as_ref(), errors);
-            check_share("maxUnavailable", rolling.max_unavailable.as_ref(), errors);
+            let at = "spec.strategy.rollingUpdate";
+            share(format!("{at}.maxUnavailable"), rolling.max_unavailable.as_ref(), errors);
+            share(format!("{at}.maxSurge"), rolling.max_surge.as_ref(), errors);
             if is_zero(rolling.max_surge.as_ref()) && is_zero(rolling.max_unavailable.as_ref()) {
                 let detail = "may not be 0 when `maxSurge` is 0";
                 errors.push(FieldError::invalid("spec.strategy.rollingUpdate.maxUnavailable", 0, detail));
             }
+            at_most_all(format!("{at}.maxUnavailable"), rolling.max_unavailable.as_ref(), errors);
         }
         _ => {}
-    }
-}
-
-fn is_zero(share: Option<&IntOrString>) -> bool {
-    match share {
-        Some(IntOrString::Int(n)) => *n == 0,
-        Some(IntOrString::String(text)) => text == "0%" || text == "0",
-        None => false,
-    }
-}
-
-fn check_share(field: &str, share: Option<&IntOrString>, errors: &mut Errors) {
-    let field = format!("spec.strategy.rollingUpdate.{field}");
-    match share {
-        Some(IntOrString::Int(n)) => errors.not_negative(field, Some(i64::from(*n))),
-        Some(IntOrString::String(text)) => {
-            let percent = text.strip_suffix('%').and_then(|n| n.parse::<u32>().ok());
-            if percent.is_none() {
-                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex \
-                              used for validation is '[0-9]+%')";
-                errors.push(FieldError::invalid(field, text.as_str(), detail));
-            }
-        }
-        None => {}
     }
 }
 

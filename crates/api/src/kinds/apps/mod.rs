@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::core::pod_validate_template;
-use super::validate::is_empty_selector;
+use super::validate::{is_empty_selector, json, label_selector};
 use super::{Errors, Kind};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
     vec![
@@ -24,8 +24,17 @@ pub fn kinds() -> Vec<Kind> {
     ]
 }
 
+/// What is said of one sort of workload and not of another.
+struct Wording {
+    /// Whether a missing selector is told as such, or only by what it does not match.
+    selector_required: bool,
+    /// What refuses a deadline of its pods.
+    owner: &'static str,
+}
+
 /// What holds of every workload: a selector that selects the template's own pods, and a valid template.
 fn check_workload(
+    wording: &Wording,
     selector: &LabelSelector,
     template: &PodTemplateSpec,
     replicas: Option<i32>,
@@ -33,25 +42,52 @@ fn check_workload(
 ) {
     errors.not_negative("spec.replicas", replicas.map(i64::from));
     let empty = is_empty_selector(selector);
-    if empty {
+    if empty && wording.selector_required {
         errors.required("spec.selector", true);
     }
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    let matches = match crate::selector::Selector::from_object(selector) {
-        Ok(selector) => selector.matches(&labels),
-        Err(error) => {
-            let shown = serde_json::to_value(selector).unwrap_or_default();
-            return errors.push(FieldError::invalid("spec.selector", shown, error.to_string()));
+    let before = errors.0.len();
+    label_selector("spec.selector", selector, errors);
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.clone());
+    if errors.0.len() > before {
+        errors.push(invalid_selector(selector));
+    } else {
+        let parsed = crate::selector::Selector::from_object(selector);
+        let matches = parsed.is_ok_and(|s| s.matches(labels.as_ref().unwrap_or(&Default::default())));
+        if empty || !matches {
+            let detail = "`selector` does not match template `labels`";
+            errors.push(FieldError::invalid("spec.template.metadata.labels", json(&labels), detail));
         }
-    };
-    if !empty && !matches {
-        let shown = serde_json::to_value(&labels).unwrap_or_default();
-        let detail = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid("spec.template.metadata.labels", shown, detail));
     }
     pod_validate_template("spec.template", template, errors);
-    let policy = template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+    let spec = template.spec.as_ref();
+    let policy = spec.and_then(|s| s.restart_policy.as_deref());
     errors.one_of("spec.template.spec.restartPolicy", policy, &["Always"]);
+    if spec.is_some_and(|s| s.active_deadline_seconds.is_some()) {
+        let detail = format!("activeDeadlineSeconds in {} is not Supported", wording.owner);
+        errors.push(FieldError::forbidden("spec.template.spec.activeDeadlineSeconds", detail));
+    }
+}
+
+/// The selector is shown with its parts in the order of its type.
+fn invalid_selector(selector: &LabelSelector) -> FieldError {
+    let mut parts = Vec::new();
+    if let Some(labels) = &selector.match_labels {
+        parts.push(format!("\"matchLabels\":{}", json(labels)));
+    }
+    if let Some(expressions) = &selector.match_expressions {
+        let shown = expressions.iter().map(|e| {
+            let values = e.values.as_ref().map(|v| format!(",\"values\":{}", json(v))).unwrap_or_default();
+            format!("{{\"key\":{:?},\"operator\":{:?}{values}}}", e.key, e.operator)
+        });
+        parts.push(format!("\"matchExpressions\":[{}]", shown.collect::<Vec<_>>().join(",")));
+    }
+    let message = format!("Invalid value: {{{}}}: invalid label selector", parts.join(","));
+    FieldError { field: "spec.selector".into(), problem: Problem::Worded("FieldValueInvalid", message) }
+}
+
+/// A strategy that nobody knows, shown as the original shows its own type.
+fn shown_strategy(kind: &str) -> String {
+    format!("{{\"Type\":{kind:?},\"RollingUpdate\":null}}")
 }
 
 /// Containers, images and selector of a workload, as `-o wide` shows them.

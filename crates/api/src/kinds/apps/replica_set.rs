@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
 
-use super::{check_workload, wide_cells};
+use super::{Wording, check_workload, wide_cells};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::{Build, Kind};
@@ -21,12 +21,12 @@ pub fn kind() -> Kind {
                 spec.template.iter_mut().for_each(pod_default_template);
             }
         })
-        .validate(|set, errors| match &set.spec {
-            Some(spec) => {
-                let template = spec.template.clone().unwrap_or_default();
-                check_workload(&spec.selector, &template, spec.replicas, errors);
-            }
-            None => errors.required("spec.selector", true),
+        .validate(|set, errors| {
+            let spec = set.spec.clone().unwrap_or_default();
+            let template = spec.template.unwrap_or_default();
+            errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
+            let wording = Wording { selector_required: true, owner: "ReplicaSet" };
+            check_workload(&wording, &spec.selector, &template, spec.replicas, errors);
         })
         .validate_update(|new, old, errors| {
             let selector = |s: &ReplicaSet| s.spec.as_ref().map(|s| s.selector.clone());

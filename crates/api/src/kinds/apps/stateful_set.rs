@@ -2,14 +2,15 @@
 
 use k8s_openapi::api::apps::v1::{
     RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy,
+    StatefulSetSpec,
 };
 use serde_json::Value;
 
-use super::{check_workload, wide_cells};
+use super::{Wording, check_workload, shown_strategy, wide_cells};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::{claim_default, pod_default_template};
 use crate::kinds::{Build, Errors, Kind};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<StatefulSet>::new("statefulsets", true)
@@ -61,14 +62,51 @@ fn validate(set: &StatefulSet, errors: &mut Errors) {
             }
         }
     }
-    check_workload(&spec.selector, &template, spec.replicas, errors);
-    errors.one_of(
-        "spec.podManagementPolicy",
-        spec.pod_management_policy.as_deref(),
-        &["OrderedReady", "Parallel"],
-    );
-    let strategy = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref());
-    errors.one_of("spec.updateStrategy.type", strategy, &["OnDelete", "RollingUpdate"]);
+    check_policies(spec, errors);
+    let wording = Wording { selector_required: true, owner: "StatefulSet" };
+    check_workload(&wording, &spec.selector, &template, spec.replicas, errors);
+}
+
+fn check_policies(spec: &StatefulSetSpec, errors: &mut Errors) {
+    let management = spec.pod_management_policy.as_deref().unwrap_or_default();
+    if !matches!(management, "OrderedReady" | "Parallel") {
+        let detail = "must be 'OrderedReady' or 'Parallel'";
+        errors.push(FieldError::invalid("spec.podManagementPolicy", management, detail));
+    }
+    let strategy = spec.update_strategy.clone().unwrap_or_default();
+    let kind = strategy.type_.unwrap_or_default();
+    let partition = strategy.rolling_update.as_ref().and_then(|r| r.partition);
+    let mut strategy_fault = |part: &str, message: String| {
+        let problem = Problem::Worded("FieldValueInvalid", message);
+        errors.push(FieldError { field: format!("spec.updateStrategy{part}"), problem });
+    };
+    match kind.as_str() {
+        "RollingUpdate" => {}
+        "OnDelete" if strategy.rolling_update.is_some() => {
+            let shown = partition.map_or_else(|| "null".to_owned(), |p| p.to_string());
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            let message =
+                format!("Invalid value: {{\"Partition\":{shown},\"MaxUnavailable\":null}}: {detail}");
+            strategy_fault(".rollingUpdate", message);
+        }
+        "OnDelete" => {}
+        other => {
+            let shown = shown_strategy(other);
+            strategy_fault("", format!("Invalid value: {shown}: must be 'RollingUpdate' or 'OnDelete'"));
+        }
+    }
+    errors.not_negative("spec.updateStrategy.rollingUpdate.partition", partition.map(i64::from));
+    if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
+        for (part, policy) in
+            [("whenDeleted", &retention.when_deleted), ("whenScaled", &retention.when_scaled)]
+        {
+            let at = format!("spec.persistentVolumeClaimRetentionPolicy.{part}");
+            errors.one_of(at, policy.as_deref(), &["Retain", "Delete"]);
+        }
+    }
+    errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
+    let start = spec.ordinals.as_ref().and_then(|o| o.start);
+    errors.not_negative("spec.ordinals.start", start.map(i64::from));
 }
 
 fn validate_update(new: &StatefulSet, old: &StatefulSet, errors: &mut Errors) {

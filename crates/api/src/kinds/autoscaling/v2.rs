@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::names::Rule;
-use crate::kinds::validate::{amount, label_selector, named};
+use crate::kinds::validate::{label_selector, named};
 use crate::kinds::{Build, Errors, Kind};
+use crate::quantity::Quantity;
 use crate::status::FieldError;
 
 /// How many targets the table shows before it says that there are more.
@@ -77,9 +78,16 @@ fn validate(spec: &HorizontalPodAutoscalerSpec, errors: &mut Errors) {
         let detail = "must be greater than or equal to 1";
         errors.push(FieldError::invalid("spec.minReplicas", min, detail));
     }
+    let scales_to_zero =
+        spec.metrics.iter().flatten().any(|m| matches!(m.type_.as_str(), "Object" | "External"));
+    if spec.min_replicas == Some(0) && !scales_to_zero {
+        let detail =
+            "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(FieldError::forbidden("spec.metrics", detail));
+    }
     let max = spec.max_replicas;
     if max < 1 {
-        errors.push(FieldError::invalid("spec.maxReplicas", max, "must be greater than 0"));
+        errors.push(FieldError::required("spec.maxReplicas", "must be set and greater than 0"));
     }
     if spec.min_replicas.is_some_and(|min| max < min) {
         let detail = "must be greater than or equal to `minReplicas`";
@@ -132,14 +140,20 @@ fn check_metric(field: &str, metric: &MetricSpec, errors: &mut Errors) {
         check_reference(&format!("{at}.describedObject"), &object.described_object, errors);
         check_identifier(&format!("{at}.metric"), &object.metric, errors);
         check_target(&format!("{at}.target"), &object.target, errors);
+        check_either(&format!("{at}.target"), &object.target, errors);
     }
     if let Some(pods) = &metric.pods {
         check_identifier(&format!("{field}.pods.metric"), &pods.metric, errors);
         check_target(&format!("{field}.pods.target"), &pods.target, errors);
+        if pods.target.average_value.is_none() {
+            let detail = "must specify a positive target averageValue";
+            errors.push(FieldError::required(format!("{field}.pods.target.averageValue"), detail));
+        }
     }
     if let Some(external) = &metric.external {
         check_identifier(&format!("{field}.external.metric"), &external.metric, errors);
         check_target(&format!("{field}.external.target"), &external.target, errors);
+        check_either(&format!("{field}.external.target"), &external.target, errors);
     }
     if let Some(resource) = &metric.resource {
         check_resource(&format!("{field}.resource"), &resource.name, &resource.target, errors);
@@ -158,10 +172,17 @@ fn check_resource(field: &str, name: &str, target: &MetricTarget, errors: &mut E
         errors.push(FieldError::required(format!("{field}.name"), "must specify a resource name"));
     }
     check_target(&format!("{field}.target"), target, errors);
+    if target.average_utilization.is_none() && target.average_value.is_none() {
+        let detail = "must set either a target raw value or a target utilization";
+        errors.push(FieldError::required(format!("{field}.target.averageUtilization"), detail));
+    }
 }
 
 fn check_identifier(field: &str, metric: &MetricIdentifier, errors: &mut Errors) {
-    named(format!("{field}.name"), &metric.name, Rule::PathSegment, errors);
+    match metric.name.as_str() {
+        "" => errors.push(FieldError::required(format!("{field}.name"), "must specify a metric name")),
+        name => named(format!("{field}.name"), name, Rule::PathSegment, errors),
+    }
     if let Some(selector) = &metric.selector {
         label_selector(&format!("{field}.selector"), selector, errors);
     }
@@ -179,9 +200,20 @@ fn check_target(field: &str, target: &MetricTarget, errors: &mut Errors) {
         errors.push(FieldError::invalid(format!("{field}.averageUtilization"), utilization, detail));
     }
     for (part, value) in [("value", &target.value), ("averageValue", &target.average_value)] {
-        if let Some(value) = value {
-            amount(format!("{field}.{part}"), value, errors);
+        let unfit = |q: &Quantity| q.is_negative() || q.is_zero();
+        if let Some(value) = value
+            && Quantity::parse(&value.0).is_ok_and(|q| unfit(&q))
+        {
+            errors.push(FieldError::invalid(format!("{field}.{part}"), value.0.as_str(), "must be positive"));
         }
+    }
+}
+
+/// A value for all, or one for each.
+fn check_either(field: &str, target: &MetricTarget, errors: &mut Errors) {
+    if target.value.is_none() && target.average_value.is_none() {
+        let detail = "must set either a target value or averageValue";
+        errors.push(FieldError::required(format!("{field}.averageValue"), detail));
     }
 }
 

@@ -47,7 +47,7 @@ fn validate(spec: &CronJobSpec, errors: &mut Errors) {
         text => {
             if let Err(fault) = schedule::check(text) {
                 errors.push(FieldError::invalid("spec.schedule", text, fault));
-            } else if text.contains("TZ") && spec.time_zone.is_some() {
+            } else if text.contains("TZ") {
                 let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
                 errors.push(FieldError::invalid("spec.schedule", text, detail));
             }

@@ -95,12 +95,13 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
         errors.not_negative(format!("{field}.{part}"), value);
     }
     let indexed = spec.completion_mode.as_deref() == Some("Indexed");
-    let modes = &["Indexed", "NonIndexed"];
+    let modes = &["NonIndexed", "Indexed"];
     errors.one_of(format!("{field}.completionMode"), spec.completion_mode.as_deref(), modes);
     if indexed && spec.completions.is_none() {
         let detail = "when completion mode is Indexed";
         errors.push(FieldError::required(format!("{field}.completions"), detail));
     }
+    check_indexes(field, spec, indexed, errors);
     if in_template {
         if spec.selector.is_some() {
             let shown = json(&spec.selector);
@@ -126,6 +127,32 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
     match policy {
         Some("Always") => errors.push(FieldError::required(at, "valid values: \"OnFailure\", \"Never\"")),
         policy => errors.one_of(at, policy, &["Never", "OnFailure"]),
+    }
+}
+
+/// What only a job that counts its pods by index may ask for.
+fn check_indexes(field: &str, spec: &JobSpec, indexed: bool, errors: &mut Errors) {
+    const DETAIL: &str = "requires indexed completion mode";
+    if let Some(limit) = spec.backoff_limit_per_index.filter(|_| !indexed) {
+        errors.push(FieldError::invalid(format!("{field}.backoffLimitPerIndex"), limit, DETAIL));
+    }
+    if let Some(most) = spec.max_failed_indexes {
+        if spec.backoff_limit_per_index.is_none() {
+            let detail = "when maxFailedIndexes is specified";
+            errors.push(FieldError::required(format!("{field}.backoffLimitPerIndex"), detail));
+        }
+        if !indexed {
+            errors.push(FieldError::invalid(format!("{field}.maxFailedIndexes"), most, DETAIL));
+        }
+    }
+    if let Some(manager) = spec.managed_by.as_deref() {
+        let well_formed = manager
+            .split_once('/')
+            .is_some_and(|(domain, path)| crate::kinds::names::is_subdomain(domain) && !path.is_empty());
+        if !well_formed {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(format!("{field}.managedBy"), manager, detail));
+        }
     }
 }
 

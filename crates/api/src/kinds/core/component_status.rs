@@ -9,6 +9,7 @@ use crate::kinds::{Build, Kind, Storage};
 pub fn kind() -> Kind {
     let mut kind = Build::<ComponentStatus>::new("componentstatuses", false)
         .short(&["cs"])
+        .deprecated("v1 ComponentStatus is deprecated in v1.19+")
         .verbs(&["get", "list"])
         .row(row)
         .done();

@@ -16,7 +16,7 @@ pub fn kind() -> Kind {
         .row(|c| {
             let count =
                 c.data.as_ref().map_or(0, |d| d.len()) + c.binary_data.as_ref().map_or(0, |d| d.len());
-            vec![name_cell(&c.metadata), count.to_string().into(), age_cell(&c.metadata)]
+            vec![name_cell(&c.metadata), count.into(), age_cell(&c.metadata)]
         })
         .done()
 }

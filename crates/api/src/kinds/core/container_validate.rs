@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::probe_validate::{self, Handlers};
 use super::resources_validate::check_resources;
-use super::service::check_port_name;
+use super::service_validate::check_port_name;
 use super::volume_validate::{check_local_path, no_backsteps};
 use crate::kinds::validate::{is_empty, json, named, port, range};
 use crate::kinds::{Errors, names};

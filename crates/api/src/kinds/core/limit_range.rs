@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
+use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Errors, Kind};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
@@ -59,6 +60,7 @@ fn check_item(field: &str, item: &LimitRangeItem, errors: &mut Errors) {
             errors.push(FieldError::required(format!("{field}.limits"), detail));
         }
     }
+    qualified(format!("{field}.type"), &item.type_, errors);
     let all = [&item.max, &item.min, &item.default, &item.default_request, &item.max_limit_request_ratio];
     let names: BTreeSet<&String> = all.into_iter().flatten().flat_map(|a| a.keys()).collect();
     for name in names {
@@ -72,25 +74,30 @@ fn check_resource(field: &str, name: &str, item: &LimitRangeItem, errors: &mut E
     let parsed = |text: &Option<String>| text.as_deref().and_then(|t| Quantity::parse(t).ok());
     let (min, max) = (amount(&item.min), amount(&item.max));
     let (request, limit) = (amount(&item.default_request), amount(&item.default));
-    let mut in_order = |part: &str, low: (&str, &Option<String>), high: (&str, &Option<String>)| {
-        if let (Some(l), Some(h)) = (parsed(low.1), parsed(high.1))
-            && l > h
-        {
-            let shown = |text: &Option<String>| text.clone().unwrap_or_default();
-            let (low_name, high_name) = (low.0, high.0);
-            let detail = format!(
-                "{low_name} value {} is greater than {high_name} value {}",
-                shown(low.1),
-                shown(high.1)
-            );
-            let at = format!("{field}.{part}[{name}]");
-            errors.push(FieldError::invalid(at, shown(low.1), detail));
-        }
-    };
-    in_order("min", ("min", &min), ("max", &max));
-    in_order("defaultRequest", ("min", &min), ("default request", &request));
-    in_order("defaultRequest", ("default request", &request), ("max", &max));
-    in_order("defaultRequest", ("default request", &request), ("default limit", &limit));
-    in_order("default", ("min", &min), ("default", &limit));
-    in_order("default", ("default", &limit), ("max", &max));
+    let shown = |text: &Option<String>| text.clone().unwrap_or_default();
+    let mut in_order =
+        |part: &str, value: &Option<String>, low: (&str, &Option<String>), high: (&str, &Option<String>)| {
+            if let (Some(l), Some(h)) = (parsed(low.1), parsed(high.1))
+                && l > h
+            {
+                let (low_name, high_name) = (low.0, high.0);
+                let detail = format!(
+                    "{low_name} value {} is greater than {high_name} value {}",
+                    shown(low.1),
+                    shown(high.1)
+                );
+                errors.push(FieldError::invalid(format!("{field}.{part}[{name}]"), shown(value), detail));
+            }
+        };
+    in_order("min", &min, ("min", &min), ("max", &max));
+    in_order("defaultRequest", &request, ("min", &min), ("default request", &request));
+    in_order("defaultRequest", &request, ("default request", &request), ("max", &max));
+    in_order("defaultRequest", &request, ("default request", &request), ("default limit", &limit));
+    in_order("default", &min, ("min", &min), ("default", &limit));
+    in_order("default", &max, ("default", &limit), ("max", &max));
+    let ratio = amount(&item.max_limit_request_ratio);
+    if let Some(given) = parsed(&ratio).filter(|r| *r < Quantity::from_units(1)) {
+        let at = format!("{field}.maxLimitRequestRatio[{name}]");
+        errors.push(FieldError::invalid(at, given.to_string(), format!("ratio {given} is less than 1")));
+    }
 }

@@ -23,6 +23,7 @@ mod scheduling_validate;
 mod secret;
 mod service;
 mod service_account;
+mod service_validate;
 mod volume_validate;
 
 pub(super) use event::{TTL_SECONDS as EVENT_TTL_SECONDS, kind as event};
@@ -30,7 +31,7 @@ pub(super) use persistent_volume_claim::default as claim_default;
 pub(super) use pod_spec::default_template as pod_default_template;
 pub(super) use pod_validate::check_template as pod_validate_template;
 
-pub(super) use service::check_port_name;
+pub(super) use service_validate::check_port_name;
 
 use super::Kind;
 

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 
 use crate::columns::{age_cell, name_cell, or_none};
 use crate::kinds::{Build, Kind, names};
+use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Namespace>::new("namespaces", false)
@@ -17,6 +18,14 @@ pub fn kind() -> Kind {
             let name = namespace.metadata.name.clone().unwrap_or_default();
             let labels = namespace.metadata.labels.get_or_insert_default();
             labels.insert(base::constants::labels::METADATA_NAME.into(), name);
+        })
+        .validate(|namespace, errors| {
+            for finalizer in namespace.spec.iter().flat_map(|s| s.finalizers.iter().flatten()) {
+                if finalizer != "kubernetes" && !finalizer.contains('/') {
+                    let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                    errors.push(FieldError::invalid("spec.finalizers", finalizer.as_str(), detail));
+                }
+            }
         })
         .prepare_create(|namespace| {
             let spec = namespace.spec.get_or_insert_default();

@@ -4,8 +4,9 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell, or_none};
-use crate::kinds::{Build, Errors, Kind};
-use crate::status::FieldError;
+use crate::kinds::validate::qualified;
+use crate::kinds::{Build, Errors, Kind, names};
+use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<Node>::new("nodes", false)
@@ -13,6 +14,14 @@ pub fn kind() -> Kind {
         .prefix("/registry/minions")
         .status()
         .subresource("proxy", ("", "v1", "NodeProxyOptions"), &["create", "delete", "get", "patch", "update"])
+        // What a node can give is what it has, until it says otherwise.
+        .prepare_status(|node, _| {
+            if let Some(status) = &mut node.status
+                && status.allocatable.as_ref().is_none_or(|a| a.is_empty())
+            {
+                status.allocatable.clone_from(&status.capacity);
+            }
+        })
         .validate(validate)
         .validate_update(|new, old, errors| {
             let pod_cidr = |n: &Node| n.spec.as_ref().and_then(|s| s.pod_cidr.clone());
@@ -30,10 +39,37 @@ pub fn kind() -> Kind {
 }
 
 fn validate(node: &Node, errors: &mut Errors) {
-    let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
-    for (i, taint) in taints.into_iter().flatten().enumerate() {
-        let field = format!("spec.taints[{i}].effect");
-        errors.one_of(field, Some(&taint.effect), &["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+    let spec = node.spec.clone().unwrap_or_default();
+    let taints = spec.taints.unwrap_or_default();
+    for (i, taint) in taints.iter().enumerate() {
+        // The original lays the faults of taints to the metadata.
+        let at = format!("metadata.taints[{i}]");
+        qualified(format!("{at}.key"), &taint.key, errors);
+        if let Some(fault) = names::label_value_fault(taint.value.as_deref().unwrap_or_default()) {
+            errors.push(FieldError::invalid(format!("{at}.value"), taint.value.clone(), fault));
+        }
+        const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        match taint.effect.as_str() {
+            "" => errors.required(format!("{at}.effect"), true),
+            effect => errors.one_of(format!("{at}.effect"), Some(effect), EFFECTS),
+        }
+        if taints[..i].iter().any(|t| t.key == taint.key && t.effect == taint.effect) {
+            let message = format!(
+                "Duplicate value: {{\"Key\":{:?},\"Value\":{:?},\"Effect\":{:?},\"TimeAdded\":null}}: taints must be unique by \
+                 key and effect pair",
+                taint.key,
+                taint.value.clone().unwrap_or_default(),
+                taint.effect
+            );
+            let problem = Problem::Worded("FieldValueDuplicate", message);
+            errors.push(FieldError { field: at, problem });
+        }
+    }
+    for (i, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
+        if !crate::kinds::validate::is_cidr(cidr) {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(format!("spec.podCIDRs[{i}]"), cidr.as_str(), detail));
+        }
     }
 }
 
@@ -65,8 +101,12 @@ fn row(node: &Node) -> Vec<Value> {
         info.map(|i| i.kubelet_version.clone()).unwrap_or_default().into(),
         or_none(address("InternalIP").as_deref()),
         or_none(address("ExternalIP").as_deref()),
-        info.map_or("<unknown>", |i| &i.os_image).into(),
-        info.map_or("<unknown>", |i| &i.kernel_version).into(),
-        info.map_or("<unknown>", |i| &i.container_runtime_version).into(),
+        known(info.map(|i| i.os_image.as_str())),
+        known(info.map(|i| i.kernel_version.as_str())),
+        known(info.map(|i| i.container_runtime_version.as_str())),
     ]
+}
+
+fn known(text: Option<&str>) -> Value {
+    text.filter(|t| !t.is_empty()).unwrap_or("<unknown>").into()
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::{Build, Errors, Kind};
+use crate::quantity::Quantity;
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
@@ -14,6 +15,7 @@ pub fn kind() -> Kind {
         .status()
         .default(default)
         .prepare_create(|claim| {
+            drop_unknown_source(claim);
             let phase = Some("Pending".into());
             claim.status = Some(PersistentVolumeClaimStatus { phase, ..Default::default() });
         })
@@ -21,6 +23,19 @@ pub fn kind() -> Kind {
         .validate_update(validate_update)
         .row(row)
         .done()
+}
+
+/// A source that is neither a claim nor a snapshot is left out, as the original does without a gate that is off.
+fn drop_unknown_source(claim: &mut PersistentVolumeClaim) {
+    let Some(spec) = &mut claim.spec else { return };
+    let known = spec.data_source.as_ref().is_none_or(|source| {
+        let group = source.api_group.as_deref().unwrap_or_default();
+        let kind = (group, source.kind.as_str());
+        matches!(kind, ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+    });
+    if !known {
+        spec.data_source = None;
+    }
 }
 
 pub(in crate::kinds) fn default(claim: &mut PersistentVolumeClaim) {
@@ -36,18 +51,33 @@ fn validate(claim: &PersistentVolumeClaim, errors: &mut Errors) {
         errors.push(FieldError::required("spec.accessModes", "at least 1 access mode is required"));
     }
     const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-    for (i, mode) in modes.iter().enumerate() {
-        errors.one_of(format!("spec.accessModes[{i}]"), Some(mode), MODES);
+    for mode in modes {
+        errors.one_of("spec.accessModes", Some(mode), MODES);
     }
-    let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-    errors.required("spec.resources[storage]", !requests.is_some_and(|r| r.contains_key("storage")));
+    if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
+        let detail = "may not use ReadWriteOncePod with other access modes";
+        errors.push(FieldError::forbidden("spec.accessModes", detail));
+    }
+    let storage = spec.resources.as_ref().and_then(|r| r.requests.as_ref()?.get("storage"));
+    errors.required("spec.resources[storage]", storage.is_none());
+    if let Some(storage) = storage
+        && Quantity::parse(&storage.0).is_ok_and(|q| q.is_negative() || q.is_zero())
+    {
+        let detail = "must be greater than zero";
+        errors.push(FieldError::invalid("spec.resources[storage]", storage.0.as_str(), detail));
+    }
+    super::persistent_volume::check_class(spec.storage_class_name.as_deref(), errors);
+    errors.one_of("spec.volumeMode", spec.volume_mode.as_deref(), &["Block", "Filesystem"]);
 }
 
 fn validate_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, errors: &mut Errors) {
     // What may change: the requested size, and the volume when it is first bound.
     let frozen = |claim: &PersistentVolumeClaim| {
         let mut spec = claim.spec.clone().unwrap_or_default();
-        spec.resources = None;
+        // Only a claim that has its volume may ask for more of it.
+        if old.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Bound")) {
+            spec.resources = None;
+        }
         spec.volume_attributes_class_name = None;
         if old.spec.as_ref().is_none_or(|s| s.volume_name.as_deref().unwrap_or_default().is_empty()) {
             spec.volume_name = None;
@@ -80,13 +110,15 @@ fn row(claim: &PersistentVolumeClaim) -> Vec<Value> {
     let status = claim.status.clone().unwrap_or_default();
     let deleting = claim.metadata.deletion_timestamp.is_some();
     let phase = if deleting { "Terminating".into() } else { status.phase.unwrap_or_default() };
-    let capacity = status.capacity.and_then(|c| c.get("storage").map(|q| q.0.clone()));
+    let bound = spec.volume_name.as_ref().is_some_and(|v| !v.is_empty());
+    let capacity = status.capacity.filter(|_| bound).and_then(|c| c.get("storage").map(|q| q.0.clone()));
+    let modes = status.access_modes.filter(|_| bound);
     vec![
         name_cell(&claim.metadata),
         phase.into(),
         spec.volume_name.unwrap_or_default().into(),
         capacity.unwrap_or_default().into(),
-        access_modes(status.access_modes.as_deref()).into(),
+        access_modes(modes.as_deref()).into(),
         spec.storage_class_name.unwrap_or_default().into(),
         spec.volume_attributes_class_name.unwrap_or_else(|| "<unset>".into()).into(),
         age_cell(&claim.metadata),

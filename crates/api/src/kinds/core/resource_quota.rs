@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::validate::{amount, json};
 use crate::kinds::{Build, Errors, Kind, names};
+use crate::quantity::Quantity;
 use crate::status::FieldError;
 
 const SCOPES: &[&str] = &[
@@ -54,11 +55,25 @@ fn check_amounts(field: &str, amounts: Option<&BTreeMap<String, Amount>>, errors
         if let Some(fault) = names::key_fault(name) {
             errors.push(FieldError::invalid(at.as_str(), name.as_str(), fault));
         } else if !name.contains('/') && !is_known(name) {
-            let detail = "must be a standard resource for quota";
-            errors.push(FieldError::invalid(at.as_str(), name.as_str(), detail));
+            for detail in [
+                "must be a standard resource type or fully qualified",
+                "must be a standard resource for quota",
+            ] {
+                errors.push(FieldError::invalid(at.as_str(), name.as_str(), detail));
+            }
         }
-        amount(at, value, errors);
+        amount(at.as_str(), value, errors);
+        let parsed = Quantity::parse(&value.0).ok();
+        if let Some(parsed) = parsed.filter(|q| !q.is_whole() && is_count(name)) {
+            errors.push(FieldError::invalid(at, parsed.to_string(), "must be an integer"));
+        }
     }
+}
+
+/// Objects are counted whole.
+fn is_count(name: &str) -> bool {
+    let base = name.strip_prefix("requests.").or(name.strip_prefix("limits.")).unwrap_or(name);
+    !matches!(base, "cpu" | "memory" | "storage" | "ephemeral-storage") && !base.starts_with("hugepages-")
 }
 
 /// Resources without a domain of their own must be ones that quota knows.
@@ -89,8 +104,17 @@ fn is_known(name: &str) -> bool {
 }
 
 fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {
-    for (i, scope) in spec.scopes.iter().flatten().enumerate() {
-        errors.one_of(format!("spec.scopes[{i}]"), Some(scope), SCOPES);
+    let counted = |scope: &String| {
+        let narrow = scope == "BestEffort";
+        narrow && spec.hard.iter().flatten().any(|(name, _)| name != "pods" && name != "count/pods")
+    };
+    for scope in spec.scopes.iter().flatten() {
+        let detail = match SCOPES.contains(&scope.as_str()) {
+            false => "unsupported scope",
+            true if counted(scope) => "unsupported scope applied to resource",
+            true => continue,
+        };
+        errors.push(FieldError::invalid("spec.scopes", json(&spec.scopes), detail));
     }
     let has = |wanted: &str| spec.scopes.iter().flatten().any(|s| s == wanted);
     for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
@@ -99,8 +123,8 @@ fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {
         }
     }
     let expressions = spec.scope_selector.iter().flat_map(|s| s.match_expressions.iter().flatten());
-    for (i, expression) in expressions.enumerate() {
-        let at = format!("spec.scopeSelector.matchExpressions[{i}]");
+    for expression in expressions {
+        let at = "spec.scopeSelector.matchExpressions";
         errors.one_of(format!("{at}.scopeName"), Some(&expression.scope_name), SCOPES);
         let values = expression.values.as_ref().is_some_and(|v| !v.is_empty());
         match expression.operator.as_str() {

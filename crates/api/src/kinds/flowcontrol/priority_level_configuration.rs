@@ -55,7 +55,7 @@ fn default(spec: &mut PriorityLevelConfigurationSpec) {
 
 fn validate(spec: &PriorityLevelConfigurationSpec, name: &str, errors: &mut Errors) {
     if (name == "exempt") != (spec.type_ == "Exempt") {
-        let detail = "type must be 'Exempt' if and only if name is 'exempt'";
+        let detail = "must be 'Exempt' if and only if `name` is 'exempt'";
         errors.push(FieldError::invalid("spec.type", spec.type_.as_str(), detail));
     }
     match spec.type_.as_str() {

@@ -30,7 +30,7 @@ fn check_spec(spec: &IngressSpec, errors: &mut Errors) {
     let rules = spec.rules.as_deref().unwrap_or_default();
     if rules.is_empty() && spec.default_backend.is_none() {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid("spec", crate::kinds::validate::json(spec), detail));
+        errors.push(FieldError::invalid("spec", serde_json::Value::Null, detail));
     }
     if let Some(backend) = &spec.default_backend {
         check_backend("spec.defaultBackend", backend, errors);
@@ -127,18 +127,17 @@ fn check_backend(field: &str, backend: &IngressBackend, errors: &mut Errors) {
             named(format!("{field}.resource.name"), &resource.name, Rule::PathSegment, errors);
         }
         (None, None) => {
-            errors.push(FieldError::required(field, "port name or number is required"));
+            errors.push(FieldError::invalid(field, "", "resource or service backend is required"));
         }
         (Some(service), None) => {
-            named(format!("{field}.service.name"), &service.name, Rule::Label1035, errors);
+            named(format!("{field}.service.name"), &service.name, Rule::Label, errors);
             let (name, number) = match &service.port {
                 Some(port) => (port.name.as_deref(), port.number.unwrap_or(0)),
                 None => (None, 0),
             };
             match (is_empty(name), number) {
                 (false, n) if n != 0 => {
-                    let detail = "cannot set both port name & port number";
-                    errors.push(FieldError::invalid(format!("{field}.service.port.name"), name, detail));
+                    errors.push(FieldError::invalid(field, "", "cannot set both port name & port number"));
                 }
                 (true, 0) => errors.push(FieldError::required(field, "port name or number is required")),
                 (false, _) => crate::kinds::core::check_port_name(

@@ -52,10 +52,10 @@ fn validate(class: &IngressClass, errors: &mut Errors) {
         errors.push(FieldError::invalid("spec.parameters.apiGroup", group, fault));
     }
     if parameters.kind.is_empty() {
-        errors.push(FieldError::required("spec.parameters.kind", "kind is required"));
+        errors.push(FieldError::required("spec.parameters.kind", ""));
     }
     if parameters.name.is_empty() {
-        errors.push(FieldError::required("spec.parameters.name", "name is required"));
+        errors.push(FieldError::required("spec.parameters.name", ""));
     }
     let scope = parameters.scope.as_deref();
     errors.one_of("spec.parameters.scope", scope, &["Cluster", "Namespace"]);

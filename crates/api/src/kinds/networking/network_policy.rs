@@ -66,7 +66,7 @@ fn validate(spec: &NetworkPolicySpec, errors: &mut Errors) {
         ));
     } else {
         for (i, kind) in types.iter().enumerate() {
-            errors.one_of(format!("spec.policyTypes[{i}]"), Some(kind), &["Egress", "Ingress"]);
+            errors.one_of(format!("spec.policyTypes[{i}]"), Some(kind), &["Ingress", "Egress"]);
         }
     }
 }
@@ -74,14 +74,14 @@ fn validate(spec: &NetworkPolicySpec, errors: &mut Errors) {
 fn check_ports(field: &str, ports: Option<&[NetworkPolicyPort]>, errors: &mut Errors) {
     for (i, given) in ports.unwrap_or_default().iter().enumerate() {
         let at = format!("{field}.ports[{i}]");
-        errors.one_of(format!("{at}.protocol"), given.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+        errors.one_of(format!("{at}.protocol"), given.protocol.as_deref(), &["TCP", "UDP", "SCTP"]);
         match (&given.port, given.end_port) {
             (Some(IntOrString::Int(number)), end) => {
                 port(format!("{at}.port"), *number, errors);
                 if let Some(end) = end {
                     if end < *number {
                         let detail = "must be greater than or equal to `port`";
-                        errors.push(FieldError::invalid(format!("{at}.endPort"), end, detail));
+                        errors.push(FieldError::invalid(format!("{at}.endPort"), *number, detail));
                     }
                     port(format!("{at}.endPort"), end, errors);
                 }
@@ -138,7 +138,7 @@ fn check_block(field: &str, block: &IPBlock, errors: &mut Errors) {
         match parse_cidr(except) {
             None => errors.push(FieldError::invalid(at, except.as_str(), DETAIL)),
             Some((inner, inner_bits)) if !within(outer, bits, inner) || inner_bits <= bits => {
-                let detail = format!("must be a strict subset of `cidr`: {:?}", block.cidr);
+                let detail = "must be a strict subset of `cidr`";
                 errors.push(FieldError::invalid(at, except.as_str(), detail));
             }
             Some(_) => {}

@@ -7,7 +7,7 @@ use super::parse_cidr;
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<ServiceCIDR>::new("servicecidrs", false)
@@ -30,13 +30,21 @@ fn validate(cidr: &ServiceCIDR, errors: &mut Errors) {
         errors.push(FieldError::required("spec.cidrs", "at least one CIDR required"));
     }
     if ranges.len() > 2 {
-        let detail = "may only hold up to 2 values";
-        errors.push(FieldError::invalid("spec", json(&cidr.spec), detail));
+        // As the original prints its own type.
+        let message = format!("Invalid value: {{\"CIDRs\":{}}}: may only hold up to 2 values", json(&ranges));
+        let problem = Problem::Worded("FieldValueInvalid", message);
+        return errors.push(FieldError { field: "spec.cidrs".into(), problem });
     }
     for (i, range) in ranges.iter().enumerate() {
         if parse_cidr(range).is_none() {
             let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
             errors.push(FieldError::invalid(format!("spec.cidrs[{i}]"), range.as_str(), detail));
+        }
+    }
+    for (i, (address, bits)) in ranges.iter().enumerate().filter_map(|(i, r)| Some((i, parse_cidr(r)?))) {
+        if has_bits_beyond(address, bits) {
+            let detail = "must not have bits set beyond the prefix length";
+            errors.push(FieldError::invalid(format!("spec.cidrs[{i}]"), ranges[i].as_str(), detail));
         }
     }
     if let [one, two] = ranges.as_slice()
@@ -45,11 +53,19 @@ fn validate(cidr: &ServiceCIDR, errors: &mut Errors) {
     {
         let detail =
             "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
-        errors.push(FieldError::invalid("spec", json(&cidr.spec), detail));
+        errors.push(FieldError::invalid("spec.cidrs", json(&ranges), detail));
     }
 }
 
 fn row(cidr: &ServiceCIDR) -> Vec<Value> {
     let ranges = cidr.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
     vec![name_cell(&cidr.metadata), ranges.join(",").into(), age_cell(&cidr.metadata)]
+}
+
+/// Whether an address names more than its range.
+fn has_bits_beyond(address: std::net::IpAddr, bits: u8) -> bool {
+    match address {
+        std::net::IpAddr::V4(a) => bits < 32 && u32::from(a) << bits != 0,
+        std::net::IpAddr::V6(a) => bits < 128 && u128::from(a) << bits != 0,
+    }
 }

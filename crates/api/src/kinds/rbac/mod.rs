@@ -6,8 +6,10 @@ use k8s_openapi::api::rbac::v1::{
 use serde_json::Value;
 
 use super::names::Rule;
+use super::validate::{is_empty, json};
 use super::{Build, Errors, Kind};
 use crate::columns::{age_cell, list_or_none, name_cell};
+use crate::status::{FieldError, Problem};
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -19,7 +21,14 @@ fn cluster_role() -> Kind {
     Build::<ClusterRole>::new("clusterroles", false)
         .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
-        .validate(|role, errors| check_rules(role.rules.as_deref(), false, errors))
+        .validate(|role, errors| {
+            check_rules(role.rules.as_deref(), false, errors);
+            let aggregated = role.aggregation_rule.as_ref();
+            if aggregated.is_some_and(|a| a.cluster_role_selectors.as_ref().is_none_or(Vec::is_empty)) {
+                let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+                errors.push(FieldError::required("aggregationRule.clusterRoleSelectors", detail));
+            }
+        })
         .row(|r| vec![name_cell(&r.metadata), created(&r.metadata)])
         .done()
 }
@@ -64,10 +73,12 @@ fn role_binding() -> Kind {
 }
 
 fn default_binding(role_ref: &mut RoleRef, subjects: Option<&mut Vec<Subject>>) {
-    role_ref.api_group.get_or_insert_with(|| GROUP.into());
+    if is_empty(role_ref.api_group.as_deref()) {
+        role_ref.api_group = Some(GROUP.into());
+    }
     for subject in subjects.into_iter().flatten() {
-        if matches!(subject.kind.as_str(), "User" | "Group") {
-            subject.api_group.get_or_insert_with(|| GROUP.into());
+        if matches!(subject.kind.as_str(), "User" | "Group") && is_empty(subject.api_group.as_deref()) {
+            subject.api_group = Some(GROUP.into());
         }
     }
 }
@@ -76,7 +87,7 @@ fn check_rules(rules: Option<&[PolicyRule]>, namespaced: bool, errors: &mut Erro
     for (i, rule) in rules.unwrap_or_default().iter().enumerate() {
         let field = format!("rules[{i}]");
         if rule.verbs.is_empty() {
-            errors.push(crate::status::FieldError::required(
+            errors.push(FieldError::required(
                 format!("{field}.verbs"),
                 "verbs must contain at least one value",
             ));
@@ -85,13 +96,15 @@ fn check_rules(rules: Option<&[PolicyRule]>, namespaced: bool, errors: &mut Erro
         if is_path_rule && namespaced {
             let shown = serde_json::json!(rule.non_resource_urls);
             let detail = "namespaced rules cannot apply to non-resource URLs";
-            errors.push(crate::status::FieldError::invalid(
-                format!("{field}.nonResourceURLs"),
-                shown,
-                detail,
-            ));
+            errors.push(FieldError::invalid(format!("{field}.nonResourceURLs"), shown, detail));
         }
         let none = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+        let resources_too = !none(&rule.api_groups) || !none(&rule.resources) || !none(&rule.resource_names);
+        if is_path_rule && !namespaced && resources_too {
+            let detail = "rules cannot apply to both regular resources and non-resource URLs";
+            let at = format!("{field}.nonResourceURLs");
+            errors.push(FieldError::invalid(at, json(&rule.non_resource_urls), detail));
+        }
         if !is_path_rule {
             for (part, missing) in
                 [("apiGroups", none(&rule.api_groups)), ("resources", none(&rule.resources))]
@@ -101,7 +114,7 @@ fn check_rules(rules: Option<&[PolicyRule]>, namespaced: bool, errors: &mut Erro
                         "apiGroups" => "resource rules must supply at least one api group",
                         _ => "resource rules must supply at least one resource",
                     };
-                    errors.push(crate::status::FieldError::required(format!("{field}.{part}"), detail));
+                    errors.push(FieldError::required(format!("{field}.{part}"), detail));
                 }
             }
         }
@@ -109,7 +122,8 @@ fn check_rules(rules: Option<&[PolicyRule]>, namespaced: bool, errors: &mut Erro
 }
 
 fn check_binding(role_ref: &RoleRef, subjects: Option<&[Subject]>, cluster: bool, errors: &mut Errors) {
-    let kinds: &[&str] = if cluster { &["ClusterRole"] } else { &["ClusterRole", "Role"] };
+    let kinds: &[&str] = if cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
+    errors.one_of("roleRef.apiGroup", role_ref.api_group.as_deref(), &[GROUP]);
     errors.one_of("roleRef.kind", Some(&role_ref.kind), kinds);
     errors.required("roleRef.name", role_ref.name.is_empty());
     for (i, subject) in subjects.unwrap_or_default().iter().enumerate() {
@@ -117,9 +131,18 @@ fn check_binding(role_ref: &RoleRef, subjects: Option<&[Subject]>, cluster: bool
         errors.one_of(
             format!("subjects[{i}].kind"),
             Some(&subject.kind),
-            &["Group", "ServiceAccount", "User"],
+            &["ServiceAccount", "User", "Group"],
         );
         let account = subject.kind == "ServiceAccount";
+        if account
+            && !subject.name.is_empty()
+            && let Some(fault) = super::names::fault(Rule::Subdomain, &subject.name)
+        {
+            errors.push(FieldError::invalid(format!("subjects[{i}].name"), subject.name.as_str(), fault));
+        }
+        if matches!(subject.kind.as_str(), "User" | "Group") {
+            errors.one_of(format!("subjects[{i}].apiGroup"), subject.api_group.as_deref(), &[GROUP]);
+        }
         let nowhere = subject.namespace.as_deref().unwrap_or_default().is_empty();
         errors.required(format!("subjects[{i}].namespace"), account && cluster && nowhere);
     }
@@ -127,8 +150,13 @@ fn check_binding(role_ref: &RoleRef, subjects: Option<&[Subject]>, cluster: bool
 
 fn check_role_ref(new: &RoleRef, old: &RoleRef, errors: &mut Errors) {
     if new != old {
-        let shown = serde_json::to_value(new).unwrap_or_default();
-        errors.push(crate::status::FieldError::invalid("roleRef", shown, "cannot change roleRef"));
+        // As the original prints its own type.
+        let (group, kind, name) = (new.api_group.clone().unwrap_or_default(), &new.kind, &new.name);
+        let message = format!(
+            "Invalid value: {{\"APIGroup\":{group:?},\"Kind\":{kind:?},\"Name\":{name:?}}}: cannot change roleRef"
+        );
+        let problem = Problem::Worded("FieldValueInvalid", message);
+        errors.push(FieldError { field: "roleRef".into(), problem });
     }
 }
 

@@ -15,6 +15,7 @@ pub fn kind() -> Kind {
             r.update_needs_version = true;
             r.answers_deleted = true;
         })
+        .generation()
         .default(|driver| {
             let spec = &mut driver.spec;
             spec.attach_required.get_or_insert(true);
@@ -55,9 +56,9 @@ fn validate(driver: &CSIDriver, errors: &mut Errors) {
             errors.push(FieldError::invalid(format!("{field}.expirationSeconds"), seconds, detail));
         }
     }
-    const MODES: &[&str] = &["Ephemeral", "Persistent"];
-    for (i, mode) in spec.volume_lifecycle_modes.iter().flatten().enumerate() {
-        let field = format!("spec.volumeLifecycleModes[{i}]");
+    const MODES: &[&str] = &["Persistent", "Ephemeral"];
+    for mode in spec.volume_lifecycle_modes.iter().flatten() {
+        let field = "spec.volumeLifecycleModes";
         if !MODES.contains(&mode.as_str()) {
             errors.push(FieldError::not_supported(field, json(mode), MODES));
         }

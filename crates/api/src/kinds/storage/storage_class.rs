@@ -4,7 +4,9 @@ use base::constants::annotations::DEFAULT_STORAGE_CLASS;
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::columns::age_cell;
+use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Kind};
+use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<StorageClass>::new("storageclasses", false)
@@ -15,7 +17,19 @@ pub fn kind() -> Kind {
             class.volume_binding_mode.get_or_insert_with(|| "Immediate".into());
         })
         .validate(|class, errors| {
-            errors.required("provisioner", class.provisioner.is_empty());
+            match class.provisioner.to_lowercase().as_str() {
+                "" => errors.required("provisioner", true),
+                lower => qualified("provisioner", lower, errors),
+            }
+            if class.parameters.iter().flatten().any(|(key, _)| key.is_empty()) {
+                errors.push(FieldError::invalid("parameters", "", "field can not be empty."));
+            }
+            for (t, term) in class.allowed_topologies.iter().flatten().enumerate() {
+                for (e, expression) in term.match_label_expressions.iter().flatten().enumerate() {
+                    let at = format!("allowedTopologies[{t}].matchLabelExpressions[{e}]");
+                    errors.required(format!("{at}.values"), expression.values.is_empty());
+                }
+            }
             errors.one_of("reclaimPolicy", class.reclaim_policy.as_deref(), &["Delete", "Retain"]);
             const MODES: &[&str] = &["Immediate", "WaitForFirstConsumer"];
             errors.one_of("volumeBindingMode", class.volume_binding_mode.as_deref(), MODES);

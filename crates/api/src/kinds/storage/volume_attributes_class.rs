@@ -13,8 +13,14 @@ pub fn kind() -> Kind {
         .short(&["vac"])
         .validate(validate)
         .validate_update(|new, old, errors| {
-            errors.immutable("driverName", &new.driver_name, &old.driver_name);
-            errors.immutable("parameters", &new.parameters, &old.parameters);
+            for (field, changed) in [
+                ("driverName", new.driver_name != old.driver_name),
+                ("parameters", new.parameters != old.parameters),
+            ] {
+                if changed {
+                    errors.push(FieldError::forbidden(field, format!("updates to {field} are forbidden.")));
+                }
+            }
         })
         .row(|c| vec![name_cell(&c.metadata), c.driver_name.clone().into(), age_cell(&c.metadata)])
         .done()

@@ -1,0 +1,219 @@
+//! Validation of services: which fields go with which type, ports, addresses.
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::service::wants_node_ports;
+use crate::kinds::Errors;
+use crate::kinds::names::{self, Rule};
+use crate::kinds::validate::{is_empty, json, port, qualified};
+use crate::status::{FieldError, Problem};
+
+const BALANCER_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+const LONGEST_AFFINITY_SECONDS: i32 = 86_400;
+
+pub fn check(service: &Service, errors: &mut Errors) {
+    let spec = service.spec.clone().unwrap_or_default();
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    check_ports(&spec, external || headless, errors);
+    let selector = spec.selector.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
+    names::check_labels("spec.selector", selector, errors);
+    const AFFINITIES: &[&str] = &["ClientIP", "None"];
+    errors.one_of("spec.sessionAffinity", spec.session_affinity.as_deref(), AFFINITIES);
+    let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+    if let Some(seconds) = timeout.filter(|s| !(1..=LONGEST_AFFINITY_SECONDS).contains(s)) {
+        let detail = format!("must be greater than 0 and less than {LONGEST_AFFINITY_SECONDS}");
+        errors.push(FieldError::invalid(
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+            seconds,
+            detail,
+        ));
+    }
+    check_addresses(&spec, external, headless, errors);
+    const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    errors.one_of("spec.type", spec.type_.as_deref(), TYPES);
+    if external {
+        match spec.external_name.as_deref().unwrap_or_default().trim_end_matches('.') {
+            "" => errors.required("spec.externalName", true),
+            name => {
+                if let Some(fault) = names::fault(Rule::Subdomain, name) {
+                    errors.push(FieldError::invalid("spec.externalName", name, fault));
+                }
+            }
+        }
+    }
+    if !balanced {
+        for (field, given) in [
+            (
+                "spec.LoadBalancerSourceRanges",
+                spec.load_balancer_source_ranges.as_ref().is_some_and(|r| !r.is_empty()),
+            ),
+            ("spec.allocateLoadBalancerNodePorts", spec.allocate_load_balancer_node_ports.is_some()),
+            ("spec.loadBalancerClass", spec.load_balancer_class.is_some()),
+        ] {
+            if given {
+                errors.push(FieldError::forbidden(field, BALANCER_ONLY));
+            }
+        }
+    }
+    check_policies(&spec, external, errors);
+}
+
+fn check_policies(spec: &ServiceSpec, external_name: bool, errors: &mut Errors) {
+    let reachable = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+        || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    let policy = spec.external_traffic_policy.as_deref();
+    if let Some(policy) = policy.filter(|p| !p.is_empty()) {
+        match reachable {
+            false => {
+                let detail = "may only be set for externally-accessible services";
+                errors.push(FieldError::invalid("spec.externalTrafficPolicy", policy, detail));
+            }
+            true => errors.one_of("spec.externalTrafficPolicy", Some(policy), &["Cluster", "Local"]),
+        }
+    }
+    let number = spec.health_check_node_port.unwrap_or(0);
+    let wanted = spec.type_.as_deref() == Some("LoadBalancer") && policy == Some("Local");
+    if number != 0 && !wanted {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", number, detail));
+    }
+    if !external_name {
+        match spec.internal_traffic_policy.as_deref() {
+            None => errors.required("spec.internalTrafficPolicy", true),
+            policy => errors.one_of("spec.internalTrafficPolicy", policy, &["Cluster", "Local"]),
+        }
+    }
+    const DISTRIBUTIONS: &[&str] = &["PreferClose", "PreferSameZone", "PreferSameNode"];
+    errors.one_of("spec.trafficDistribution", spec.traffic_distribution.as_deref(), DISTRIBUTIONS);
+}
+
+fn check_addresses(spec: &ServiceSpec, external: bool, headless: bool, errors: &mut Errors) {
+    if headless && wants_node_ports(spec) {
+        let kind = spec.type_.as_deref().unwrap_or_default();
+        let detail = format!("may not be set to 'None' for {kind} services");
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", "None", detail));
+    }
+    if external && !is_empty(spec.cluster_ip.as_deref()) {
+        errors.push(FieldError::forbidden("spec.clusterIPs", "may not be set for ExternalName services"));
+    }
+    const FAMILIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
+    errors.one_of("spec.ipFamilyPolicy", spec.ip_family_policy.as_deref(), FAMILIES);
+    for (i, family) in spec.ip_families.iter().flatten().enumerate() {
+        let at = format!("spec.ipFamilies[{i}]");
+        match family.as_str() {
+            "IPv4" => {}
+            "IPv6" => errors.push(FieldError::invalid(at, "IPv6", "not configured on this cluster")),
+            other => errors.one_of(at, Some(other), &["IPv4", "IPv6"]),
+        }
+    }
+    for (i, text) in spec.external_ips.iter().flatten().enumerate() {
+        let at = format!("spec.externalIPs[{i}]");
+        match text.parse::<std::net::IpAddr>() {
+            Err(_) => {
+                let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                errors.push(FieldError::invalid(at, text.as_str(), detail));
+            }
+            Ok(ip) if ip.is_loopback() => {
+                let detail = "may not be in the loopback range (127.0.0.0/8, ::1/128)";
+                errors.push(FieldError::invalid(at, text.as_str(), detail));
+            }
+            Ok(ip) if ip.is_unspecified() => {
+                let detail = format!("may not be unspecified ({ip})");
+                errors.push(FieldError::invalid(at, text.as_str(), detail));
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+fn check_ports(spec: &ServiceSpec, may_have_none: bool, errors: &mut Errors) {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    errors.required("spec.ports", ports.is_empty() && !may_have_none);
+    let inner = matches!(spec.type_.as_deref(), Some("ClusterIP"));
+    for (i, given) in ports.iter().enumerate() {
+        let at = format!("spec.ports[{i}]");
+        check_port(&at, given, ports.len() > 1, errors);
+        let name = given.name.as_deref().unwrap_or_default();
+        if !name.is_empty() && ports[..i].iter().any(|p| p.name.as_deref() == Some(name)) {
+            errors.push(FieldError::duplicate(format!("{at}.name"), name));
+        }
+        if inner && given.node_port.unwrap_or(0) != 0 {
+            let detail = "may not be used when `type` is 'ClusterIP'";
+            errors.push(FieldError::forbidden(format!("{at}.nodePort"), detail));
+        }
+        if ports[..i].iter().any(|p| p.port == given.port && p.protocol == given.protocol) {
+            // As the original prints its own type.
+            let protocol = given.protocol.clone().unwrap_or_default();
+            let message = format!(
+                "Duplicate value: {{\"Name\":\"\",\"Protocol\":{protocol:?},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
+                given.port
+            );
+            errors.push(FieldError { field: at, problem: Problem::Worded("FieldValueDuplicate", message) });
+        }
+    }
+}
+
+fn check_port(field: &str, given: &ServicePort, name_required: bool, errors: &mut Errors) {
+    let name = given.name.as_deref().unwrap_or_default();
+    errors.required(format!("{field}.name"), name_required && name.is_empty());
+    if !name.is_empty()
+        && let Some(fault) = names::fault(Rule::Label, name)
+    {
+        errors.push(FieldError::invalid(format!("{field}.name"), name, fault));
+    }
+    port(format!("{field}.port"), given.port, errors);
+    errors.not_negative(format!("{field}.nodePort"), given.node_port.map(i64::from));
+    errors.one_of(format!("{field}.protocol"), given.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+    match &given.target_port {
+        Some(IntOrString::Int(target)) => port(format!("{field}.targetPort"), *target, errors),
+        Some(IntOrString::String(name)) => check_port_name(&format!("{field}.targetPort"), name, errors),
+        None => {}
+    }
+    if let Some(protocol) = &given.app_protocol {
+        qualified(format!("{field}.appProtocol"), protocol, errors);
+    }
+}
+
+/// The name of a port: letters, digits and single hyphens, with a letter among them.
+pub(in crate::kinds) fn check_port_name(field: &str, name: &str, errors: &mut Errors) {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let mut fault = |detail: &str| errors.push(FieldError::invalid(field, name, detail));
+    if name.len() > 15 {
+        fault("must be no more than 15 characters");
+    }
+    if !name.bytes().all(allowed) {
+        fault("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    }
+    if !name.bytes().any(|b| b.is_ascii_lowercase()) {
+        fault("must contain at least one letter (a-z)");
+    }
+    if name.contains("--") {
+        fault("must not contain consecutive hyphens");
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        fault("must not begin or end with a hyphen");
+    }
+}
+
+pub fn check_update(new: &Service, old: &Service, errors: &mut Errors) {
+    let address = |s: &Service| s.spec.as_ref().and_then(|s| s.cluster_ip.clone()).unwrap_or_default();
+    let external = |s: &Service| s.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("ExternalName"));
+    let kept = address(new) == address(old);
+    if !kept && !address(old).is_empty() && !external(new) && !external(old) {
+        let all = new.spec.as_ref().and_then(|s| s.cluster_ips.clone()).unwrap_or_default();
+        errors.push(FieldError::invalid("spec.clusterIPs[0]", json(&all), "may not change once set"));
+    }
+}
+
+/// Only what is balanced has a balancer's addresses.
+pub fn check_status(new: &Service, _old: &Service, errors: &mut Errors) {
+    let balanced = new.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
+    let ingress = new.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
+    if !balanced && ingress.is_some_and(|i| !i.is_empty()) {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
+    }
+}
