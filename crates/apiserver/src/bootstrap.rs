@@ -21,7 +21,25 @@ pub async fn run(server: &ApiServer) -> Result<(), ApiError> {
     try_join_all(namespaces.into_iter().map(|(path, object)| apply(server, path, object))).await?;
     let rest = cluster_roles().into_iter().chain(bindings()).chain(others(server));
     try_join_all(rest.map(|(path, object)| apply(server, path, object))).await?;
-    Ok(())
+    service_range(server).await
+}
+
+/// The range that services have their addresses from, ready from the start.
+async fn service_range(server: &ApiServer) -> Result<(), ApiError> {
+    const PATH: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    let mut range = object("networking.k8s.io/v1", "ServiceCIDR", "kubernetes");
+    range["spec"] = json!({"cidrs": [server.0.config.service_cidr]});
+    apply(server, PATH, range.clone()).await?;
+    let kinds = server.0.catalog.snapshot();
+    let kind = kinds.find("networking.k8s.io", "v1", "servicecidrs").ok_or_else(ApiError::no_such_path)?;
+    let stored = server.0.objects.get(kind, "", "kubernetes").await?;
+    if stored.is_some_and(|(_, range)| range["status"]["conditions"].is_array()) {
+        return Ok(());
+    }
+    let now = base::time::rfc3339_seconds(base::time::now());
+    range["status"] = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "", "lastTransitionTime": now,
+        "message": "Kubernetes default Service CIDR is ready"}]});
+    apply_part(server, PATH, range, "/status").await
 }
 
 fn object(api_version: &str, kind: &str, name: &str) -> Value {
@@ -29,8 +47,13 @@ fn object(api_version: &str, kind: &str, name: &str) -> Value {
 }
 
 async fn apply(server: &ApiServer, path: &str, object: Value) -> Result<(), ApiError> {
+    apply_part(server, path, object, "").await
+}
+
+/// Applies the part of an object that a subresource is over.
+async fn apply_part(server: &ApiServer, path: &str, object: Value, part: &str) -> Result<(), ApiError> {
     let name = api::meta::name(&object);
-    let uri = format!("{path}/{name}?fieldManager=kedge-bootstrap&force=true");
+    let uri = format!("{path}/{name}{part}?fieldManager=kedge-bootstrap&force=true");
     let request = Request::builder()
         .method(Method::PATCH)
         .uri(&uri)

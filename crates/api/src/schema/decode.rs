@@ -2,6 +2,7 @@
 //! one counts, as in the original; whether it is an error, a warning or nothing is the request's `fieldValidation`.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -97,11 +98,32 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 struct State {
     path: super::check::Path,
     duplicates: Vec<FieldProblem>,
+    /// Where each field was last seen, where that is asked for.
+    places: Option<HashMap<String, usize>>,
+}
+
+/// Puts fields of a JSON document into the order in which it names them, a field that comes twice where it comes again;
+/// `path` reads the field out of an item.
+pub fn in_order<T>(bytes: &[u8], items: &mut [T], path: impl Fn(&T) -> &str) {
+    let state = RefCell::new(State { places: Some(HashMap::new()), ..State::default() });
+    let read = Seed { state: &state }.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    let places = state.into_inner().places.filter(|_| read.is_ok()).unwrap_or_default();
+    items.sort_by_key(|item| places.get(path(item)).copied().unwrap_or(usize::MAX));
 }
 
 #[derive(Clone, Copy)]
 struct Seed<'s> {
     state: &'s RefCell<State>,
+}
+
+impl Seed<'_> {
+    fn note_place(&self) {
+        let State { path, places, .. } = &mut *self.state.borrow_mut();
+        if let Some(places) = places {
+            let place = places.values().max().map_or(0, |last| last + 1);
+            places.insert(path.text().to_owned(), place);
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -163,6 +185,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
             let before = self.state.borrow_mut().path.field(&key);
+            self.note_place();
             if map.contains_key(&key) {
                 let mut state = self.state.borrow_mut();
                 let path = state.path.text().to_owned();
@@ -190,6 +213,14 @@ mod tests {
         assert_eq!(decoded.value, json!({"a": {"b": [{"c": 2}]}, "d": null}));
         let texts: Vec<_> = decoded.duplicates.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["duplicate field \"a.b[0].c\"", "duplicate field \"d\""]);
+    }
+
+    #[test]
+    fn fields_are_told_in_the_order_of_the_document() {
+        let text = br#"{"a":1,"b":{"d":1,"c":2},"a":2}"#;
+        let mut paths = ["a", "b.c", "b.d", "elsewhere"];
+        in_order(text, &mut paths, |path| path);
+        assert_eq!(paths, ["b.d", "b.c", "a", "elsewhere"]);
     }
 
     #[test]

@@ -64,7 +64,12 @@ pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
     let mut value = decoded.value;
     check_type(&context.kind, &bytes, &mut value)?;
     let duplicates: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
-    let warnings = check_fields(context, &mut value, duplicates)?;
+    let both = !duplicates.is_empty() && context.kind.custom.is_none();
+    let (types, mut problems) = field_faults(&context.kind, &mut value, duplicates);
+    if both {
+        decode::in_order(&bytes, &mut problems, |problem| problem.split('"').nth(1).unwrap_or_default());
+    }
+    let warnings = judge(context, &types, problems)?;
     canonicalize(&context.kind, &mut value);
     Ok(Input { value, warnings })
 }
@@ -114,6 +119,20 @@ fn summary(bytes: &[u8]) -> String {
     }
 }
 
+/// How the original's decoder says that something is no object.
+fn without_type(value: &Value) -> String {
+    let what = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        _ => "number",
+    };
+    format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \
+         \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    )
+}
+
 fn not_an_object(kind: &Kind, bytes: &[u8], why: &str) -> ApiError {
     let shown = summary(bytes);
     let kind = &kind.kind;
@@ -144,8 +163,7 @@ pub fn decode_error(error: decode::DecodeError) -> ApiError {
 /// The body must be of the kind and version that its URL names; what is absent is filled in where the kind is built in.
 fn check_type(kind: &Kind, bytes: &[u8], value: &mut Value) -> Result<(), ApiError> {
     if !value.is_object() {
-        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal the body into a version and a kind";
-        return Err(not_an_object(kind, bytes, why));
+        return Err(not_an_object(kind, bytes, &without_type(value)));
     }
     let expected = kind.api_version();
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -168,12 +186,17 @@ fn check_type(kind: &Kind, bytes: &[u8], value: &mut Value) -> Result<(), ApiErr
     Ok(())
 }
 
+/// Where the original keeps its types; its refusals name the place.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
 /// What is wrong with a built-in object of another type than the path's.
 fn other_type(kind: &Kind, given: &str, name: &str) -> String {
     let (group, version) = schema::split_api_version(given);
     let prefix = format!("{name} in version {version:?} cannot be handled as a {}", kind.kind);
     match schema::of_kind(group, version, name) {
-        None => format!("{prefix}: no kind {name:?} is registered for version {given:?}"),
+        None => {
+            format!("{prefix}: no kind {name:?} is registered for version {given:?} in scheme {SCHEME:?}")
+        }
         Some(_) if name != kind.kind || group != kind.group => {
             let own = if kind.group.is_empty() { "core" } else { &kind.group };
             format!("{prefix}: converting ({version}.{name}) to ({own}.{}): unknown conversion", kind.kind)
@@ -221,9 +244,14 @@ pub fn check_fields(
     value: &mut Value,
     duplicates: Vec<String>,
 ) -> Result<Vec<String>, ApiError> {
+    let (types, problems) = field_faults(&context.kind, value, duplicates);
+    judge(context, &types, problems)
+}
+
+/// What the faults of fields mean to the request: a refusal, warnings, or nothing.
+fn judge(context: &Context, types: &str, problems: Vec<String>) -> Result<Vec<String>, ApiError> {
     let kind = &context.kind;
     let prefix = format!("{} in version {:?} cannot be handled as a {}", kind.kind, kind.version, kind.kind);
-    let (types, problems) = field_faults(kind, value, duplicates);
     if !types.is_empty() {
         return Err(ApiError::bad_request(format!("{prefix}: {types}")));
     }

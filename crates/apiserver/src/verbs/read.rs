@@ -27,8 +27,12 @@ pub fn is_served_as_stored(kind: &api::kinds::Kind) -> bool {
 /// Objects are stored in one version and served in all.
 pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
     *object = kind.to_served(std::mem::take(object));
-    if let (Some(_), Value::Object(map)) = (&kind.custom, object) {
+    if let (Some(_), Value::Object(map)) = (&kind.custom, &mut *object) {
         map.insert("apiVersion".into(), kind.api_version().into());
+    }
+    // A default that came after the object was stored is the object's too.
+    if let Some(custom) = &kind.custom {
+        custom.schema.apply_defaults(object);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<MutatingAdmissionPolicy>::new("mutatingadmissionpolicies", false)
+        .rules(|r| r.update_needs_version = true)
         .generation()
         .default(|policy| {
             let Some(spec) = &mut policy.spec else { return };

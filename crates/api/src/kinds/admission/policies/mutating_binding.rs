@@ -11,6 +11,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<MutatingAdmissionPolicyBinding>::new("mutatingadmissionpolicybindings", false)
+        .rules(|r| r.update_needs_version = true)
         .generation()
         .default(|binding| {
             if let Some(spec) = &mut binding.spec {

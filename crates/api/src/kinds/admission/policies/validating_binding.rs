@@ -13,6 +13,7 @@ const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicyBinding>::new("validatingadmissionpolicybindings", false)
+        .rules(|r| r.update_needs_version = true)
         .generation()
         .default(|binding| {
             shared::default_match(binding.spec.match_resources.as_mut());
