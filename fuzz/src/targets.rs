@@ -25,6 +25,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("jsonpath", jsonpath),
     ("quantity", quantity),
     ("definition", definition),
+    ("expression", expression),
 ];
 
 /// Inputs of several parts are separated by a zero byte.
@@ -164,4 +165,24 @@ pub fn definition(data: &[u8]) {
     schema.prune(&mut object);
     schema.apply_defaults(&mut object);
     drop(schema.validate(&object));
+}
+
+/// An expression: compiled against a custom resource's schema, as a definition's rules are, and evaluated.
+pub fn expression(data: &[u8]) {
+    let (rule, object) = parts(data);
+    let Ok(rule) = std::str::from_utf8(rule) else { return };
+    let object: Value = serde_json::from_slice(object).unwrap_or_default();
+    let conditions = api::policy::MatchConditions::compile(&[("c", rule)]);
+    let Ok(conditions) = conditions else { return };
+    let none = Value::Null;
+    let variables = api::policy::AdmissionVars {
+        object: &object,
+        old_object: &none,
+        request: &none,
+        params: &none,
+        namespace: &none,
+        authorizer: None,
+        resource: Default::default(),
+    };
+    drop(conditions.matches(&variables));
 }

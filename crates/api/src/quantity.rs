@@ -224,8 +224,9 @@ impl fmt::Display for Quantity {
         let small = self.nano.abs() < 1024 * NANO;
         match self.format {
             _ if self.nano == 0 => f.write_str("0"),
-            Format::BinarySi if !small => {
-                let mut value = divide_away(self.nano, NANO);
+            // A fraction is not lost: it is shown with decimal suffixes.
+            Format::BinarySi if !small && self.is_whole() => {
+                let mut value = self.nano / NANO;
                 let mut suffix = "";
                 for (name, _) in BINARY {
                     if value % 1024 != 0 {
@@ -285,6 +286,8 @@ mod tests {
             ("100Ki", "100Ki"),
             ("1023", "1023"),
             ("0.5Ki", "512"),
+            ("1.1Ki", "1126400m"),
+            ("11231.52Gi", "12059752771092480m"),
             ("-1.5", "-1500m"),
             ("+2", "2"),
             (".5", "500m"),

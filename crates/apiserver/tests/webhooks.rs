@@ -252,6 +252,32 @@ async fn only_what_is_selected_is_sent() {
 }
 
 #[tokio::test]
+async fn conditions_choose_what_rules_cannot() {
+    let hooked = Hooked::new().await;
+    let condition = |expression: &str| json!({"matchConditions": [{"name": "c", "expression": expression}]});
+    for (expression, code) in [
+        ("object.data.a == 'b'", 403),
+        ("object.data.a == 'c'", 201),
+        ("request.userInfo.username != 'root'", 201),
+        ("authorizer.group('').resource('secrets').check('get').allowed()", 403),
+        // What cannot be told stops the operation, unless failures are overlooked.
+        ("object.data.nothing == 'b'", 403),
+    ] {
+        hooked.validating("/deny", condition(expression)).await;
+        let (answered, answer) = hooked.create("a").await;
+        assert_eq!(answered, code, "{expression}: {answer}");
+        hooked.world.json("DELETE", &format!("{MAPS}/a"), Value::Null).await;
+        hooked.install("ValidatingWebhookConfiguration", "test", Vec::new()).await;
+        hooked.world.json("DELETE", &format!("{MAPS}/a"), Value::Null).await;
+    }
+    let mut overlooked = condition("object.data.nothing == 'b'");
+    overlooked["failurePolicy"] = "Ignore".into();
+    hooked.validating("/deny", overlooked).await;
+    assert_eq!(hooked.create("a").await.0, 201);
+    assert!(hooked.extension.asked().is_empty());
+}
+
+#[tokio::test]
 async fn dry_runs_reach_only_hooks_without_side_effects() {
     let hooked = Hooked::new().await;
     let dry = format!("{MAPS}?dryRun=All");

@@ -2,7 +2,7 @@
 //! once after each change of theirs; a request that none is about costs a look at an empty list. What is judged is in
 //! `api::policy`, which is pure; here is looked up what it needs.
 
-mod asked;
+pub(super) mod asked;
 mod mutating;
 mod rights;
 mod validating;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use api::meta;
+use api::policy::MatchConditions;
 use api::selector::Selector;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
+    MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
@@ -38,6 +39,8 @@ pub struct Hook {
     pub review_version: &'static str,
     /// Whether a mutating hook wants to see what later ones have changed.
     pub reinvoke: bool,
+    /// What must hold beside the rules, or what is wrong with the expressions.
+    pub conditions: Result<MatchConditions, String>,
     /// Where it is, or what is wrong with where it is said to be.
     pub backend: Result<Backend, String>,
 }
@@ -54,6 +57,7 @@ struct Given {
     timeout_seconds: Option<i32>,
     versions: Vec<String>,
     reinvocation_policy: Option<String>,
+    conditions: Option<Vec<MatchCondition>>,
 }
 
 impl From<MutatingWebhook> for Given {
@@ -69,6 +73,7 @@ impl From<MutatingWebhook> for Given {
             timeout_seconds: hook.timeout_seconds,
             versions: hook.admission_review_versions,
             reinvocation_policy: hook.reinvocation_policy,
+            conditions: hook.match_conditions,
         }
     }
 }
@@ -86,6 +91,7 @@ impl From<ValidatingWebhook> for Given {
             timeout_seconds: hook.timeout_seconds,
             versions: hook.admission_review_versions,
             reinvocation_policy: None,
+            conditions: hook.match_conditions,
         }
     }
 }
@@ -126,6 +132,7 @@ impl Hook {
         let seconds = given.timeout_seconds.unwrap_or(TIMEOUT_SECONDS).clamp(1, 30);
         Self {
             backend: backend(&given.client_config),
+            conditions: conditions(given.conditions.as_deref().unwrap_or_default()),
             name: given.name,
             rules: given.rules.unwrap_or_default(),
             namespace_selector: selector(given.namespace_selector),
@@ -156,6 +163,12 @@ impl Hook {
         };
         seen.object.is_some_and(labels) || seen.old.is_some_and(labels)
     }
+}
+
+fn conditions(given: &[MatchCondition]) -> Result<MatchConditions, String> {
+    let pairs: Vec<(&str, &str)> = given.iter().map(|c| (c.name.as_str(), c.expression.as_str())).collect();
+    MatchConditions::compile(&pairs)
+        .map_err(|faults| faults.into_iter().map(|f| f.detail).collect::<Vec<_>>().join(", "))
 }
 
 fn backend(config: &WebhookClientConfig) -> Result<Backend, String> {

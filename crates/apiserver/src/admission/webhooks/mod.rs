@@ -12,6 +12,7 @@ use api::status::ApiError;
 use serde_json::Value;
 
 use super::attributes::{Attributes, Operation};
+use super::policies::asked::Asked;
 use crate::{ApiServer, Server};
 
 pub use hook::{Hook, Role};
@@ -131,7 +132,41 @@ pub async fn validate(
     Ok(())
 }
 
+/// Whether a hook is asked: its rules and selectors first, its expressions only where those choose the operation.
 async fn is_about(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    seen: &Seen<'_>,
+) -> Result<bool, ApiError> {
+    Ok(is_selected(server, attributes, hook, seen).await? && holds(server, attributes, hook, seen).await?)
+}
+
+/// Whether a hook's match conditions hold. What cannot be told is the failure policy's to judge.
+async fn holds(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    seen: &Seen<'_>,
+) -> Result<bool, ApiError> {
+    let judged = match &hook.conditions {
+        Ok(conditions) if conditions.is_empty() => return Ok(true),
+        Ok(conditions) => {
+            let asked = Asked::new(&server.0, attributes).await?;
+            let request = asked.request(&asked.resource);
+            let (object, old) = (seen.object.unwrap_or(&Value::Null), seen.old.unwrap_or(&Value::Null));
+            conditions.matches(&asked.vars(object, old, &request, &Value::Null))
+        }
+        Err(fault) => Err(fault.clone()),
+    };
+    match judged {
+        Ok(holds) => Ok(holds),
+        Err(_) if hook.ignore_failure => Ok(false),
+        Err(fault) => Err(ApiError::forbidden(&attributes.context.resource(), attributes.name, &fault)),
+    }
+}
+
+async fn is_selected(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     hook: &Hook,
