@@ -35,7 +35,7 @@ pub fn start(context: &Context) -> Vec<Controller> {
         services: context.caches.of(),
         claims: context.caches.of(),
     };
-    let of_pods = Arc::clone(&quotas);
+    let (of_pods, of_services, of_claims) = (Arc::clone(&quotas), Arc::clone(&quotas), Arc::clone(&quotas));
     let controller = Controller::new("resourcequota", reconciler)
         .woken_by(woken)
         .watches(&quotas, |change| {
@@ -43,18 +43,29 @@ pub fn start(context: &Context) -> Vec<Controller> {
             let same = spec(&change.old) == spec(&change.new);
             if same { Vec::new() } else { vec![Key::of(&**change.object())] }
         })
-        // A pod that has ended takes no room any longer; its deletion is told of like any other.
+        // What is summed up from caches is looked at when the caches have seen it go: others may hear of it earlier.
         .watches(&context.caches.of::<Pod>(), move |change: &Change<Pod>| {
-            let ended = |side: &Option<Arc<Pod>>| side.as_ref().is_some_and(|p| pod::has_ended(p));
-            if !ended(&change.new) || ended(&change.old) {
-                return Vec::new();
-            }
-            let quotas = of_pods.in_namespace(meta::namespace(&change.object().metadata));
-            quotas.iter().map(|quota| Key::of(&**quota)).collect()
+            let over = |side: &Option<Arc<Pod>>| side.as_ref().is_none_or(|p| pod::has_ended(p));
+            let went = over(&change.new) && !over(&change.old);
+            if went { of_namespace(&of_pods, change) } else { Vec::new() }
         })
-        .watches(&context.caches.of::<Service>(), |_| Vec::new())
-        .watches(&context.caches.of::<PersistentVolumeClaim>(), |_| Vec::new());
+        .watches(&context.caches.of::<Service>(), move |change| {
+            if existed(change) { of_namespace(&of_services, change) } else { Vec::new() }
+        })
+        .watches(&context.caches.of::<PersistentVolumeClaim>(), move |change| {
+            if existed(change) { of_namespace(&of_claims, change) } else { Vec::new() }
+        });
     vec![controller]
+}
+
+/// Whether an object is gone, or is another than it was; a new one was counted at admission.
+fn shrank<T>(change: &Change<T>) -> bool {
+    change.old.is_some()
+}
+
+fn of_namespace<T: client::Object>(quotas: &Cache<ResourceQuota>, change: &Change<T>) -> Vec<Key> {
+    let quotas = quotas.in_namespace(meta::namespace(change.object().meta()));
+    quotas.iter().map(|quota| Key::of(&**quota)).collect()
 }
 
 struct Quotas {
