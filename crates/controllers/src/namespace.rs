@@ -96,6 +96,15 @@ impl Namespaces {
 
     async fn delete_all(&self, served: Vec<Served>, namespace: &str) -> Content {
         let kinds = served.into_iter().filter(|s| s.namespaced && s.listable && s.deletable);
+        let (pods, kinds): (Vec<Served>, Vec<Served>) =
+            kinds.partition(|s| s.resource.group.is_empty() && s.resource.plural == "pods");
+        // Pods go first: what they are held by and live on must outlast them.
+        for pods in pods {
+            let (kind, result) = self.delete_kind(pods, namespace).await;
+            if !matches!(&result, Ok(left) if left.is_empty()) {
+                return summarize([(kind, result.map_err(|e| crate::message_of(&e)))].into_iter());
+            }
+        }
         let passes =
             stream::iter(kinds).map(|kind| self.delete_kind(kind, namespace)).buffer_unordered(AT_ONCE);
         let passes: Vec<(String, Result<Vec<ObjectMeta>, kube::Error>)> = passes.collect().await;

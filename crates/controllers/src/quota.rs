@@ -59,7 +59,7 @@ pub fn start(context: &Context) -> Vec<Controller> {
 }
 
 /// Whether an object is gone, or is another than it was; a new one was counted at admission.
-fn shrank<T>(change: &Change<T>) -> bool {
+fn existed<T>(change: &Change<T>) -> bool {
     change.old.is_some()
 }
 
