@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Field, Node, Shape};
+use super::{Field, Node, Shape, Type};
 use crate::quantity::Quantity;
 
 pub(super) fn canonicalize(node: Node<'_>, value: &mut Value) {
@@ -24,6 +24,14 @@ pub(super) fn canonicalize(node: Node<'_>, value: &mut Value) {
                 if item.is_null() {
                     *item = zero(node.at(&list.item));
                 }
+            }
+        }
+        // A schema, or several, or something simpler.
+        (Shape::PropsOrArray(index) | Shape::PropsOrBool(index) | Shape::PropsOrStrings(index), found) => {
+            let ty = Type::of(Shape::Message(*index));
+            match found {
+                Value::Array(items) => items.iter_mut().for_each(|i| canonicalize(node.at_local(&ty), i)),
+                found => canonicalize(node.at_local(&ty), found),
             }
         }
         (Shape::Quantity, found) => {
@@ -139,6 +147,22 @@ mod tests {
     use serde_json::json;
 
     use crate::schema::of_object;
+
+    #[test]
+    fn schemas_within_schemas_too() {
+        let items = |inner: serde_json::Value| {
+            json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "x"},
+                "spec": {"group": "g", "scope": "Namespaced", "names": {"kind": "K", "plural": "ks"}, "versions": [{"name": "v1",
+                    "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "array", "items": inner}}}]}})
+        };
+        let schema = |value: &serde_json::Value| {
+            value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["items"].clone()
+        };
+        let mut value =
+            items(json!({"type": "string", "description": "", "uniqueItems": false, "title": ""}));
+        of_object(&value).unwrap().canonicalize(&mut value);
+        assert_eq!(schema(&value), json!({"type": "string"}));
+    }
 
     #[test]
     fn as_the_original_writes_it() {
