@@ -286,18 +286,13 @@ impl Server {
             .filter_map(|v| v.to_str().ok())
             .map(str::to_owned)
             .collect();
-        let unknown = headers.keys().find(|name| {
-            name.as_str() == "impersonate-uid" || name.as_str().starts_with("impersonate-extra-")
-        });
-        if let Some(name) = unknown {
-            return Err(ApiError::bad_request(format!(
-                "impersonation of a uid or of extra fields is not supported: {name}"
-            )));
-        }
         let Some(username) = text("impersonate-user") else {
-            return match groups.is_empty() {
-                true => Ok(who),
-                false => Err(ApiError::bad_request("requested groups without impersonating a user")),
+            let more = headers.keys().find(|name| name.as_str().starts_with("impersonate-"));
+            return match more {
+                None => Ok(who),
+                Some(name) => {
+                    Err(ApiError::bad_request(format!("requested {name} without impersonating a user")))
+                }
             };
         };
         let check = |resource: &str, name: &str| Attributes {
@@ -316,7 +311,22 @@ impl Server {
         for group in &groups {
             self.authorize(&who, &check("groups", group)).await?;
         }
-        let mut impersonated = Identity { username, groups, ..Default::default() };
+        let uid = text("impersonate-uid").unwrap_or_default();
+        let extra = impersonated_extra(headers);
+        let of_identity = |resource: &str, name: &str| Attributes {
+            group: "authentication.k8s.io".into(),
+            ..check(resource, name)
+        };
+        if !uid.is_empty() {
+            self.authorize(&who, &of_identity("uids", &uid)).await?;
+        }
+        for (key, values) in &extra {
+            for value in values {
+                let what = Attributes { subresource: key.clone(), ..of_identity("userextras", value) };
+                self.authorize(&who, &what).await?;
+            }
+        }
+        let mut impersonated = Identity { username, uid, groups, extra };
         if let Some((namespace, _)) =
             impersonated.username.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':'))
             && impersonated.groups.is_empty()
@@ -438,4 +448,16 @@ fn form(target: &Target, kind: &Kind, query: &Query, headers: &HeaderMap) -> Res
         table::check_options(query)?;
     }
     Ok(form.with_pretty(query, text(header::USER_AGENT).unwrap_or_default()))
+}
+
+/// The extra fields of the user who is to be spoken for: `Impersonate-Extra-<key>`, the key percent-encoded.
+fn impersonated_extra(headers: &HeaderMap) -> std::collections::BTreeMap<String, Vec<String>> {
+    let mut extra = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for (name, value) in headers {
+        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
+            let key = http::query::percent_decode(key, false);
+            extra.entry(key).or_default().push(value.to_owned());
+        }
+    }
+    extra
 }

@@ -5,6 +5,8 @@ mod world;
 
 use api::kinds::{Kind, builtin};
 use apiserver::auth::Identity;
+use apiserver::http::body::{full, read};
+use http::Request;
 use serde_json::{Value, json};
 use world::{RBAC, World, master};
 
@@ -153,4 +155,42 @@ async fn a_trial_writes_nothing_and_other_trials_are_refused() {
     assert_eq!(code, 200);
     let (code, _) = world.ask(&root, "GET", &format!("{maps}/tried"), Value::Null).await;
     assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn speaking_for_somebody_is_a_right_for_each_part_of_them() {
+    let world = World::new().await;
+    let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": ["impersonate"]});
+    let rules = [rule("", "users"), rule("authentication.k8s.io", "userextras/scopes")];
+    world
+        .grant(&format!("{RBAC}/clusterroles"), json!({"metadata": {"name": "speaker"}, "rules": rules}))
+        .await;
+    let binding = json!({"metadata": {"name": "speaker"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "speaker"},
+        "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}]});
+    world.grant(&format!("{RBAC}/clusterrolebindings"), binding).await;
+    let ask = async |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(full("{}")).expect("a request");
+        let answer = world.server.handle(request, Some(Identity::new("jane", &[]))).await;
+        let code = answer.status().as_u16();
+        let Ok(bytes) = read(answer.into_body(), 1 << 20).await else { panic!("no body") };
+        (code, serde_json::from_slice::<Value>(&bytes).expect("JSON"))
+    };
+    let user = ("impersonate-user", "bob");
+    let (code, answer) = ask(&[user, ("impersonate-extra-scopes", "view")]).await;
+    assert_eq!(code, 201, "{answer}");
+    let info = &answer["status"]["userInfo"];
+    assert_eq!((&info["username"], &info["extra"]["scopes"]), (&json!("bob"), &json!(["view"])));
+    for refused in [
+        &[user, ("impersonate-uid", "1")][..],
+        &[user, ("impersonate-extra-other", "x")],
+        &[user, ("impersonate-group", "system:masters")],
+    ] {
+        assert_eq!(ask(refused).await.0, 403, "{refused:?}");
+    }
+    assert_eq!(ask(&[("impersonate-uid", "1")]).await.0, 400, "nobody is spoken for");
 }

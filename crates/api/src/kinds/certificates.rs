@@ -34,7 +34,8 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 const SHORTEST_SECONDS: i32 = 600;
-const APPROVAL: Part = Part { name: "approval", paths: &["status.conditions"] };
+const APPROVAL: Part =
+    Part { name: "approval", paths: &["status.conditions", "metadata.labels", "metadata.annotations"] };
 const DECIDED: &[&str] = &["Approved", "Denied", "Failed"];
 
 pub fn kinds() -> Vec<Kind> {

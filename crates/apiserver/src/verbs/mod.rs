@@ -76,6 +76,10 @@ async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> 
         if misplaced || !context.kind.verbs.contains(&target.verb) {
             return Err(ApiError::method_not_allowed());
         }
+        if context.kind.is_virtual() && target.verb == "create" && context.form.shape != Shape::Object {
+            let why = format!("the server cannot answer with a {} as anything else", context.kind.kind);
+            return Err(ApiError::not_acceptable(why));
+        }
         if context.kind.is_virtual() {
             return reviews::answer(server, context, request.into_body()).await;
         }
