@@ -405,6 +405,12 @@ impl Server {
 
     /// What other parts of the server must know of a write that has just been done.
     async fn after_write(&self, kind: &Kind) {
+        // What remote servers are reached through, where there are any.
+        let leads_there =
+            kind.group == "discovery.k8s.io" || kind.group.is_empty() && kind.plural == "services";
+        if leads_there && self.remotes().await.is_ok_and(|remotes| !remotes.is_empty()) {
+            self.aggregation.look();
+        }
         match &*kind.group {
             api::kinds::RBAC_GROUP => self.rbac.outdate(),
             webhooks::GROUP => {
@@ -415,9 +421,6 @@ impl Server {
                 self.aggregation.remotes.outdate();
                 self.aggregation.look();
             }
-            // What remote servers are reached through.
-            "" if kind.plural == "services" => self.aggregation.look(),
-            "discovery.k8s.io" => self.aggregation.look(),
             "apiextensions.k8s.io" => {
                 if let Err(error) = self.reload_catalog().await {
                     tracing::error!(%error, "cannot reload the CustomResourceDefinitions");

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::Api;
 use kube::api::{DynamicObject, ListParams, PartialObjectMeta};
+use kube::core::ApiResource;
 use serde::Serialize;
 
 use crate::context::{self, Context};
@@ -108,26 +109,33 @@ impl Quotas {
         if quota::needs_pods(spec) {
             return Ok(used);
         }
+        // What is served is asked once, and only where something is counted by its name.
+        let mut served = None;
         for (name, amount) in &mut used {
             let Some((plural, group)) = quota::counted(name) else { continue };
             let counted_above = ["pods", "services", "persistentvolumeclaims"].contains(&plural);
             if group.is_empty() && counted_above {
                 continue;
             }
-            *amount = api::quantity::Quantity::from_units(self.count(namespace, plural, group).await?);
+            let served = match &mut served {
+                Some(served) => served,
+                none => none.insert(discovery::served(self.context.client()).await?),
+            };
+            let found = served.iter().find(|s| {
+                s.resource.plural == plural && s.resource.group == group && s.namespaced && s.listable
+            });
+            if let Some(found) = found {
+                let count = self.count(namespace, &found.resource).await?;
+                *amount = api::quantity::Quantity::from_units(count);
+            }
         }
         Ok(used)
     }
 
-    /// How many objects of a resource there are; none of one that is not served.
-    async fn count(&self, namespace: &str, plural: &str, group: &str) -> Result<i64, kube::Error> {
-        let served = discovery::served(self.context.client()).await?;
-        let found = served
-            .into_iter()
-            .find(|s| s.resource.plural == plural && s.resource.group == group && s.namespaced && s.listable);
-        let Some(found) = found else { return Ok(0) };
+    /// How many objects of a resource there are.
+    async fn count(&self, namespace: &str, resource: &ApiResource) -> Result<i64, kube::Error> {
         let api: Api<PartialObjectMeta<DynamicObject>> =
-            Api::namespaced_with(self.context.client(), namespace, &found.resource);
+            Api::namespaced_with(self.context.client(), namespace, resource);
         let page = api.list_metadata(&ListParams::default().limit(1)).await?;
         let more = page.metadata.remaining_item_count.unwrap_or(0);
         Ok(i64::try_from(page.items.len()).unwrap_or(i64::MAX).saturating_add(more))

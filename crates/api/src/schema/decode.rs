@@ -100,6 +100,8 @@ struct State {
     duplicates: Vec<FieldProblem>,
     /// Where each field was last seen, where that is asked for.
     places: Option<HashMap<String, usize>>,
+    /// How many fields there were so far.
+    fields: usize,
 }
 
 /// Puts fields of a JSON document into the order in which it names them, a field that comes twice where it comes again;
@@ -118,10 +120,10 @@ struct Seed<'s> {
 
 impl Seed<'_> {
     fn note_place(&self) {
-        let State { path, places, .. } = &mut *self.state.borrow_mut();
+        let State { path, places, fields, .. } = &mut *self.state.borrow_mut();
         if let Some(places) = places {
-            let place = places.values().max().map_or(0, |last| last + 1);
-            places.insert(path.text().to_owned(), place);
+            *fields += 1;
+            places.insert(path.text().to_owned(), *fields);
         }
     }
 }

@@ -68,7 +68,7 @@ async fn settle_local(server: &ApiServer) -> Result<(), ApiError> {
                 let at = path(api::meta::name(&service));
                 let list = at.rsplit_once('/').map_or("", |(list, _)| list).to_owned();
                 write(server, Method::POST, &list, service).await?;
-                write(server, Method::PATCH, &format!("{at}/status"), local_status(&now)).await?;
+                write(server, Method::PATCH, &format!("{at}/status"), local::status(&now)).await?;
             }
             Action::Status(at, status) => {
                 write(server, Method::PATCH, &format!("{at}/status"), status).await?
@@ -77,10 +77,6 @@ async fn settle_local(server: &ApiServer) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-fn local_status(now: &str) -> Value {
-    json!({"status": {"conditions": [condition(true, "Local", "Local APIServices are always available", now)]}})
 }
 
 async fn visit_all(server: &ApiServer) -> Result<bool, ApiError> {

@@ -51,6 +51,12 @@ impl Remotes {
     }
 }
 
+impl Remotes {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What was last heard of a remote server.
 #[derive(Clone, Default, PartialEq)]
 pub struct Heard {
