@@ -354,6 +354,8 @@ fn others(server: &ApiServer) -> Vec<(&'static str, Value)> {
     slice["endpoints"] = json!([{"addresses": [ip], "conditions": {"ready": true}}]);
     slice["ports"] = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
     let mut endpoints = object("v1", "Endpoints", "kubernetes");
+    // The slice above is its mirror.
+    endpoints["metadata"]["labels"] = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     endpoints["subsets"] =
         json!([{"addresses": [{"ip": ip}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
     let mut dns = object("v1", "Service", "kube-dns");

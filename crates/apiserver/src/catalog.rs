@@ -1,16 +1,22 @@
 //! The kinds that are served now: the built-in table and an entry for each served version of each
 //! CustomResourceDefinition. Readers take a snapshot; a change replaces it whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::kinds::{self, Kind};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use parking_lot::RwLock;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionSpec,
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::conversion::Converter;
 
 #[derive(Default)]
 pub struct Catalog {
     current: RwLock<Arc<Kinds>>,
+    /// What each definition came to, by its name. Compiling is what costs: it is done anew for what has changed only.
+    definitions: Mutex<BTreeMap<String, Arc<Defined>>>,
 }
 
 /// All kinds at some moment.
@@ -19,8 +25,16 @@ pub struct Kinds {
     by_path: HashMap<(String, String, String), Arc<Kind>>,
     /// In the order of discovery.
     all: Vec<Arc<Kind>>,
+    converters: HashMap<(String, String), Arc<Converter>>,
     /// Changes with every change of the definitions.
     pub generation: u64,
+}
+
+/// What a definition came to.
+struct Defined {
+    spec: CustomResourceDefinitionSpec,
+    entries: Vec<Arc<Kind>>,
+    converter: Option<Arc<Converter>>,
 }
 
 impl Kinds {
@@ -55,6 +69,14 @@ impl Kinds {
         groups
     }
 
+    /// What turns one version of a custom resource into another, where that is more than a name.
+    pub fn converter(&self, group: &str, plural: &str) -> Option<Arc<Converter>> {
+        if self.converters.is_empty() {
+            return None;
+        }
+        self.converters.get(&(group.to_owned(), plural.to_owned())).cloned()
+    }
+
     pub fn of_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Kind>> {
         self.all.iter().filter(move |k| k.group == group && k.version == version)
     }
@@ -65,30 +87,67 @@ impl Catalog {
         Arc::clone(&self.current.read())
     }
 
-    /// Rebuilds the table from the definitions that exist. A definition that cannot be compiled is left out: its
-    /// own status says why.
+    /// Rebuilds the table from the definitions that exist.
     pub fn rebuild(&self, definitions: &[CustomResourceDefinition]) {
-        let mut all: Vec<Arc<Kind>> = kinds::builtin().to_vec();
+        let mut held = self.definitions.lock();
+        let before = std::mem::take(&mut *held);
         for definition in definitions {
-            match kinds::from_definition(definition) {
-                Ok(mut entries) => {
-                    entries.sort_by_key(|k| version_rank(&k.version));
-                    all.extend(entries.into_iter().map(Arc::new));
-                }
-                Err(fault) => {
-                    let name = definition.metadata.name.as_deref().unwrap_or_default();
-                    tracing::warn!(name, fault, "a CustomResourceDefinition cannot be served");
-                }
-            }
+            let name = definition.metadata.name.clone().unwrap_or_default();
+            let defined = match before.get(&name).filter(|d| d.spec == definition.spec) {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(Defined::new(definition)),
+            };
+            held.insert(name, defined);
         }
+        self.publish(&held);
+    }
+
+    /// Takes one definition as it is now; `None` when there is none of that name any more.
+    pub fn update(&self, name: &str, definition: Option<&CustomResourceDefinition>) {
+        let mut held = self.definitions.lock();
+        match definition {
+            Some(definition) if held.get(name).is_some_and(|d| d.spec == definition.spec) => return,
+            Some(definition) => drop(held.insert(name.to_owned(), Arc::new(Defined::new(definition)))),
+            None if held.remove(name).is_none() => return,
+            None => {}
+        }
+        self.publish(&held);
+    }
+
+    fn publish(&self, definitions: &BTreeMap<String, Arc<Defined>>) {
+        let mut all: Vec<Arc<Kind>> = kinds::builtin().to_vec();
+        all.extend(definitions.values().flat_map(|d| d.entries.iter().cloned()));
         let key = |k: &Arc<Kind>| (k.group.to_string(), k.version.to_string(), k.plural.to_string());
         // The built-in kinds come first and keep their places.
-        let mut by_path = HashMap::new();
+        let mut by_path = HashMap::with_capacity(all.len());
         for kind in &all {
             by_path.entry(key(kind)).or_insert_with(|| Arc::clone(kind));
         }
+        let converter = |d: &Arc<Defined>| {
+            let converter = Arc::clone(d.converter.as_ref()?);
+            Some(((d.spec.group.clone(), d.spec.names.plural.clone()), converter))
+        };
+        let converters = definitions.values().filter_map(converter).collect();
         let generation = self.current.read().generation + 1;
-        *self.current.write() = Arc::new(Kinds { by_path, all, generation });
+        *self.current.write() = Arc::new(Kinds { by_path, all, converters, generation });
+    }
+}
+
+impl Defined {
+    /// A definition that cannot be compiled has no entries: its own status says why.
+    fn new(definition: &CustomResourceDefinition) -> Self {
+        let entries = kinds::from_definition(definition).unwrap_or_else(|fault| {
+            let name = definition.metadata.name.as_deref().unwrap_or_default();
+            tracing::warn!(name, fault, "a CustomResourceDefinition cannot be served");
+            Vec::new()
+        });
+        let mut entries = entries;
+        entries.sort_by_key(|k| version_rank(&k.version));
+        Self {
+            entries: entries.into_iter().map(Arc::new).collect(),
+            converter: Converter::of(&definition.spec).map(Arc::new),
+            spec: definition.spec.clone(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod backend;
 mod bootstrap;
 mod catalog;
 mod cipher;
+mod conversion;
 mod discovery;
 mod documents;
 mod health;
@@ -403,8 +404,19 @@ impl Server {
         Ok(())
     }
 
+    /// Takes one definition as the store holds it now, whichever write was faster.
+    async fn reload_definition(&self, kind: &Kind, name: &str) -> Result<(), ApiError> {
+        let _loading = self.catalog_loading.lock().await;
+        let definition = match self.objects.get(kind, "", name).await? {
+            Some((_, value)) => Some(serde_json::from_value(value).map_err(ApiError::internal)?),
+            None => None,
+        };
+        self.catalog.update(name, definition.as_ref());
+        Ok(())
+    }
+
     /// What other parts of the server must know of a write that has just been done.
-    async fn after_write(&self, kind: &Kind) {
+    async fn after_write(&self, kind: &Kind, name: &str) {
         // What remote servers are reached through, where there are any.
         let leads_there =
             kind.group == "discovery.k8s.io" || kind.group.is_empty() && kind.plural == "services";
@@ -422,8 +434,8 @@ impl Server {
                 self.aggregation.look();
             }
             "apiextensions.k8s.io" => {
-                if let Err(error) = self.reload_catalog().await {
-                    tracing::error!(%error, "cannot reload the CustomResourceDefinitions");
+                if let Err(error) = self.reload_definition(kind, name).await {
+                    tracing::error!(%error, name, "cannot reload a CustomResourceDefinition");
                 }
                 self.aggregation.look();
             }

@@ -12,6 +12,7 @@ mod expectations;
 mod gc;
 mod job;
 mod meta;
+mod mirroring;
 mod namespace;
 mod nodes;
 mod percent;
@@ -43,6 +44,7 @@ const TABLE: &[(&str, Start)] = &[
     ("statefulset", statefulset::start),
     ("serviceaccount", service_account::start),
     ("endpointslice", endpoints::start),
+    ("endpointslicemirroring", mirroring::start),
     ("namespace", namespace::start),
     ("garbagecollector", gc::start),
     ("customresourcedefinition", crd::start),

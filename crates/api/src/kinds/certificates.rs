@@ -1,6 +1,7 @@
 //! `certificates.k8s.io/v1`: certificates asked for, approved and signed.
 
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::validate::json;
@@ -41,11 +42,19 @@ const DECIDED: &[&str] = &["Approved", "Denied", "Failed"];
 pub fn kinds() -> Vec<Kind> {
     let request = Build::<CertificateSigningRequest>::new("certificatesigningrequests", false)
         .short(&["csr"])
-        .rules(|r| r.spec_names_requester = true)
-        .part(&APPROVAL, |new, old, errors| validate_status(new, old, errors))
+        .rules(|r| {
+            r.spec_names_requester = true;
+            r.disowns = &["spec"];
+            r.status_disowns = &["status.conditions"];
+        })
+        .part(&APPROVAL, |new, old, errors| {
+            set_times(new, old);
+            validate_status(new, old, errors);
+        })
         .status()
         .prepare_update(|new, old| new.spec = old.spec.clone())
         .validate(|r, errors| validate(&r.spec, errors))
+        .prepare_status(set_times)
         .validate_status(validate_status)
         .row(row)
         .fields(&["spec.signerName"], |r| vec![("spec.signerName", r.spec.signer_name.clone())])
@@ -84,13 +93,29 @@ fn check_signer(field: &str, signer: &str, errors: &mut Errors) {
         let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
         return errors.push(FieldError::invalid(field, signer, detail));
     };
-    let faults = [domain, path].map(|part| names::fault(names::Rule::Subdomain, part));
-    for fault in faults.into_iter().flatten() {
+    for label in domain.split('.') {
+        if let Some(fault) = names::fault(names::Rule::Label, label) {
+            errors.push(FieldError::invalid(field, *domain, format!("validating label {label:?}: {fault}")));
+        }
+    }
+    if let Some(fault) = names::fault(names::Rule::Subdomain, path) {
         errors.push(FieldError::invalid(field, signer, fault));
     }
     if domain.split('.').count() < 2 {
         let detail = "should be a domain with at least two segments separated by dots";
         errors.push(FieldError::invalid(field, *domain, detail));
+    }
+}
+
+/// When a condition was set, and since when it has been as it is.
+fn set_times(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {
+    let now = Time(base::time::now());
+    let before: Vec<_> = old.status.iter().flat_map(|s| s.conditions.iter().flatten()).collect();
+    for condition in new.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten()) {
+        condition.last_update_time.get_or_insert_with(|| now.clone());
+        let held = before.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+        let since = held.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| now.clone());
+        condition.last_transition_time.get_or_insert(since);
     }
 }
 

@@ -11,6 +11,8 @@ pub fn kinds() -> Vec<Kind> {
             r.create_on_update = true;
             r.update_needs_version = true;
         })
+        .prepare_create(without_gated)
+        .prepare_update(|new, _| without_gated(new))
         .validate(|lease, errors| {
             let transitions = lease.spec.as_ref().and_then(|s| s.lease_transitions);
             errors.not_negative("spec.leaseTransitions", transitions.map(i64::from));
@@ -26,4 +28,12 @@ pub fn kinds() -> Vec<Kind> {
         })
         .done();
     vec![lease]
+}
+
+/// What the gate of coordinated leader election holds, which is off.
+fn without_gated(lease: &mut Lease) {
+    if let Some(spec) = &mut lease.spec {
+        spec.strategy = None;
+        spec.preferred_holder = None;
+    }
 }

@@ -107,7 +107,7 @@ fn entry(
         behaviour: Arc::new(Custom { schema: schema.clone(), rules, cells, fields }),
         selectable,
         ttl_seconds: None,
-        rules: Rules { update_needs_version: true, ..Rules::default() },
+        rules: Rules { update_needs_version: true, status_keeps: &["metadata"], ..Rules::default() },
         conversion: None,
         deprecated: None,
         custom: Some(Arc::new(CustomResource { schema, document, storage_version: storage_version.into() })),

@@ -9,7 +9,10 @@ use crate::status::FieldError;
 pub fn kinds() -> Vec<Kind> {
     let slice = Build::<EndpointSlice>::new("endpointslices", true)
         .generation()
-        .rules(|r| r.create_on_update = true)
+        .rules(|r| {
+            r.create_on_update = true;
+            r.labels_count = true;
+        })
         .default(|slice| {
             for port in slice.ports.iter_mut().flatten() {
                 port.protocol.get_or_insert_with(|| "TCP".into());

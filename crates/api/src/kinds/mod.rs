@@ -105,6 +105,20 @@ pub struct Rules {
     pub update_needs_version: bool,
     /// A new set of annotations is a new generation, as a new spec is.
     pub annotations_count: bool,
+    /// So is a new set of labels.
+    pub labels_count: bool,
+    /// Objects are born without a generation; the first change gives them one.
+    pub born_without_generation: bool,
+    /// The generation that an object is born with is its only one.
+    pub one_generation: bool,
+    /// How a selector by a field that is none is refused, `{}` being the field; empty: as for kinds with no fields.
+    pub unknown_field: &'static str,
+    /// A precondition that does not hold is told as the store tells it.
+    pub plain_preconditions: bool,
+    /// Whoever deletes it without saying what becomes of its dependents is warned.
+    pub deletion_warning: Option<&'static str>,
+    /// An object without a name gets one.
+    pub names_itself: bool,
     /// A deletion is answered with the object, not with a Status.
     pub answers_deleted: bool,
     /// Deleting it leaves what it owns, unless the request says otherwise.
@@ -115,6 +129,12 @@ pub struct Rules {
     pub graceful_deletion: bool,
     /// `spec.finalizers` hold it beside those of its metadata, and its phase says that it goes.
     pub spec_finalizers: bool,
+    /// What a write of its status leaves as it is beside the spec, and so cannot own: fields from the root, parted by dots.
+    pub status_keeps: &'static [&'static str],
+    /// Status fields that another subresource writes, and that a write of the status cannot own.
+    pub status_disowns: &'static [&'static str],
+    /// What the object's own endpoint sets at birth, and nobody owns.
+    pub disowns: &'static [&'static str],
 }
 
 pub struct Kind {

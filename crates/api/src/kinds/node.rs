@@ -1,9 +1,10 @@
 //! `node.k8s.io/v1`: ways of running containers.
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::api::node::v1::RuntimeClass;
 
 use super::names::Rule;
-use super::validate::{amount, named};
+use super::validate::named;
 use super::{Build, Errors, Kind};
 use crate::columns::{age_cell, name_cell};
 
@@ -19,10 +20,14 @@ pub fn kinds() -> Vec<Kind> {
 
 fn validate(class: &RuntimeClass, errors: &mut Errors) {
     named("handler", &class.handler, Rule::Label, errors);
-    let fixed = class.overhead.as_ref().and_then(|o| o.pod_fixed.as_ref());
-    for (name, value) in fixed.into_iter().flatten() {
-        amount(format!("overhead.podFixed.{name}"), value, errors);
-    }
+    // Told as the limits that it adds to.
+    let limits = class.overhead.as_ref().and_then(|o| o.pod_fixed.clone());
+    super::core::check_resources(
+        "overhead",
+        &ResourceRequirements { limits, ..Default::default() },
+        &[],
+        errors,
+    );
     let labels = class.scheduling.as_ref().and_then(|s| s.node_selector.as_ref());
     let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
     super::names::check_labels("scheduling.nodeSelector", labels, errors);

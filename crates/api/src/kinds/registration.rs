@@ -16,6 +16,7 @@ pub fn kinds() -> Vec<Kind> {
         .prefix("/registry/apiregistration.k8s.io/apiservices")
         .names(Rule::PathSegment)
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .default(|service| {
             let reference = service.spec.as_mut().and_then(|s| s.service.as_mut());
             if let Some(reference) = reference {
@@ -46,7 +47,9 @@ fn validate(service: &APIService, errors: &mut Errors) {
     } else {
         named("spec.group", &group, Rule::Subdomain, errors);
     }
-    named("spec.version", &version, Rule::Label1035, errors);
+    if let Some(fault) = super::names::fault(Rule::Label1035, &version) {
+        errors.push(FieldError::invalid("spec.version", version.as_str(), fault));
+    }
     if !(1..=20_000).contains(&spec.group_priority_minimum) {
         let detail = "must be positive and less than 20000";
         errors.push(FieldError::invalid("spec.groupPriorityMinimum", spec.group_priority_minimum, detail));

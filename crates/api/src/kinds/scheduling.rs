@@ -8,6 +8,7 @@ use crate::columns::{age_cell, name_cell};
 pub fn kinds() -> Vec<Kind> {
     let class = Build::<PriorityClass>::new("priorityclasses", false)
         .generation()
+        .rules(|r| r.one_generation = true)
         .short(&["pc"])
         .default(|class| {
             class.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
@@ -42,7 +43,7 @@ pub fn kinds() -> Vec<Kind> {
             vec![
                 name_cell(&c.metadata),
                 c.value.unwrap_or(0).into(),
-                c.global_default.unwrap_or(false).to_string().into(),
+                c.global_default.unwrap_or(false).into(),
                 age_cell(&c.metadata),
                 c.preemption_policy.clone().unwrap_or_default().into(),
             ]

@@ -274,8 +274,9 @@ impl<'a> Node<'a> {
         let own = match &self.ty.shape {
             Shape::Message(index) => self.table.message(*index).atomic,
             Shape::List(list) => list.kind == ListKind::Atomic,
-            Shape::Raw | Shape::Any => false,
-            Shape::Map(_) => false,
+            // Objects of other kinds are owned as one.
+            Shape::Raw => true,
+            Shape::Any | Shape::Map(_) => false,
             _ => true,
         };
         self.ty.atomic.unwrap_or(own)

@@ -40,7 +40,15 @@ pub fn admit<'a>(
             spec["priorityClassName"] = class.metadata.name.clone().into();
         }
         let policy = class.and_then(|c| c.preemption_policy.clone());
-        spec["preemptionPolicy"] = policy.unwrap_or_else(|| "PreemptLowerPriority".into()).into();
+        let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".into());
+        if let Some(given) = spec["preemptionPolicy"].as_str().filter(|given| *given != policy) {
+            let why = format!(
+                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller \
+                 computed {policy} from the given PriorityClass name"
+            );
+            return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why));
+        }
+        spec["preemptionPolicy"] = policy.into();
         Ok(())
     })
 }

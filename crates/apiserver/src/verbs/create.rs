@@ -45,7 +45,7 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
     }
     meta::set(&mut object, "creationTimestamp", base::time::rfc3339_seconds(base::time::now()));
     meta::set(&mut object, "uid", base::id::uuid());
-    if kind.has_generation {
+    if kind.has_generation && !kind.rules.born_without_generation {
         meta::set(&mut object, "generation", 1);
     }
     let generate = match (meta::name(&object), meta::text(&object, "generateName")) {
@@ -54,6 +54,9 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
         }
         _ => None,
     };
+    if kind.rules.names_itself && generate.is_none() && meta::name(&object).is_empty() {
+        meta::set(&mut object, "name", base::id::uuid());
+    }
     for attempt in 0.. {
         let mut candidate = object.clone();
         if let Some(prefix) = &generate {
@@ -110,7 +113,7 @@ async fn store_new(
     let mut errors = Errors::default();
     names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
     if !errors.0.is_empty() {
-        return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors.0));
+        return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
     }
     if kind.has_status
         && let Value::Object(map) = &mut object
@@ -129,11 +132,11 @@ async fn store_new(
             false => Ok(object),
         };
     }
-    match server.0.objects.put(kind, &object, Expect::Absent).await? {
+    match server.0.put(kind, &object, Expect::Absent).await? {
         Written::At(revision) => {
             taken.keep();
             meta::set(&mut object, "resourceVersion", revision.to_string());
-            server.0.after_write(kind).await;
+            server.0.after_write(kind, &name).await;
             Ok(object)
         }
         Written::Lost => Err(ApiError::already_exists(&context.resource(), &name)),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use store::{Entry, Expect};
 
 use super::list::{Filter, list_answer, page};
+use super::read::set_version;
 use super::update::is_finished;
 use super::{input, one};
 use crate::admission::{self, Operation};
@@ -39,6 +40,10 @@ async fn options(context: &Context, body: Body) -> Result<DeleteOptions, ApiErro
         None => DeleteOptions::of_query(&context.query)?,
     };
     options.check()?;
+    let unsaid = options.propagation_policy.is_none() && options.orphan_dependents.is_none();
+    if let Some(warning) = context.kind.rules.deletion_warning.filter(|_| unsaid) {
+        context.warn([warning.to_owned()]);
+    }
     Ok(options)
 }
 
@@ -95,7 +100,7 @@ async fn attempt(
     admission::validate(server, context, None, Some(&old), Operation::Delete).await?;
     let mut object = old.clone();
     mark(kind, options, &mut object);
-    if kind.has_generation && !meta::is_deleting(&old) {
+    if kind.has_generation && !kind.rules.one_generation && !meta::is_deleting(&old) {
         meta::set(&mut object, "generation", meta::generation(&old) + 1);
     }
     // What goes at once is answered as it was, unless an agent has to be told.
@@ -113,7 +118,7 @@ async fn attempt(
             Written::At(revision) => {
                 meta::set(&mut object, "resourceVersion", revision.to_string());
                 server.0.released(kind, &object);
-                server.0.after_write(kind).await;
+                server.0.after_write(kind, meta::name(&object)).await;
                 Some(Outcome::Removed(object))
             }
             Written::Lost => None,
@@ -122,10 +127,10 @@ async fn attempt(
     if object == old {
         return Ok(Some(Outcome::Marked(old)));
     }
-    Ok(match server.0.objects.put(kind, &object, Expect::At(entry.mod_revision)).await? {
+    Ok(match server.0.put(kind, &object, Expect::At(entry.mod_revision)).await? {
         Written::At(revision) => {
             meta::set(&mut object, "resourceVersion", revision.to_string());
-            server.0.after_write(kind).await;
+            server.0.after_write(kind, meta::name(&object)).await;
             Some(Outcome::Marked(object))
         }
         Written::Lost => None,
@@ -134,7 +139,14 @@ async fn attempt(
 
 fn check_preconditions(context: &Context, options: &DeleteOptions, object: &Value) -> Result<(), ApiError> {
     let kind = &context.kind;
-    let subject = Resource { group: &kind.group, plural: &kind.kind };
+    if let Some(uid) =
+        options.uid.as_ref().filter(|uid| kind.rules.plain_preconditions && *uid != meta::uid(object))
+    {
+        let held = meta::uid(object);
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {held}");
+        return Err(ApiError::conflict(&kind.resource(), meta::name(object), &why));
+    }
+    let subject = Resource { group: kind.stored_as().0, plural: &kind.kind };
     let mismatch = |what: &str, wanted: &str, held: &str, since: &str| {
         let why = format!(
             "the {what} in the precondition ({wanted}) does not match the {what} in record ({held}). The object might have been {since}"
@@ -163,7 +175,9 @@ fn mark(kind: &api::kinds::Kind, options: &DeleteOptions, object: &mut Value) {
             .checked_add(jiff::SignedDuration::from_secs(grace))
             .unwrap_or_else(|_| base::time::now());
         meta::set(object, "deletionTimestamp", base::time::rfc3339_seconds(at));
-        meta::set(object, "deletionGracePeriodSeconds", grace);
+        if !kind.rules.spec_finalizers {
+            meta::set(object, "deletionGracePeriodSeconds", grace);
+        }
     }
     let unsaid = options.orphan_dependents.is_none() && options.propagation_policy.is_none();
     let orphan = options.orphan_dependents == Some(true)
@@ -213,7 +227,8 @@ pub async fn delete_collection(
         // Each object on its own: one that changes meanwhile is read again.
         for _ in 0..TRIES {
             let Some(current) = entry else { break };
-            let object = server.0.objects.decode(&current)?;
+            let mut object = server.0.objects.decode(&current)?;
+            set_version(&context.kind, &mut object);
             let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
             match attempt(server, context, &options, &current, object, dry_run).await {
                 Ok(Some(Outcome::Removed(object) | Outcome::Marked(object))) => {
@@ -221,7 +236,9 @@ pub async fn delete_collection(
                     break;
                 }
                 Ok(None) => {
-                    entry = server.0.objects.get(&context.kind, &namespace, &name).await?.map(|(e, _)| e)
+                    let found = server.0.objects.get(&context.kind, &namespace, &name).await?;
+                    let found = found.map(|(entry, _)| entry).into_iter().collect();
+                    entry = server.0.served_entries(&context.kind, found).await?.pop();
                 }
                 Err(error) if error.reason == "Forbidden" => break,
                 Err(error) => return Err(error),

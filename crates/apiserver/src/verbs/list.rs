@@ -78,7 +78,9 @@ impl Filter {
 
 /// A field that this kind's objects cannot be selected by.
 fn unknown_field(kind: &Kind, field: &str) -> ApiError {
+    let wording = kind.rules.unknown_field;
     ApiError::bad_request(match kind.selectable.is_empty() && kind.custom.is_none() {
+        _ if !wording.is_empty() => wording.replace("{}", field),
         true => {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         }
@@ -198,7 +200,8 @@ pub async fn page(
         let range = objects.store.range(request).await.map_err(expired)?;
         let remaining = (range.remaining > 0).then_some(range.remaining);
         let continue_token = remaining.and(range.entries.last()).map(|last| token(range.revision, last));
-        return Ok(Page { entries: range.entries, revision: range.revision, continue_token, remaining });
+        let entries = server.0.served_entries(kind, range.entries).await?;
+        return Ok(Page { entries, revision: range.revision, continue_token, remaining });
     }
     if let (Some(name), 0) = (&filter.name, options.limit)
         && !(kind.namespaced && context.target.namespace.is_empty())
@@ -213,7 +216,7 @@ pub async fn page(
         let more = range.remaining > 0;
         request.revision = Some(range.revision);
         request.after = range.entries.last().map(|last| last.key.to_string());
-        for entry in range.entries {
+        for entry in server.0.served_entries(kind, range.entries).await? {
             if !filter.matches(kind, &objects.decode(&entry)?) {
                 continue;
             }

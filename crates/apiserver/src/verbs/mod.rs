@@ -175,7 +175,7 @@ fn shaped<'a>(context: &Context, object: &'a Value) -> Cow<'a, Value> {
 
 /// What the original calls the type that an answer is made of; its refusals name it.
 fn go_type(kind: &Kind, list: bool) -> String {
-    let group = kind.group.split('.').next().unwrap_or_default();
+    let group = kind.stored_as().0.split('.').next().unwrap_or_default();
     match (&kind.custom, group, list) {
         (Some(_), _, false) => "*unstructured.Unstructured".to_owned(),
         (Some(_), _, true) => "*unstructured.UnstructuredList".to_owned(),

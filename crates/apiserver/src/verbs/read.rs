@@ -14,7 +14,8 @@ use crate::{ApiServer, Context};
 pub async fn find(server: &ApiServer, context: &Context) -> Result<(Entry, Value), ApiError> {
     let target = &context.target;
     let found = server.0.objects.get(&context.kind, &target.namespace, &target.name).await?;
-    let (entry, mut object) = found.ok_or_else(|| ApiError::not_found(&context.resource(), &target.name))?;
+    let (entry, object) = found.ok_or_else(|| ApiError::not_found(&context.resource(), &target.name))?;
+    let mut object = server.0.served(&context.kind, object).await?;
     set_version(&context.kind, &mut object);
     Ok((entry, object))
 }

@@ -71,6 +71,11 @@ fn selector_text(selector: &Value) -> Option<String> {
     if let Value::String(text) = selector {
         return Some(text.clone());
     }
+    // The oldest of the workloads selects by a plain map.
+    if let Some(labels) = selector.as_object().filter(|m| m.values().all(Value::is_string)) {
+        let pairs = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
+        return Some(pairs.collect::<Vec<_>>().join(",")).filter(|text| !text.is_empty());
+    }
     let selector = serde_json::from_value(selector.clone()).ok()?;
     match api::columns::selector_cell(Some(&selector)) {
         Value::String(text) if text != "<none>" => Some(text),

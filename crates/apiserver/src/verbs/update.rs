@@ -200,7 +200,7 @@ async fn attempt(
     names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
     check_finalizers(&new, &old, &mut errors);
     if !errors.0.is_empty() {
-        return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors.0));
+        return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
     }
     let mut new = match writes {
         Writes::Main | Writes::Scale => kind.behaviour.update(new, &old),
@@ -213,7 +213,7 @@ async fn attempt(
     input::canonicalize(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
     let whole = writes.is_whole() || matches!(writes, Writes::Part(_));
-    if kind.has_generation && whole && is_new_generation(kind, &new, &old) {
+    if kind.has_generation && !kind.rules.one_generation && whole && is_new_generation(kind, &new, &old) {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);
     }
     match owned {
@@ -234,18 +234,18 @@ async fn attempt(
             Written::At(revision) => {
                 meta::set(&mut new, "resourceVersion", revision.to_string());
                 server.0.released(kind, &new);
-                server.0.after_write(kind).await;
+                server.0.after_write(kind, &name).await;
                 Some(Changed::Removed(new))
             }
             Written::Lost => None,
         });
     }
-    Ok(match server.0.objects.put(kind, &new, Expect::At(entry.mod_revision)).await? {
+    Ok(match server.0.put(kind, &new, Expect::At(entry.mod_revision)).await? {
         Written::At(revision) => {
             taken.keep();
             server.0.gave_up(kind, &new, &old);
             meta::set(&mut new, "resourceVersion", revision.to_string());
-            server.0.after_write(kind).await;
+            server.0.after_write(kind, &name).await;
             Some(Changed::Stored(new))
         }
         Written::Lost => None,
@@ -277,17 +277,7 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
             }
             out
         }
-        Writes::Status => {
-            let mut out = old.clone();
-            if let Value::Object(map) = &mut out {
-                match new.get("status") {
-                    Some(status) => drop(map.insert("status".into(), status.clone())),
-                    None => drop(map.remove("status")),
-                }
-            }
-            copy_field(&new, &mut out, "managedFields");
-            out
-        }
+        Writes::Status => status_of(kind, old, new),
         Writes::Part(part) => {
             let mut out = old.clone();
             part.copy(&new, &mut out);
@@ -318,6 +308,35 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
     }
     meta::unset(&mut out, "selfLink");
     Ok(out)
+}
+
+/// The old object with the status of the new one, and what else of its metadata a write of the status may change.
+fn status_of(kind: &api::kinds::Kind, old: &Value, new: Value) -> Value {
+    let mut out = old.clone();
+    let (Value::Object(map), Value::Object(mut new)) = (&mut out, new) else { return out };
+    match new.remove("status") {
+        Some(status) => drop(map.insert("status".into(), status)),
+        None => drop(map.remove("status")),
+    }
+    if let Some(metadata) = new.remove("metadata") {
+        map.insert("metadata".into(), metadata);
+    }
+    for path in kind.rules.status_keeps {
+        match *path {
+            "metadata" => {
+                let fields = meta::metadata(&out).get("managedFields").cloned();
+                if let (Value::Object(map), Some(metadata)) = (&mut out, old.get("metadata")) {
+                    map.insert("metadata".into(), metadata.clone());
+                }
+                match fields {
+                    Some(fields) => meta::set(&mut out, "managedFields", fields),
+                    None => meta::unset(&mut out, "managedFields"),
+                }
+            }
+            path => copy_field(old, &mut out, path.strip_prefix("metadata.").unwrap_or(path)),
+        }
+    }
+    out
 }
 
 fn copy_field(from: &Value, to: &mut Value, field: &str) {
@@ -390,17 +409,20 @@ fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) 
 
 /// What a request cannot set, and so cannot own: the status through the object, the rest through its status.
 pub fn reset_fields(kind: &api::kinds::Kind, writes: Writes) -> Option<FieldSet> {
-    let fields = match writes {
-        Writes::Main | Writes::Scale if kind.has_status => FieldSet::of(&["status"]),
-        Writes::Status => FieldSet::of(&["spec", "metadata"]),
+    let rules = &kind.rules;
+    let paths: Vec<&str> = match writes {
+        Writes::Main | Writes::Scale if kind.has_status => [&["status"], rules.disowns].concat(),
+        Writes::Status => [&["spec"], rules.status_keeps, rules.status_disowns].concat(),
         Writes::Main | Writes::Scale | Writes::Finalize | Writes::Binding | Writes::Part(_) => return None,
     };
-    Some(fields)
+    Some(FieldSet::of(&paths))
 }
 
 fn is_new_generation(kind: &api::kinds::Kind, new: &Value, old: &Value) -> bool {
-    let annotations = |v: &Value| meta::metadata(v).get("annotations").cloned();
-    differs_beyond_status(new, old) || kind.rules.annotations_count && annotations(new) != annotations(old)
+    let changed = |field: &str| meta::metadata(new).get(field) != meta::metadata(old).get(field);
+    differs_beyond_status(new, old)
+        || kind.rules.annotations_count && changed("annotations")
+        || kind.rules.labels_count && changed("labels")
 }
 
 fn differs_beyond_status(new: &Value, old: &Value) -> bool {

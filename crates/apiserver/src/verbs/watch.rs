@@ -182,7 +182,7 @@ impl Watcher {
                 return None;
             }
             tokio::select! {
-                events = self.watch.next() => self.take(events),
+                events = self.watch.next() => self.take(events).await,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = next_bookmark(Instant::now(), self.end);
                     match bookmark(&self.context, self.watch.progress(), false) {
@@ -205,10 +205,16 @@ impl Watcher {
         Bytes::from(out)
     }
 
-    fn take(&mut self, events: store::Result<Vec<Arc<Event>>>) {
+    async fn take(&mut self, events: store::Result<Vec<Arc<Event>>>) {
         let frames = match events {
             Ok(events) => {
-                events.iter().filter_map(|event| self.event(event).transpose()).collect::<Result<Vec<_>, _>>()
+                let events = self.server.0.served_events(&self.context.kind, events).await;
+                events.and_then(|events| {
+                    events
+                        .iter()
+                        .filter_map(|event| self.event(event).transpose())
+                        .collect::<Result<Vec<_>, _>>()
+                })
             }
             Err(store::StoreError::Closed) => {
                 self.done = true;

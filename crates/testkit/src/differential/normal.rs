@@ -21,6 +21,7 @@ const TIMES: &[&str] = &[
     "timeAdded",
     "lastTransitionTime",
     "lastUpdateTime",
+    "lastPhaseTransitionTime",
     "allocationTimestamp",
 ];
 /// A suffix of five random letters follows these.

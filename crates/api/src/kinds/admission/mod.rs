@@ -4,6 +4,7 @@ mod policies;
 mod webhooks;
 
 use super::Kind;
+pub use webhooks::check_place;
 
 pub fn kinds() -> Vec<Kind> {
     let mut kinds = policies::kinds();

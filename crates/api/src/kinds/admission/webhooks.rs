@@ -30,12 +30,12 @@ pub fn mutating() -> Kind {
         })
         .validate(|c, errors| {
             let hooks = c.webhooks.as_deref().unwrap_or_default();
+            check(hooks.iter().map(Hook::from).collect(), errors);
             for (i, hook) in hooks.iter().enumerate() {
                 let policy = hook.reinvocation_policy.as_deref();
                 let at = format!("webhooks[{i}].reinvocationPolicy");
                 errors.one_of(at, policy, &["IfNeeded", "Never"]);
             }
-            check(hooks.iter().map(Hook::from).collect(), errors);
         })
         .row(|c| {
             let count = c.webhooks.as_ref().map_or(0, Vec::len);
@@ -154,7 +154,13 @@ fn check(hooks: Vec<Hook<'_>>, errors: &mut Errors) {
         }
         errors.one_of(format!("{at}.failurePolicy"), hook.failure_policy, &["Fail", "Ignore"]);
         errors.one_of(format!("{at}.matchPolicy"), hook.match_policy, &["Equivalent", "Exact"]);
-        errors.one_of(format!("{at}.sideEffects"), Some(hook.side_effects), &["None", "NoneOnDryRun"]);
+        match hook.side_effects {
+            "" => {
+                let detail = "must specify one of None, NoneOnDryRun";
+                errors.push(FieldError::required(format!("{at}.sideEffects"), detail));
+            }
+            given => errors.one_of(format!("{at}.sideEffects"), Some(given), &["None", "NoneOnDryRun"]),
+        }
         if let Some(seconds) = hook.timeout_seconds.filter(|s| !(1..=LONGEST_SECONDS).contains(s)) {
             let detail = format!("the timeout value must be between 1 and {LONGEST_SECONDS} seconds");
             errors.push(FieldError::invalid(format!("{at}.timeoutSeconds"), seconds, detail));
@@ -227,8 +233,14 @@ fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
     list("operations", operations);
     list("apiGroups", rule.api_groups.as_deref().unwrap_or_default());
     list("apiVersions", rule.api_versions.as_deref().unwrap_or_default());
-    if rule.resources.as_ref().is_none_or(Vec::is_empty) {
+    let resources = rule.resources.as_deref().unwrap_or_default();
+    if resources.is_empty() {
         list("resources", &[]);
+    }
+    let plain = resources.iter().filter(|r| !r.contains('/')).count();
+    if plain > 1 && resources.iter().any(|r| r == "*") {
+        let detail = "if '*' is present, must not specify other resources without subresources";
+        errors.push(FieldError::invalid(format!("{field}.resources"), json(&resources), detail));
     }
     for (i, operation) in operations.iter().enumerate() {
         errors.one_of(format!("{field}.operations[{i}]"), Some(operation), OPERATIONS);
@@ -243,19 +255,31 @@ fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
 }
 
 fn check_client(field: &str, client: &WebhookClientConfig, errors: &mut Errors) {
-    match (&client.url, &client.service) {
+    let service = client.service.as_ref();
+    let service = service.map(|s| (s.name.as_str(), s.namespace.as_str(), s.path.as_deref(), s.port));
+    check_place(field, client.url.as_deref(), service, errors);
+}
+
+/// Where a webhook is: by URL, or by the name, namespace, path and port of a Service.
+pub fn check_place(
+    field: &str,
+    url: Option<&str>,
+    service: Option<(&str, &str, Option<&str>, Option<i32>)>,
+    errors: &mut Errors,
+) {
+    match (url, service) {
         (Some(_), Some(_)) | (None, None) => {
             errors.push(FieldError::required(field, "exactly one of url or service is required"));
         }
         (Some(url), None) => check_url(&format!("{field}.url"), url, errors),
-        (None, Some(service)) => {
-            errors.required(format!("{field}.service.name"), service.name.is_empty());
-            errors.required(format!("{field}.service.namespace"), service.namespace.is_empty());
-            if let Some(port) = service.port.filter(|p| !(1..=65_535).contains(p)) {
+        (None, Some((name, namespace, path, port))) => {
+            errors.required(format!("{field}.service.name"), name.is_empty());
+            errors.required(format!("{field}.service.namespace"), namespace.is_empty());
+            if let Some(port) = port.filter(|p| !(1..=65_535).contains(p)) {
                 let detail = "port is not valid: must be between 1 and 65535, inclusive";
                 errors.push(FieldError::invalid(format!("{field}.service.port"), port, detail));
             }
-            if let Some(path) = service.path.as_deref().filter(|p| !p.is_empty() && !p.starts_with('/')) {
+            if let Some(path) = path.filter(|p| !p.is_empty() && !p.starts_with('/')) {
                 let detail = "must start with a '/'";
                 errors.push(FieldError::invalid(format!("{field}.service.path"), path, detail));
             }
@@ -267,7 +291,8 @@ fn check_url(field: &str, url: &str, errors: &mut Errors) {
     const FORM: &str = "; desired format: https://host[/path]";
     let Some(rest) = url.strip_prefix("https://") else {
         let detail = format!("'https' is the only allowed URL scheme{FORM}");
-        return errors.push(FieldError::invalid(field, url, detail));
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        return errors.push(FieldError::invalid(field, scheme, detail));
     };
     let mut fault = |detail: String| errors.push(FieldError::invalid(field, url, detail));
     if rest.split('/').next().unwrap_or_default().is_empty() {

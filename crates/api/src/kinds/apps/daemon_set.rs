@@ -21,11 +21,11 @@ pub fn kind() -> Kind {
         .prepare_create(|set| set_template_generation(set, 1))
         .prepare_update(|new, old| {
             let template = |s: &DaemonSet| s.spec.as_ref().map(|s| s.template.clone());
-            let held =
-                old.metadata.annotations.as_ref().and_then(|a| a.get(TEMPLATE_GENERATION)?.parse().ok());
+            let held = template_generation(old);
             let changed = i64::from(template(new) != template(old));
             set_template_generation(new, held.unwrap_or(1) + changed);
         })
+        .prepare_status(|new, old| set_template_generation(new, template_generation(old).unwrap_or(1)))
         .validate(validate)
         .validate_update(|new, old, errors| {
             let selector = |s: &DaemonSet| s.spec.as_ref().map(|s| s.selector.clone());
@@ -38,12 +38,19 @@ pub fn kind() -> Kind {
 /// How often the template has changed: a field of an older version, kept as an annotation.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
+fn template_generation(set: &DaemonSet) -> Option<i64> {
+    set.metadata.annotations.as_ref()?.get(TEMPLATE_GENERATION)?.parse().ok()
+}
+
 fn set_template_generation(set: &mut DaemonSet, generation: i64) {
     let annotations = set.metadata.annotations.get_or_insert_default();
     annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string());
 }
 
 fn default(set: &mut DaemonSet) {
+    // Whoever writes the template counts as its writer.
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.entry(TEMPLATE_GENERATION.into()).or_insert_with(|| "0".into());
     let Some(spec) = &mut set.spec else { return };
     spec.revision_history_limit.get_or_insert(10);
     let strategy = spec.update_strategy.get_or_insert_with(DaemonSetUpdateStrategy::default);

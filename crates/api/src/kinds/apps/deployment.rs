@@ -13,7 +13,10 @@ use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<Deployment>::new("deployments", true)
-        .rules(|r| r.annotations_count = true)
+        .rules(|r| {
+            r.annotations_count = true;
+            r.status_keeps = &["metadata.labels"];
+        })
         .short(&["deploy"])
         .in_all()
         .status()

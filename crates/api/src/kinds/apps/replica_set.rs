@@ -33,9 +33,6 @@ pub fn kind() -> Kind {
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
         .row(row)
-        .fields(&["status.replicas"], |set| {
-            vec![("status.replicas", set.status.as_ref().map_or(0, |s| s.replicas).to_string())]
-        })
         .done()
 }
 

@@ -1,5 +1,6 @@
 //! `autoscaling`: `HorizontalPodAutoscaler`, stored as v2 and served as v2 and v1.
 
+mod metrics;
 mod v1;
 mod v2;
 

@@ -4,6 +4,7 @@
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use serde_json::{Map, Value, json};
 
+use super::metrics::{Form, to_v1, to_v2};
 use crate::kinds::conversion::Convert;
 use crate::kinds::{Build, Kind};
 use crate::meta;
@@ -69,7 +70,8 @@ fn list(value: Option<Value>) -> Vec<Value> {
 
 impl Convert for Processor {
     fn to_stored(&self, mut object: Value) -> Value {
-        let mut metrics = list(take_annotation(&mut object, METRICS));
+        let carried = list(take_annotation(&mut object, METRICS));
+        let mut metrics: Vec<Value> = carried.iter().map(|m| to_v2(m, Form::Target)).collect();
         if let Some(percent) = take(&mut object, "spec", "targetCPUUtilizationPercentage") {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
             metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
@@ -81,8 +83,11 @@ impl Convert for Processor {
             put(&mut object, "spec", "behavior", behavior);
         }
         let conditions = take_annotation(&mut object, CONDITIONS);
-        let mut current = list(take_annotation(&mut object, CURRENT_METRICS));
-        if let Some(percent) = take(&mut object, "status", "currentCPUUtilizationPercentage") {
+        // What is carried tells more than the one number.
+        let carried = list(take_annotation(&mut object, CURRENT_METRICS));
+        let mut current: Vec<Value> = carried.iter().map(|m| to_v2(m, Form::Current)).collect();
+        let percent = take(&mut object, "status", "currentCPUUtilizationPercentage");
+        if let Some(percent) = percent.filter(|_| current.is_empty()) {
             let value = json!({"averageUtilization": percent});
             current.push(json!({"type": "Resource", "resource": {"name": "cpu", "current": value}}));
         }
@@ -104,18 +109,19 @@ impl Convert for Processor {
         {
             put(&mut object, "spec", "targetCPUUtilizationPercentage", percent);
         }
-        let (processor, current): (Vec<_>, Vec<_>) = list(take(&mut object, "status", "currentMetrics"))
-            .into_iter()
-            .partition(|m| is_processor(m) && m["resource"]["current"].get("averageUtilization").is_some());
-        if let Some(percent) =
-            processor.last().and_then(|m| m["resource"]["current"].get("averageUtilization").cloned())
-        {
+        let current = list(take(&mut object, "status", "currentMetrics"));
+        let utilization = |m: &Value| m["resource"]["current"].get("averageUtilization").cloned();
+        if let Some(percent) = current.iter().filter(|m| is_processor(m)).find_map(utilization) {
             put(&mut object, "status", "currentCPUUtilizationPercentage", percent);
         }
+        let carried = |metrics: &[Value], form| {
+            let all = metrics.iter().map(|m| to_v1(m, form)).collect();
+            (!metrics.is_empty()).then_some(Value::Array(all))
+        };
         let carried = [
-            (METRICS, Some(Value::Array(others)).filter(|v| v != &json!([]))),
+            (METRICS, carried(&others, Form::Target)),
             (BEHAVIOR, take(&mut object, "spec", "behavior")),
-            (CURRENT_METRICS, Some(Value::Array(current)).filter(|v| v != &json!([]))),
+            (CURRENT_METRICS, carried(&current, Form::Current)),
             (CONDITIONS, take(&mut object, "status", "conditions").filter(|v| v != &json!([]))),
         ];
         for (key, value) in carried {

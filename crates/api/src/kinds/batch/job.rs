@@ -5,6 +5,7 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
+use super::job_policies;
 use crate::columns::{age_cell, list_or_none, name_cell, selector_cell};
 use crate::kinds::core::{pod_default_template, pod_validate_template};
 use crate::kinds::validate::{json, label_selector};
@@ -13,7 +14,14 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Job>::new("jobs", true)
-        .rules(|r| r.orphans_dependents = true)
+        .rules(|r| {
+            r.orphans_dependents = true;
+            r.unknown_field = "field label \"{}\" not supported for Job";
+            r.deletion_warning = Some(
+                "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or \
+                 set propagationPolicy=Orphan to suppress this warning",
+            );
+        })
         .in_all()
         .status()
         .generation()
@@ -74,11 +82,13 @@ fn select_own_pods(job: &mut Job) {
     own.insert("job-name".into(), name.clone());
     own.insert(labels::JOB_CONTROLLER_UID.into(), uid.clone());
     own.insert(labels::JOB_NAME.into(), name);
-    let match_labels = Some([(labels::JOB_CONTROLLER_UID.to_owned(), uid)].into());
-    spec.selector = Some(LabelSelector { match_labels, match_expressions: None });
+    // What else the user selects by stays, and is refused unless the pods have it.
+    let selector = spec.selector.get_or_insert_with(LabelSelector::default);
+    selector.match_labels.get_or_insert_default().insert(labels::JOB_CONTROLLER_UID.to_owned(), uid);
 }
 
 fn validate(job: &Job, errors: &mut Errors) {
+    job_policies::check_selector(job, errors);
     validate_spec("spec", job.spec.as_ref().unwrap_or(&JobSpec::default()), false, errors);
 }
 
@@ -113,13 +123,18 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
                 [FieldError::not_supported(format!("{field}.manualSelector"), true, &["nil", "false"])];
             supported.into_iter().for_each(|e| errors.push(e));
         }
-    } else if spec.manual_selector == Some(true) {
+    } else {
         match &spec.selector {
             None => errors.required(format!("{field}.selector"), true),
             Some(selector) => label_selector(&format!("{field}.selector"), selector, errors),
         }
     }
-    let policies = &["Failed", "TerminatingOrFailed"];
+    job_policies::check_failure(field, spec, errors);
+    job_policies::check_success(field, spec, indexed, errors);
+    let policies: &[&str] = match spec.pod_failure_policy {
+        Some(_) => &["Failed"],
+        None => &["Failed", "TerminatingOrFailed"],
+    };
     errors.one_of(format!("{field}.podReplacementPolicy"), spec.pod_replacement_policy.as_deref(), policies);
     pod_validate_template(&format!("{field}.template"), &spec.template, errors);
     let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
@@ -145,14 +160,9 @@ fn check_indexes(field: &str, spec: &JobSpec, indexed: bool, errors: &mut Errors
             errors.push(FieldError::invalid(format!("{field}.maxFailedIndexes"), most, DETAIL));
         }
     }
-    if let Some(manager) = spec.managed_by.as_deref() {
-        let well_formed = manager
-            .split_once('/')
-            .is_some_and(|(domain, path)| crate::kinds::names::is_subdomain(domain) && !path.is_empty());
-        if !well_formed {
-            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(FieldError::invalid(format!("{field}.managedBy"), manager, detail));
-        }
+    if let Some(manager) = spec.managed_by.as_deref().filter(|m| !job_policies::is_manager(m)) {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        errors.push(FieldError::invalid(format!("{field}.managedBy"), manager, detail));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cron_job;
 mod job;
+mod job_policies;
 mod schedule;
 
 use super::Kind;

@@ -1,6 +1,7 @@
 //! `Event`: what happened to an object, kept for an hour.
 
 use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use crate::columns::{name_cell, since_cell};
@@ -47,29 +48,44 @@ fn validate(event: &Event, errors: &mut Errors) {
 
 fn row(event: &Event) -> Vec<Value> {
     let about = &event.involved_object;
-    let object = format!(
-        "{}/{}",
-        about.kind.as_deref().unwrap_or_default().to_lowercase(),
-        about.name.as_deref().unwrap_or_default()
-    );
-    let event_time =
-        event.event_time.as_ref().map(|t| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(t.0));
-    let first = event.first_timestamp.clone().or(event_time.clone());
-    let last = event.last_timestamp.clone().or(event_time).or(event.metadata.creation_timestamp.clone());
-    let source =
-        event.source.as_ref().and_then(|s| s.component.clone()).or(event.reporting_component.clone());
+    let kind = about.kind.as_deref().unwrap_or_default().to_lowercase();
+    let object = match about.name.as_deref().unwrap_or_default() {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    };
+    let first = event.first_timestamp.clone().or(event.event_time.as_ref().map(|t| Time(t.0)));
+    let series = event.series.as_ref();
+    let last = match series {
+        Some(series) => series.last_observed_time.as_ref().map(|t| Time(t.0)),
+        None => event.last_timestamp.clone().or_else(|| first.clone()),
+    };
+    let count = match series {
+        Some(series) => series.count.unwrap_or(0),
+        None => event.count.filter(|c| *c > 0).unwrap_or(1),
+    };
     vec![
         since_cell(last.as_ref()),
         event.type_.clone().unwrap_or_default().into(),
         event.reason.clone().unwrap_or_default().into(),
         object.into(),
         about.field_path.clone().unwrap_or_default().into(),
-        source.unwrap_or_default().into(),
+        source(event).into(),
         event.message.as_deref().unwrap_or_default().trim().into(),
         since_cell(first.as_ref()),
-        event.count.unwrap_or(1).into(),
+        count.into(),
         name_cell(&event.metadata),
     ]
+}
+
+/// The component and where it runs.
+fn source(event: &Event) -> String {
+    let given = event.source.clone().unwrap_or_default();
+    let named = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let component = named(&given.component).or_else(|| named(&event.reporting_component)).unwrap_or_default();
+    match named(&given.host).or_else(|| named(&event.reporting_instance)) {
+        Some(host) => format!("{component}, {host}"),
+        None => component,
+    }
 }
 
 fn fields(event: &Event) -> Vec<(&'static str, String)> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
+use super::resources_validate::{check_container_resource, check_standard_resource};
 use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Errors, Kind};
 use crate::quantity::Quantity;
@@ -15,6 +16,7 @@ type Amounts = Option<BTreeMap<String, Amount>>;
 pub fn kind() -> Kind {
     Build::<LimitRange>::new("limitranges", true)
         .short(&["limits"])
+        .rules(|r| r.names_itself = true)
         .default(|range| range.spec.iter_mut().flat_map(|s| s.limits.iter_mut()).for_each(default))
         .validate(|range, errors| {
             let mut seen = BTreeSet::new();
@@ -61,6 +63,21 @@ fn check_item(field: &str, item: &LimitRangeItem, errors: &mut Errors) {
         }
     }
     qualified(format!("{field}.type"), &item.type_, errors);
+    for (part, amounts) in [
+        ("max", &item.max),
+        ("min", &item.min),
+        ("default", &item.default),
+        ("defaultRequest", &item.default_request),
+        ("maxLimitRequestRatio", &item.max_limit_request_ratio),
+    ] {
+        for name in amounts.iter().flat_map(|a| a.keys()) {
+            let at = format!("{field}.{part}[{name}]");
+            match matches!(item.type_.as_str(), "Pod" | "Container") {
+                true => check_container_resource(&at, name, errors),
+                false => drop(check_standard_resource(&at, name, errors)),
+            }
+        }
+    }
     let all = [&item.max, &item.min, &item.default, &item.default_request, &item.max_limit_request_ratio];
     let names: BTreeSet<&String> = all.into_iter().flatten().flat_map(|a| a.keys()).collect();
     for name in names {

@@ -31,6 +31,7 @@ pub(super) use persistent_volume_claim::default as claim_default;
 pub(super) use pod_spec::default_template as pod_default_template;
 pub(super) use pod_validate::check_template as pod_validate_template;
 
+pub(super) use resources_validate::check_resources;
 pub(super) use service_validate::check_port_name;
 
 use super::Kind;

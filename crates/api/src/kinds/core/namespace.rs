@@ -11,7 +11,10 @@ pub fn kind() -> Kind {
         .short(&["ns"])
         .names(names::Rule::Label)
         .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
-        .rules(|r| r.spec_finalizers = true)
+        .rules(|r| {
+            r.spec_finalizers = true;
+            r.plain_preconditions = true;
+        })
         .status()
         .subresource("finalize", ("", "v1", "Namespace"), &["update"])
         .default(|namespace| {

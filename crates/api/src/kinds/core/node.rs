@@ -15,7 +15,7 @@ pub fn kind() -> Kind {
         .status()
         .subresource("proxy", ("", "v1", "NodeProxyOptions"), &["create", "delete", "get", "patch", "update"])
         // What a node can give is what it has, until it says otherwise.
-        .prepare_status(|node, _| {
+        .default(|node| {
             if let Some(status) = &mut node.status
                 && status.allocatable.as_ref().is_none_or(|a| a.is_empty())
             {

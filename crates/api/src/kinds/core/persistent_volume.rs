@@ -1,6 +1,7 @@
 //! `PersistentVolume`: storage that exists, bound to at most one claim.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::persistent_volume_claim::access_modes;
@@ -26,7 +27,24 @@ pub fn kind() -> Kind {
         })
         .prepare_create(|volume| {
             let phase = Some("Pending".into());
-            volume.status = Some(PersistentVolumeStatus { phase, ..Default::default() });
+            let last_phase_transition_time = Some(Time(base::time::now()));
+            volume.status =
+                Some(PersistentVolumeStatus { phase, last_phase_transition_time, ..Default::default() });
+        })
+        .prepare_status(|new, old| {
+            let phase = |v: &PersistentVolume| v.status.as_ref().and_then(|s| s.phase.clone());
+            let since =
+                |v: &PersistentVolume| v.status.as_ref().and_then(|s| s.last_phase_transition_time.clone());
+            let moved = phase(new) != phase(old);
+            let said = since(new).is_some() && since(new) != since(old);
+            let since = if moved && !said {
+                Some(Time(base::time::now()))
+            } else {
+                since(new).or_else(|| since(old))
+            };
+            if let Some(status) = &mut new.status {
+                status.last_phase_transition_time = since;
+            }
         })
         .validate(validate)
         .validate_update(|new, old, errors| {

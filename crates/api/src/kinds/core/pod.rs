@@ -37,6 +37,7 @@ pub fn kind() -> Kind {
         .short(&["po"])
         .in_all()
         .status()
+        .rules(|r| r.status_keeps = &["metadata.deletionTimestamp", "metadata.ownerReferences"])
         .generation()
         .rules(|r| {
             r.answers_deleted = true;

@@ -18,7 +18,7 @@ pub fn check_resources(field: &str, resources: &ResourceRequirements, claims: &[
     for (side, amounts) in [("limits", &resources.limits), ("requests", &resources.requests)] {
         for (name, value) in amounts.iter().flatten() {
             let at = format!("{field}.{side}[{name}]");
-            check_resource_name(&at, name, errors);
+            check_container_resource(&at, name, errors);
             amount(at.as_str(), value, errors);
             let whole = Quantity::parse(&value.0).is_ok_and(|q| q.is_whole());
             if !SHARED.contains(&name.as_str()) && !whole && name.contains('/') {
@@ -60,16 +60,44 @@ pub fn check_resources(field: &str, resources: &ResourceRequirements, claims: &[
     }
 }
 
-fn check_resource_name(field: &str, name: &str, errors: &mut Errors) {
+/// The resources that have a plain name.
+const STANDARD: &[&str] = &[
+    "configmaps",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
+
+/// A name that stands for a resource anywhere: a standard one, or one with a domain. Says whether it is well-formed.
+pub fn check_standard_resource(field: &str, name: &str, errors: &mut Errors) -> bool {
     if names::key_fault(name).is_some() {
-        return qualified(field, name, errors);
+        qualified(field, name, errors);
+        return false;
     }
-    if !name.contains('/') && !SHARED.contains(&name) && !is_huge(name) {
-        let standard = ["storage", "pods", "services"].contains(&name);
-        if !standard {
-            let detail = "must be a standard resource type or fully qualified";
-            errors.push(FieldError::invalid(field, name, detail));
-        }
+    if !name.contains('/') && !SHARED.contains(&name) && !is_huge(name) && !STANDARD.contains(&name) {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(field, name, detail));
+    }
+    true
+}
+
+/// What a container may ask for.
+pub fn check_container_resource(field: &str, name: &str, errors: &mut Errors) {
+    let well_formed = check_standard_resource(field, name, errors);
+    if well_formed && !name.contains('/') && !SHARED.contains(&name) && !is_huge(name) {
         errors.push(FieldError::invalid(field, name, "must be a standard resource for containers"));
     }
 }

@@ -46,6 +46,9 @@ fn default(service: &mut Service) {
     let spec = service.spec.get_or_insert_default();
     spec.type_.get_or_insert_with(|| "ClusterIP".into());
     spec.session_affinity.get_or_insert_with(|| "None".into());
+    if spec.session_affinity.as_deref() == Some("None") {
+        spec.session_affinity_config = None;
+    }
     let kind = spec.type_.clone().unwrap_or_default();
     if kind != "ExternalName" {
         spec.internal_traffic_policy.get_or_insert_with(|| "Cluster".into());
@@ -80,9 +83,6 @@ fn settle_families(service: &mut Service) {
     if spec.type_.as_deref() != Some("ExternalName") {
         spec.ip_family_policy.get_or_insert_with(|| "SingleStack".into());
         spec.ip_families.get_or_insert_with(|| vec!["IPv4".into()]);
-    }
-    if spec.session_affinity.as_deref() == Some("None") {
-        spec.session_affinity_config = None;
     }
 }
 

@@ -17,6 +17,7 @@ const VERBS: &[&str] =
 pub fn kind() -> Kind {
     Build::<FlowSchema>::new("flowschemas", false)
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .generation()
         .default(|schema| {
             if let Some(spec) = &mut schema.spec
@@ -57,12 +58,11 @@ fn validate(schema: &FlowSchema, errors: &mut Errors) {
             detail,
         ));
     }
-    named(
-        "spec.priorityLevelConfiguration.name",
-        &spec.priority_level_configuration.name,
-        Rule::Subdomain,
-        errors,
-    );
+    const LEVEL: &str = "spec.priorityLevelConfiguration.name";
+    match spec.priority_level_configuration.name.as_str() {
+        "" => errors.push(FieldError::required(LEVEL, "must reference a priority level")),
+        name => named(LEVEL, name, Rule::Subdomain, errors),
+    }
     for (i, rule) in spec.rules.iter().flatten().enumerate() {
         check_rule(&format!("spec.rules[{i}]"), rule, errors);
     }

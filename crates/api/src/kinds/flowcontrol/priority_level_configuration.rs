@@ -20,6 +20,7 @@ const MOST_QUEUES: i64 = 10_000_000;
 pub fn kind() -> Kind {
     Build::<PriorityLevelConfiguration>::new("prioritylevelconfigurations", false)
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .generation()
         .default(|level| level.spec.iter_mut().for_each(default))
         .validate(|level, errors| {

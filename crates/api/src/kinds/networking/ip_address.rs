@@ -18,23 +18,6 @@ pub fn kind() -> Kind {
             errors.immutable("spec.parentRef", &parent(new), &parent(old));
         })
         .row(row)
-        .fields(
-            &[
-                "spec.parentRef.group",
-                "spec.parentRef.name",
-                "spec.parentRef.namespace",
-                "spec.parentRef.resource",
-            ],
-            |a| {
-                let parent = a.spec.parent_ref.clone();
-                vec![
-                    ("spec.parentRef.group", parent.group.unwrap_or_default()),
-                    ("spec.parentRef.name", parent.name),
-                    ("spec.parentRef.namespace", parent.namespace.unwrap_or_default()),
-                    ("spec.parentRef.resource", parent.resource),
-                ]
-            },
-        )
         .done()
 }
 
@@ -44,6 +27,9 @@ fn validate(address: &IPAddress, errors: &mut Errors) {
         && let Some(fault) = crate::kinds::names::fault(Rule::Subdomain, group)
     {
         errors.push(FieldError::invalid("spec.parentRef.group", group, fault));
+    }
+    if parent.resource.is_empty() && parent.name.is_empty() {
+        return errors.required("spec.parentRef", true);
     }
     for (field, value) in [("resource", &parent.resource), ("name", &parent.name)] {
         errors.required(format!("spec.parentRef.{field}"), value.is_empty());

@@ -12,6 +12,7 @@ use crate::status::{FieldError, Problem};
 pub fn kind() -> Kind {
     Build::<ServiceCIDR>::new("servicecidrs", false)
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .validate(validate)
         .validate_update(|new, old, errors| {
             let ranges = |c: &ServiceCIDR| c.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();

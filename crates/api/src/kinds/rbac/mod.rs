@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::names::Rule;
 use super::validate::{is_empty, json};
 use super::{Build, Errors, Kind};
-use crate::columns::{age_cell, list_or_none, name_cell};
+use crate::columns::{age_cell, name_cell};
 use crate::status::{FieldError, Problem};
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -167,7 +167,7 @@ fn binding_row(name: Value, role_ref: &RoleRef, age: Value, subjects: Option<&[S
             Some(namespace) => format!("{namespace}/{}", s.name),
             None => s.name.clone(),
         });
-        list_or_none(shown)
+        Value::from(shown.collect::<Vec<_>>().join(","))
     };
     let role = format!("{}/{}", role_ref.kind, role_ref.name);
     vec![name, role.into(), age, of("User"), of("Group"), of("ServiceAccount")]

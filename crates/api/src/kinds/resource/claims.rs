@@ -60,7 +60,7 @@ fn check_devices(field: &str, devices: &DeviceClaim, errors: &mut Errors) {
     for (i, request) in requests.iter().enumerate() {
         let at = format!("{field}.requests[{i}]");
         if known.contains(&request.name) {
-            errors.push(FieldError::duplicate(format!("{at}.name"), request.name.as_str()));
+            errors.push(FieldError::duplicate(at.as_str(), request.name.as_str()));
         }
         known.push(request.name.clone());
         known

@@ -13,6 +13,7 @@ pub fn kind() -> Kind {
     Build::<ResourceClaim>::new("resourceclaims", true)
         .rules(|r| r.answers_deleted = true)
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .default(|claim| claims::default(&mut claim.spec))
         .validate(|claim, errors| claims::check("spec", &claim.spec, errors))
         .validate_update(|new, old, errors| {

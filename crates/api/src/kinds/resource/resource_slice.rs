@@ -14,7 +14,10 @@ const DEVICES: usize = 128;
 
 pub fn kind() -> Kind {
     Build::<ResourceSlice>::new("resourceslices", false)
-        .rules(|r| r.answers_deleted = true)
+        .rules(|r| {
+            r.answers_deleted = true;
+            r.unknown_field = "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {}";
+        })
         .generation()
         .default(|slice| {
             let devices = slice.spec.devices.iter_mut().flatten();
@@ -61,7 +64,12 @@ fn validate(spec: &ResourceSliceSpec, errors: &mut Errors) {
     match places.iter().filter(|p| **p).count() {
         0 => errors.push(FieldError::required("spec", PLACES)),
         1 => {}
-        _ => errors.push(FieldError::invalid("spec", "", format!("{PLACES}, but multiple fields are set"))),
+        _ => {
+            let names = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
+            let set = names.iter().zip(places).filter(|(_, set)| *set).map(|(name, _)| format!("`{name}`"));
+            let shown = format!("{{{}}}", set.collect::<Vec<_>>().join(", "));
+            errors.push(FieldError::invalid("spec", shown, format!("{PLACES}, but multiple fields are set")));
+        }
     }
     let devices = spec.devices.as_deref().unwrap_or_default();
     if devices.len() > DEVICES {
@@ -69,8 +77,8 @@ fn validate(spec: &ResourceSliceSpec, errors: &mut Errors) {
         errors.push(FieldError { field: "spec.devices".into(), problem });
     }
     for (i, device) in devices.iter().enumerate() {
-        let field = format!("spec.devices[{i}].name");
-        named(field.as_str(), &device.name, Rule::Label, errors);
+        let field = format!("spec.devices[{i}]");
+        named(format!("{field}.name"), &device.name, Rule::Label, errors);
         if devices[..i].iter().any(|d| d.name == device.name) {
             errors.push(FieldError::duplicate(field, device.name.as_str()));
         }

@@ -14,6 +14,7 @@ pub fn kind() -> Kind {
         .rules(|r| {
             r.update_needs_version = true;
             r.answers_deleted = true;
+            r.born_without_generation = true;
         })
         .generation()
         .default(|driver| {

@@ -18,13 +18,12 @@ pub fn kind() -> Kind {
         })
         .validate(validate)
         .validate_update(|new, old, errors| {
-            for (i, driver) in new.spec.drivers.iter().enumerate() {
+            for driver in &new.spec.drivers {
                 let held = old.spec.drivers.iter().find(|d| d.name == driver.name);
                 if held.is_some_and(|held| {
                     held.node_id != driver.node_id || held.topology_keys != driver.topology_keys
                 }) {
-                    let field = format!("spec.drivers[{i}]");
-                    errors.push(FieldError::invalid(field, json(driver), "field is immutable"));
+                    errors.push(FieldError::invalid("spec.drivers", json(driver), "field is immutable"));
                 }
             }
         })

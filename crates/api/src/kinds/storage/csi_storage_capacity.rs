@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 
-use crate::kinds::names::Rule;
-use crate::kinds::validate::{amount, label_selector, named};
+use crate::kinds::names::{Rule, fault};
+use crate::kinds::validate::{amount, label_selector};
 use crate::kinds::{Build, Errors, Kind};
+use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<CSIStorageCapacity>::new("csistoragecapacities", true)
@@ -21,7 +22,9 @@ fn validate(capacity: &CSIStorageCapacity, errors: &mut Errors) {
     if let Some(topology) = &capacity.node_topology {
         label_selector("nodeTopology", topology, errors);
     }
-    named("storageClassName", &capacity.storage_class_name, Rule::Subdomain, errors);
+    if let Some(fault) = fault(Rule::Subdomain, &capacity.storage_class_name) {
+        errors.push(FieldError::invalid("storageClassName", capacity.storage_class_name.as_str(), fault));
+    }
     for (field, value) in
         [("capacity", &capacity.capacity), ("maximumVolumeSize", &capacity.maximum_volume_size)]
     {

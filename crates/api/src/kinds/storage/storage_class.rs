@@ -49,7 +49,7 @@ pub fn kind() -> Kind {
                 c.provisioner.clone().into(),
                 c.reclaim_policy.clone().unwrap_or_default().into(),
                 c.volume_binding_mode.clone().unwrap_or_default().into(),
-                c.allow_volume_expansion.unwrap_or(false).to_string().into(),
+                c.allow_volume_expansion.unwrap_or(false).into(),
                 age_cell(&c.metadata),
             ]
         })

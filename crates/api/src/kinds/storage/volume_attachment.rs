@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::check_driver;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::names::{Rule, fault};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -15,6 +16,7 @@ pub fn kind() -> Kind {
             r.answers_deleted = true;
         })
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .validate(validate)
         .validate_update(|new, old, errors| {
             if new.spec != old.spec {
@@ -29,7 +31,12 @@ pub fn kind() -> Kind {
 fn validate(attachment: &VolumeAttachment, errors: &mut Errors) {
     let spec = &attachment.spec;
     check_driver("spec.attacher", &spec.attacher, errors);
-    errors.required("spec.nodeName", spec.node_name.is_empty());
+    let named = |field: &str, name: &str, errors: &mut Errors| {
+        if let Some(fault) = fault(Rule::Subdomain, name) {
+            errors.push(FieldError::invalid(field, name, fault));
+        }
+    };
+    named("spec.nodeName", &spec.node_name, errors);
     let source = &spec.source;
     match (&source.inline_volume_spec, source.persistent_volume_name.as_deref()) {
         (Some(_), Some(_)) => {
@@ -41,12 +48,14 @@ fn validate(attachment: &VolumeAttachment, errors: &mut Errors) {
                 "spec.source.persistentVolumeName",
                 "must specify non empty persistentVolumeName",
             ));
+            named("spec.source.persistentVolumeName", "", errors);
         }
         (None, None) => {
             let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
             errors.push(FieldError::required("spec.source", detail));
         }
-        _ => {}
+        (None, Some(name)) => named("spec.source.persistentVolumeName", name, errors),
+        (Some(_), None) => {}
     }
 }
 

@@ -18,6 +18,7 @@ const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Un
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicy>::new("validatingadmissionpolicies", false)
         .status()
+        .rules(|r| r.status_keeps = &["metadata"])
         .rules(|r| r.update_needs_version = true)
         .generation()
         .default(|policy| {

@@ -2,9 +2,11 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionSpec,
-    CustomResourceDefinitionVersion,
+    CustomResourceDefinitionStatus, CustomResourceDefinitionVersion,
 };
 use serde_json::Value;
+
+mod validate;
 
 use super::{Build, Errors, Kind};
 use crate::columns::name_cell;
@@ -12,19 +14,20 @@ use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
     let definition = Build::<CustomResourceDefinition>::new("customresourcedefinitions", false)
-        .rules(|r| r.update_needs_version = true)
+        .rules(|r| {
+            r.update_needs_version = true;
+            r.plain_preconditions = true;
+        })
         .short(&["crd", "crds"])
         .prefix("/registry/apiextensions.k8s.io/customresourcedefinitions")
         .status()
         .generation()
         .default(default)
-        .prepare_create(|definition| definition.status = None)
-        .validate(validate)
-        .validate_update(|new, old, errors| {
-            errors.immutable("spec.scope", &new.spec.scope, &old.spec.scope);
-            errors.immutable("spec.group", &new.spec.group, &old.spec.group);
-            errors.immutable("spec.names.plural", &new.spec.names.plural, &old.spec.names.plural);
-        })
+        .prepare_create(|definition| definition.status = Some(first_status(definition)))
+        .validate(check)
+        .prepare_update(keep_stored_versions)
+        .validate_update(validate::update)
+        .validate_status(|new, _, errors| validate::status(new, errors))
         .row(|d| {
             let created = d.metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0));
             vec![name_cell(&d.metadata), created.into()]
@@ -43,11 +46,27 @@ fn default(definition: &mut CustomResourceDefinition) {
         .get_or_insert_with(|| CustomResourceConversion { strategy: "None".into(), ..Default::default() });
 }
 
-fn validate(definition: &CustomResourceDefinition, errors: &mut Errors) {
+/// What is stored from the first object on is told from the first moment on.
+fn first_status(definition: &CustomResourceDefinition) -> CustomResourceDefinitionStatus {
+    let storage = definition.spec.versions.iter().filter(|v| v.storage).map(|v| v.name.clone());
+    CustomResourceDefinitionStatus { stored_versions: Some(storage.collect()), ..Default::default() }
+}
+
+/// A new storage version is stored from now on.
+fn keep_stored_versions(new: &mut CustomResourceDefinition, old: &CustomResourceDefinition) {
+    let mut status = old.status.clone().unwrap_or_default();
+    let stored = status.stored_versions.get_or_insert_default();
+    for version in new.spec.versions.iter().filter(|v| v.storage) {
+        if !stored.contains(&version.name) {
+            stored.push(version.name.clone());
+        }
+    }
+    new.status = Some(status);
+}
+
+fn check(definition: &CustomResourceDefinition, errors: &mut Errors) {
     let spec = &definition.spec;
-    errors.required("spec.group", spec.group.is_empty());
-    errors.required("spec.names.plural", spec.names.plural.is_empty());
-    errors.required("spec.names.kind", spec.names.kind.is_empty());
+    validate::group(spec, errors);
     errors.one_of("spec.scope", Some(&spec.scope), &["Cluster", "Namespaced"]);
     let expected = format!("{}.{}", spec.names.plural, spec.group);
     let name = definition.metadata.name.as_deref().unwrap_or_default();
@@ -55,21 +74,11 @@ fn validate(definition: &CustomResourceDefinition, errors: &mut Errors) {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", name, detail));
     }
-    errors.required("spec.versions", spec.versions.is_empty());
-    if !spec.versions.is_empty() && spec.versions.iter().filter(|v| v.storage).count() != 1 {
-        let shown = serde_json::to_value(&spec.versions).unwrap_or_default();
-        let detail = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", shown, detail));
-    }
     schemas(spec, errors);
-    for (i, version) in spec.versions.iter().enumerate() {
-        let field = format!("spec.versions[{i}]");
-        for (c, column) in version.additional_printer_columns.iter().flatten().enumerate() {
-            if let Err(fault) = crate::jsonpath::JsonPath::parse(&column.json_path) {
-                let field = format!("{field}.additionalPrinterColumns[{c}].jsonPath");
-                errors.push(FieldError::invalid(field, column.json_path.as_str(), fault));
-            }
-        }
+    validate::versions(&spec.versions, errors);
+    validate::names(&spec.names, errors);
+    if let Some(conversion) = &spec.conversion {
+        validate::conversion(conversion, errors);
     }
 }
 
