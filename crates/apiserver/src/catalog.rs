@@ -77,6 +77,16 @@ impl Kinds {
         self.converters.get(&(group.to_owned(), plural.to_owned())).cloned()
     }
 
+    /// The other versions of a resource: their objects are the same.
+    pub fn equivalents(&self, kind: &Kind) -> Vec<Arc<Kind>> {
+        let same = |other: &&Arc<Kind>| {
+            !kind.is_virtual()
+                && other.storage == kind.storage
+                && (&other.group, &other.version) != (&kind.group, &kind.version)
+        };
+        self.all.iter().filter(same).cloned().collect()
+    }
+
     pub fn of_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Kind>> {
         self.all.iter().filter(move |k| k.group == group && k.version == version)
     }

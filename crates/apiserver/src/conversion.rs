@@ -204,6 +204,19 @@ impl Server {
         }
     }
 
+    /// An object of one version in another one of the same resource.
+    pub async fn converted(&self, from: &Kind, to: &Kind, object: Value) -> Result<Value, ApiError> {
+        if (&from.group, &from.version) == (&to.group, &to.version) {
+            return Ok(object);
+        }
+        if to.custom.is_none() {
+            return Ok(to.to_served(from.to_stored(&object)));
+        }
+        let mut object = self.served(to, object).await?;
+        object["apiVersion"] = to.api_version().into();
+        Ok(object)
+    }
+
     /// Entries as if they had been stored in the version that the kind serves.
     pub async fn served_entries(&self, kind: &Kind, entries: Vec<Entry>) -> Result<Vec<Entry>, ApiError> {
         let Some(converter) = self.converter(kind) else { return Ok(entries) };

@@ -332,3 +332,49 @@ async fn subresources_streams_and_services_are_reached() {
     assert_eq!(request["object"]["command"], json!(["ls", "-l"]));
     assert_eq!(request["operation"], "CONNECT");
 }
+
+const AUTOSCALERS: &str = "horizontalpodautoscalers";
+
+fn autoscaler() -> Value {
+    json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 2, "targetCPUUtilizationPercentage": 60,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}})
+}
+
+fn rules(version: &str) -> Value {
+    json!([{"apiGroups": ["autoscaling"], "apiVersions": [version], "operations": ["CREATE"], "resources": [AUTOSCALERS]}])
+}
+
+#[tokio::test]
+async fn a_hook_sees_the_version_that_its_rule_names() {
+    let hooked = Hooked::new().await;
+    let older = format!("/apis/autoscaling/v1/namespaces/default/{AUTOSCALERS}");
+    let hook = hooked.hook("/first", json!({"rules": rules("v2")}));
+    hooked.install("MutatingWebhookConfiguration", "test", vec![hook]).await;
+    hooked.validating("/allow", json!({"rules": rules("v2")})).await;
+    let (code, made) = hooked.world.json("POST", &older, autoscaler()).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["apiVersion"], "autoscaling/v1");
+    assert_eq!(
+        (&made["metadata"]["labels"]["first"], &made["spec"]["targetCPUUtilizationPercentage"]),
+        (&json!("once"), &json!(60))
+    );
+    let asked = hooked.extension.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    for (_, body) in &asked {
+        let request = &body["request"];
+        let kind = |version: &str| json!({"group": "autoscaling", "version": version, "kind": "HorizontalPodAutoscaler"});
+        assert_eq!((&request["kind"], &request["requestKind"]), (&kind("v2"), &kind("v1")));
+        assert_eq!(request["resource"]["version"], "v2");
+        assert_eq!(request["requestResource"]["version"], "v1");
+        assert_eq!(request["object"]["apiVersion"], "autoscaling/v2");
+        assert_eq!(request["object"]["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+    }
+
+    // Unless it wants no other.
+    let exact = hooked.hook("/deny", json!({"rules": rules("v2"), "matchPolicy": "Exact"}));
+    hooked.install("ValidatingWebhookConfiguration", "test", vec![exact]).await;
+    let mut other = autoscaler();
+    other["metadata"]["name"] = "b".into();
+    let (code, made) = hooked.world.json("POST", &older, other).await;
+    assert_eq!(code, 201, "{made}");
+}

@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{MatchResources, NamedRuleWithO
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value as Json;
 
+use crate::kinds::Kind;
 use crate::meta;
 use crate::selector::Selector;
 
@@ -15,6 +16,16 @@ pub struct GroupVersionResource {
     pub group: String,
     pub version: String,
     pub resource: String,
+}
+
+impl GroupVersionResource {
+    pub fn of(kind: &Kind) -> Self {
+        Self {
+            group: kind.group.to_string(),
+            version: kind.version.to_string(),
+            resource: kind.plural.to_string(),
+        }
+    }
 }
 
 /// An operation, as far as it matters to whom it is about.
@@ -112,7 +123,12 @@ fn lists(list: Option<&Vec<String>>, value: &str) -> bool {
     list.into_iter().flatten().any(|entry| entry == "*" || entry == value)
 }
 
-fn rule_fits(rule: &NamedRuleWithOperations, resource: &GroupVersionResource, subject: &Subject<'_>) -> bool {
+/// Whether a rule is about an operation on a resource, in the version given.
+pub fn rule_fits(
+    rule: &NamedRuleWithOperations,
+    resource: &GroupVersionResource,
+    subject: &Subject<'_>,
+) -> bool {
     let in_namespace = !subject.is_namespace() && !subject.namespace.is_empty();
     let scope = match rule.scope.as_deref() {
         Some("Namespaced") => in_namespace,

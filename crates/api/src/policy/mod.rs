@@ -13,7 +13,7 @@ mod variables;
 pub(crate) use composed::{Expression, compile_variables};
 pub use conditions::{ConditionFault, MatchConditions};
 pub(crate) use construct::TYPES;
-pub use matching::{Criteria, GroupVersionResource, Subject};
+pub use matching::{Criteria, GroupVersionResource, Subject, rule_fits};
 pub use mutating::MutatingPolicy;
 pub use params::{Params, denies_without};
 pub use validating::{Denial, ValidatingPolicy, Verdict};

@@ -1,5 +1,6 @@
 //! What an operation is about, in the words of admission: the same for plugins, policies and webhooks.
 
+use api::policy::{GroupVersionResource, Subject};
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -69,12 +70,13 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    pub fn group(&self) -> &str {
-        &self.context.kind.group
+    /// Whether what is admitted is an object of the resource's own kind.
+    pub fn is_of_kind(&self) -> bool {
+        *self.kind.2 == *self.context.kind.kind
     }
 
-    pub fn version(&self) -> &str {
-        &self.context.kind.version
+    pub fn group(&self) -> &str {
+        &self.context.kind.group
     }
 
     pub fn resource(&self) -> &str {
@@ -86,6 +88,21 @@ impl<'a> Attributes<'a> {
         match self.context.kind.namespaced {
             true => &self.context.target.namespace,
             false => "",
+        }
+    }
+
+    /// The operation, as far as rules look at it, on a resource in some version.
+    pub fn subject(&self, resource: GroupVersionResource) -> Subject<'_> {
+        Subject {
+            resource,
+            equivalents: Vec::new(),
+            subresource: self.subresource,
+            operation: self.operation.name(),
+            name: self.name,
+            namespace: self.namespace(),
+            namespace_labels: None,
+            object: &Value::Null,
+            old_object: &Value::Null,
         }
     }
 

@@ -6,7 +6,7 @@ mod components;
 mod connect;
 mod create;
 mod delete;
-mod input;
+pub(crate) mod input;
 mod list;
 mod patch;
 mod pods;

@@ -1,5 +1,6 @@
 //! An operation as policies see it, with all that has to be looked up for them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,16 +38,8 @@ pub struct Asked {
 impl Asked {
     pub async fn new(server: &Server, attributes: &Attributes<'_>) -> Result<Self, ApiError> {
         let kinds = server.catalog.snapshot();
-        let of_kind = |version: &str| GroupVersionResource {
-            group: attributes.group().to_owned(),
-            version: version.to_owned(),
-            resource: attributes.resource().to_owned(),
-        };
-        let others = kinds.all().iter().filter(|kind| {
-            kind.group == attributes.group()
-                && kind.plural == attributes.resource()
-                && kind.version != attributes.version()
-        });
+        let others = kinds.equivalents(&attributes.context.kind);
+        let others = others.iter().map(|kind| GroupVersionResource::of(kind));
         let namespace = attributes.namespace().to_owned();
         let held_namespace = match (namespace.as_str(), kinds.find("", "v1", "namespaces")) {
             ("", _) | (_, None) => Value::Null,
@@ -67,8 +60,8 @@ impl Asked {
             user["extra"] = json!(who.extra);
         }
         Ok(Self {
-            resource: of_kind(attributes.version()),
-            equivalents: others.map(|kind| of_kind(&kind.version)).collect(),
+            resource: GroupVersionResource::of(&attributes.context.kind),
+            equivalents: others.collect(),
             kind: attributes.kind.clone(),
             subresource: attributes.subresource.to_owned(),
             operation: attributes.operation.name(),
@@ -106,15 +99,35 @@ impl Asked {
         }
     }
 
+    /// An object in the version that a policy's rule names.
+    pub async fn shown<'a>(
+        &self,
+        server: &Server,
+        attributes: &Attributes<'_>,
+        matched: &GroupVersionResource,
+        object: &'a Value,
+    ) -> Result<Cow<'a, Value>, ApiError> {
+        let kinds = server.catalog.snapshot();
+        let to = kinds.find(&matched.group, &matched.version, &matched.resource);
+        match to.filter(|_| *matched != self.resource && attributes.is_of_kind() && object.is_object()) {
+            Some(to) => {
+                let converted = server.converted(&attributes.context.kind, to, object.clone()).await?;
+                Ok(Cow::Owned(converted))
+            }
+            None => Ok(Cow::Borrowed(object)),
+        }
+    }
+
     /// The `AdmissionRequest`, in the version that a policy's rule names.
     pub fn request(&self, matched: &GroupVersionResource) -> Value {
         let (group, version, kind) = &self.kind;
         // A subresource's own kind has a version of its own.
         let own = *group == self.resource.group && *version == self.resource.version;
-        let matched_version = if own { &matched.version } else { version };
+        let (matched_group, matched_version) =
+            if own { (&matched.group, &matched.version) } else { (group, version) };
         let resource = |r: &GroupVersionResource| json!({"group": r.group, "version": r.version, "resource": r.resource});
         let mut request = json!({
-            "kind": {"group": group, "version": matched_version, "kind": kind},
+            "kind": {"group": matched_group, "version": matched_version, "kind": kind},
             "resource": resource(matched),
             "requestKind": {"group": group, "version": version, "kind": kind},
             "requestResource": resource(&self.resource),

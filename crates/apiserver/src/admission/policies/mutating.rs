@@ -1,6 +1,6 @@
 //! Has each mutating policy that is about an object change it, and those that asked for it once more, after others did.
 
-use api::schema::{self, Schema};
+use api::schema;
 use api::status::{ApiError, Resource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::asked::{Asked, unknown_param_kind};
 use super::{GROUP, InForce};
 use crate::admission::attributes::Attributes;
+use crate::verbs::input;
 use crate::{ApiServer, Server};
 use api::policy::MutatingPolicy;
 
@@ -24,11 +25,8 @@ pub async fn mutate(
         return Ok(false);
     }
     let asked = Asked::new(server, attributes).await?;
-    let (group, version, kind) = &attributes.kind;
-    let schema = schema::of_kind(group, version, kind)
-        .or_else(|| attributes.context.kind.custom.as_ref().map(|custom| custom.schema.clone()));
     let old = old.unwrap_or(&Value::Null);
-    let mut run = Run { server, asked: &asked, schema: schema.as_ref(), old, faults: Vec::new() };
+    let mut run = Run { server, asked: &asked, attributes, old, faults: Vec::new() };
     let mut changed_by = None;
     for (at, held) in policies.mutating.iter().enumerate() {
         if run.one(held, object).await? {
@@ -47,7 +45,7 @@ pub async fn mutate(
 struct Run<'a> {
     server: &'a Server,
     asked: &'a Asked,
-    schema: Option<&'a Schema>,
+    attributes: &'a Attributes<'a>,
     old: &'a Value,
     faults: Vec<String>,
 }
@@ -83,6 +81,15 @@ impl Run<'_> {
             return Ok(false);
         }
         let request = self.asked.request(&matched);
+        let old = self.asked.shown(self.server, self.attributes, &matched, self.old).await?;
+        let kinds = self.server.catalog.snapshot();
+        let kind = kinds.find(&matched.group, &matched.version, &matched.resource);
+        let kind = kind.unwrap_or(&self.attributes.context.kind);
+        let (group, version, of) = &self.attributes.kind;
+        let schema = match self.attributes.is_of_kind() {
+            true => input::schema_of(kind),
+            false => schema::of_kind(group, version, of),
+        };
         let mut changed = false;
         for binding in &held.bindings {
             let fits = match &binding.criteria {
@@ -107,9 +114,14 @@ impl Run<'_> {
                 }
             };
             for param in &params {
-                let vars = self.asked.vars(object, self.old, &request, param);
-                match held.policy.mutate(&vars, self.schema) {
+                let shown = self.asked.shown(self.server, self.attributes, &matched, object).await?;
+                let vars = self.asked.vars(&shown, &old, &request, param);
+                match held.policy.mutate(&vars, schema.as_ref()) {
                     Ok(Some((new, faults))) => {
+                        let new = match matched == self.asked.resource {
+                            true => new,
+                            false => self.server.converted(kind, &self.attributes.context.kind, new).await?,
+                        };
                         for fault in faults {
                             self.fault(held, Some(&binding.name), &fault);
                         }

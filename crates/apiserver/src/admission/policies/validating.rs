@@ -41,6 +41,8 @@ pub async fn validate(
             continue;
         }
         let request = asked.request(&matched);
+        let shown = asked.shown(server, attributes, &matched, object).await?;
+        let shown_old = asked.shown(server, attributes, &matched, old).await?;
         for binding in &held.bindings {
             match &binding.criteria {
                 Ok(criteria) if criteria.matches(&subject).is_none() => continue,
@@ -60,7 +62,7 @@ pub async fn validate(
                 }
             };
             for param in &params {
-                let verdict = held.policy.judge(&asked.vars(object, old, &request, param));
+                let verdict = held.policy.judge(&asked.vars(&shown, &shown_old, &request, param));
                 for denial in verdict.denials {
                     act(attributes, &mut refusals, (&held.name, &binding.name), &binding.actions, denial);
                 }

@@ -1,5 +1,6 @@
 //! One question to one hook: the `AdmissionReview` that is sent, and what its answer means.
 
+use api::kinds::Kind;
 use api::status::ApiError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::Deserialize;
@@ -43,9 +44,10 @@ pub async fn mutating(
     server: &Server,
     attributes: &Attributes<'_>,
     hook: &Hook,
+    kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<Option<Value>, ApiError> {
-    let Some(response) = ask(server, attributes, hook, seen).await? else { return Ok(None) };
+    let Some(response) = ask(server, attributes, hook, kind, seen).await? else { return Ok(None) };
     let (Some(patch), Some(object)) = (response.patch.filter(|p| !p.is_empty()), seen.object) else {
         return Ok(None);
     };
@@ -65,9 +67,10 @@ pub async fn validating(
     server: &Server,
     attributes: &Attributes<'_>,
     hook: &Hook,
+    kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<(), ApiError> {
-    ask(server, attributes, hook, seen).await.map(drop)
+    ask(server, attributes, hook, kind, seen).await.map(drop)
 }
 
 /// The hook's answer when it allows the operation; nothing when it failed and that is to be overlooked.
@@ -75,6 +78,7 @@ async fn ask(
     server: &Server,
     attributes: &Attributes<'_>,
     hook: &Hook,
+    kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<Option<Response>, ApiError> {
     if attributes.dry_run && !hook.bears_dry_run {
@@ -83,7 +87,7 @@ async fn ask(
             hook.name
         )));
     }
-    let response = match send(server, attributes, hook, seen).await {
+    let response = match send(server, attributes, hook, kind, seen).await {
         Ok(response) => response,
         Err(failure) => return missed(hook, failure).map(|()| None),
     };
@@ -121,6 +125,7 @@ async fn send(
     server: &Server,
     attributes: &Attributes<'_>,
     hook: &Hook,
+    kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<Response, Failure> {
     let backend = hook.backend.as_ref().map_err(|e| Failure(e.clone()))?;
@@ -130,7 +135,7 @@ async fn send(
         let url = backend.url(&query);
         Failure(format!("failed to call webhook: Post {url:?}: {detail}"))
     };
-    let body = review(attributes, hook.review_version, &uid, seen);
+    let body = review(attributes, kind, hook.review_version, &uid, seen);
     let (code, bytes) =
         backend.post(server, &query, &body, hook.timeout).await.map_err(|e| wrong(e.to_string()))?;
     if !code.is_success() {
@@ -158,10 +163,16 @@ async fn send(
     Ok(response)
 }
 
-fn review(attributes: &Attributes<'_>, version: &str, uid: &str, seen: &Seen<'_>) -> Value {
-    let (group, kind_version, kind) = &attributes.kind;
-    let kind = json!({"group": group, "version": kind_version, "kind": kind});
-    let resource = json!({"group": attributes.group(), "version": attributes.version(), "resource": attributes.resource()});
+/// `kind` is the version that the object is shown in, which may be another than the request's.
+fn review(attributes: &Attributes<'_>, kind: &Kind, version: &str, uid: &str, seen: &Seen<'_>) -> Value {
+    let resource_of =
+        |kind: &Kind| json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
+    let (group, kind_version, name) = &attributes.kind;
+    let asked_kind = json!({"group": group, "version": kind_version, "kind": name});
+    let shown_kind = match attributes.is_of_kind() {
+        true => json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
+        false => asked_kind.clone(),
+    };
     let who = &attributes.context.who;
     let mut user = json!({"username": who.username, "groups": who.groups});
     if !who.uid.is_empty() {
@@ -172,10 +183,10 @@ fn review(attributes: &Attributes<'_>, version: &str, uid: &str, seen: &Seen<'_>
     }
     let mut request = json!({
         "uid": uid,
-        "kind": kind,
-        "resource": resource,
-        "requestKind": kind,
-        "requestResource": resource,
+        "kind": shown_kind,
+        "resource": resource_of(kind),
+        "requestKind": asked_kind,
+        "requestResource": resource_of(&attributes.context.kind),
         "operation": attributes.operation.name(),
         "userInfo": user,
         "object": seen.object,

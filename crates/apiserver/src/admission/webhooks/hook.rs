@@ -1,14 +1,17 @@
 //! One webhook of a configuration, compiled: what it is about, where it is, and what its failure means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use api::kinds::Kind;
 use api::meta;
-use api::policy::MatchConditions;
+use api::policy::{GroupVersionResource, MatchConditions, rule_fits};
 use api::selector::Selector;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MutatingWebhook, RuleWithOperations, ValidatingWebhook, WebhookClientConfig,
+    MatchCondition, MutatingWebhook, NamedRuleWithOperations, RuleWithOperations, ValidatingWebhook,
+    WebhookClientConfig,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
@@ -28,7 +31,9 @@ pub enum Role {
 pub struct Hook {
     /// As it is called in what the client is told.
     pub name: String,
-    rules: Vec<RuleWithOperations>,
+    rules: Vec<NamedRuleWithOperations>,
+    /// Rules about another version of a resource count too.
+    equivalent: bool,
     pub namespace_selector: Selector,
     object_selector: Selector,
     /// Whether operations go on when the hook fails.
@@ -53,6 +58,7 @@ struct Given {
     namespace_selector: Option<LabelSelector>,
     object_selector: Option<LabelSelector>,
     failure_policy: Option<String>,
+    match_policy: Option<String>,
     side_effects: String,
     timeout_seconds: Option<i32>,
     versions: Vec<String>,
@@ -69,6 +75,7 @@ impl From<MutatingWebhook> for Given {
             namespace_selector: hook.namespace_selector,
             object_selector: hook.object_selector,
             failure_policy: hook.failure_policy,
+            match_policy: hook.match_policy,
             side_effects: hook.side_effects,
             timeout_seconds: hook.timeout_seconds,
             versions: hook.admission_review_versions,
@@ -87,6 +94,7 @@ impl From<ValidatingWebhook> for Given {
             namespace_selector: hook.namespace_selector,
             object_selector: hook.object_selector,
             failure_policy: hook.failure_policy,
+            match_policy: hook.match_policy,
             side_effects: hook.side_effects,
             timeout_seconds: hook.timeout_seconds,
             versions: hook.admission_review_versions,
@@ -134,7 +142,8 @@ impl Hook {
             backend: backend(&given.client_config),
             conditions: conditions(given.conditions.as_deref().unwrap_or_default()),
             name: given.name,
-            rules: given.rules.unwrap_or_default(),
+            rules: given.rules.unwrap_or_default().into_iter().map(named).collect(),
+            equivalent: given.match_policy.as_deref() != Some("Exact"),
             namespace_selector: selector(given.namespace_selector),
             object_selector: selector(given.object_selector),
             ignore_failure: given.failure_policy.as_deref() == Some("Ignore"),
@@ -148,8 +157,23 @@ impl Hook {
         }
     }
 
-    pub fn has_rule_for(&self, attributes: &Attributes<'_>) -> bool {
-        self.rules.iter().any(|rule| rule_matches(rule, attributes))
+    /// The version that the hook has a rule for: that of the request, or else another one of the same resource.
+    pub fn chosen(
+        &self,
+        attributes: &Attributes<'_>,
+        own: &Arc<Kind>,
+        equivalents: impl FnOnce() -> Vec<Arc<Kind>>,
+    ) -> Option<Arc<Kind>> {
+        let fits = |kind: &&Arc<Kind>| {
+            let resource = GroupVersionResource::of(kind);
+            let subject = attributes.subject(resource);
+            self.rules.iter().any(|rule| rule_fits(rule, &subject.resource, &subject))
+        };
+        if fits(&own) {
+            return Some(Arc::clone(own));
+        }
+        let others = if self.equivalent { equivalents() } else { Vec::new() };
+        others.iter().find(fits).cloned()
     }
 
     /// An update is seen when either of its two states is selected.
@@ -162,6 +186,18 @@ impl Hook {
             self.object_selector.matches(&pairs.collect())
         };
         seen.object.is_some_and(labels) || seen.old.is_some_and(labels)
+    }
+}
+
+/// As policies' rules are, which may name objects too.
+fn named(rule: RuleWithOperations) -> NamedRuleWithOperations {
+    NamedRuleWithOperations {
+        api_groups: rule.api_groups,
+        api_versions: rule.api_versions,
+        operations: rule.operations,
+        resource_names: None,
+        resources: rule.resources,
+        scope: rule.scope,
     }
 }
 
@@ -180,30 +216,6 @@ fn backend(config: &WebhookClientConfig) -> Result<Backend, String> {
     });
     let authority = config.ca_bundle.as_ref().map(|b| b.0.as_slice());
     Backend::new(config.url.as_deref(), service, authority, false, None).map_err(|e| e.to_string())
-}
-
-fn has(list: Option<&Vec<String>>, wanted: &str) -> bool {
-    list.into_iter().flatten().any(|item| item == "*" || item == wanted)
-}
-
-fn rule_matches(rule: &RuleWithOperations, attributes: &Attributes<'_>) -> bool {
-    let scope = match rule.scope.as_deref() {
-        Some("Namespaced") => !attributes.namespace().is_empty(),
-        Some("Cluster") => attributes.namespace().is_empty(),
-        _ => true,
-    };
-    scope
-        && has(rule.operations.as_ref(), attributes.operation.name())
-        && has(rule.api_groups.as_ref(), attributes.group())
-        && has(rule.api_versions.as_ref(), attributes.version())
-        && rule.resources.iter().flatten().any(|r| resource_matches(r, attributes))
-}
-
-/// `pods`, `pods/log`, `pods/*`, `*/scale`, `*` for all but subresources, `*/*` for all.
-fn resource_matches(pattern: &str, attributes: &Attributes<'_>) -> bool {
-    let (resource, subresource) = pattern.split_once('/').unwrap_or((pattern, ""));
-    let subresource_fits = subresource == "*" || subresource == attributes.subresource;
-    (resource == "*" || resource == attributes.resource()) && subresource_fits
 }
 
 /// A JSON patch as a hook sends it.

@@ -7,7 +7,9 @@ mod hook;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::kinds::Kind;
 use api::meta;
+use api::policy::GroupVersionResource;
 use api::status::ApiError;
 use serde_json::Value;
 
@@ -61,6 +63,19 @@ pub struct Seen<'a> {
     pub old: Option<&'a Value>,
 }
 
+/// The same in the version that a hook has a rule for.
+struct Shown {
+    kind: Arc<Kind>,
+    object: Option<Value>,
+    old: Option<Value>,
+}
+
+impl Shown {
+    fn seen(&self) -> Seen<'_> {
+        Seen { object: self.object.as_ref(), old: self.old.as_ref() }
+    }
+}
+
 /// Sends the object to each mutating hook that it is about; `reset` gives what comes back its defaults. Says whether
 /// anything was changed.
 pub async fn mutate(
@@ -97,10 +112,10 @@ async fn one(
     reset: &(dyn Fn(Value) -> Value + Sync),
 ) -> Result<bool, ApiError> {
     let seen = Seen { object: Some(object), old };
-    if !is_about(server, attributes, hook, &seen).await? {
-        return Ok(false);
-    }
-    let Some(patched) = call::mutating(&server.0, attributes, hook, &seen).await? else { return Ok(false) };
+    let Some(shown) = shown(server, attributes, hook, &seen).await? else { return Ok(false) };
+    let patched = call::mutating(&server.0, attributes, hook, &shown.kind, &shown.seen()).await?;
+    let Some(patched) = patched else { return Ok(false) };
+    let patched = server.0.converted(&shown.kind, &attributes.context.kind, patched).await?;
     let new = reset(patched);
     let changed = new != *object;
     *object = new;
@@ -122,24 +137,44 @@ pub async fn validate(
     let is_new = matches!(attributes.operation, Operation::Create | Operation::Update);
     let mutating = hooks.mutating.iter().filter(|_| !is_new);
     for hook in mutating.chain(&hooks.validating) {
-        if is_about(server, attributes, hook, seen).await? {
-            asked.push(call::validating(&server.0, attributes, hook, seen));
+        if let Some(shown) = shown(server, attributes, hook, seen).await? {
+            asked.push((hook, shown));
         }
     }
-    for answer in futures::future::join_all(asked).await {
+    let asking = asked.iter().map(|(hook, shown)| async move {
+        call::validating(&server.0, attributes, hook, &shown.kind, &shown.seen()).await
+    });
+    for answer in futures::future::join_all(asking).await {
         answer?;
     }
     Ok(())
 }
 
-/// Whether a hook is asked: its rules and selectors first, its expressions only where those choose the operation.
-async fn is_about(
+/// What a hook is asked about, if it is: its rules and selectors first, its expressions only where those choose the
+/// operation.
+async fn shown(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     hook: &Hook,
     seen: &Seen<'_>,
-) -> Result<bool, ApiError> {
-    Ok(is_selected(server, attributes, hook, seen).await? && holds(server, attributes, hook, seen).await?)
+) -> Result<Option<Shown>, ApiError> {
+    let own = &attributes.context.kind;
+    let equivalents = || server.0.catalog.snapshot().equivalents(own);
+    let Some(kind) = hook.chosen(attributes, own, equivalents) else { return Ok(None) };
+    if !hook.object_selector_matches(seen) || !is_in_namespace(server, attributes, hook, seen).await? {
+        return Ok(None);
+    }
+    let mut shown = Shown { kind, object: seen.object.cloned(), old: seen.old.cloned() };
+    // What a subresource has a kind of its own for is the same in all versions.
+    if attributes.is_of_kind() {
+        for object in [&mut shown.object, &mut shown.old] {
+            if let Some(value) = object.take() {
+                *object = Some(server.0.converted(own, &shown.kind, value).await?);
+            }
+        }
+    }
+    let holds = holds(server, attributes, hook, &shown).await?;
+    Ok(holds.then_some(shown))
 }
 
 /// Whether a hook's match conditions hold. What cannot be told is the failure policy's to judge.
@@ -147,13 +182,14 @@ async fn holds(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     hook: &Hook,
-    seen: &Seen<'_>,
+    shown: &Shown,
 ) -> Result<bool, ApiError> {
+    let seen = shown.seen();
     let judged = match &hook.conditions {
         Ok(conditions) if conditions.is_empty() => return Ok(true),
         Ok(conditions) => {
             let asked = Asked::new(&server.0, attributes).await?;
-            let request = asked.request(&asked.resource);
+            let request = asked.request(&GroupVersionResource::of(&shown.kind));
             let (object, old) = (seen.object.unwrap_or(&Value::Null), seen.old.unwrap_or(&Value::Null));
             conditions.matches(&asked.vars(object, old, &request, &Value::Null))
         }
@@ -166,15 +202,12 @@ async fn holds(
     }
 }
 
-async fn is_selected(
+async fn is_in_namespace(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     hook: &Hook,
     seen: &Seen<'_>,
 ) -> Result<bool, ApiError> {
-    if !hook.has_rule_for(attributes) || !hook.object_selector_matches(seen) {
-        return Ok(false);
-    }
     if hook.namespace_selector.is_everything() {
         return Ok(true);
     }
