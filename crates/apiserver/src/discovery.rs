@@ -5,6 +5,8 @@ use ::http::header::HeaderValue;
 use ::http::{HeaderMap, StatusCode, header};
 use api::kinds::{Kind, Subresource};
 use api::status::ApiError;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::auth::tokens::ISSUER;
@@ -159,6 +161,7 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     if resources.is_empty() {
         return None;
     }
+    resources.sort_by_cached_key(|entry| entry["name"].as_str().unwrap_or_default().to_owned());
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Some(
         json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
@@ -173,8 +176,14 @@ fn body_kind<'a>(kind: &'a Kind, sub: &'a Subresource) -> (&'a str, &'a str, &'a
     }
 }
 
+/// What tells clients that two resources are stored as the same kind.
 fn version_hash(kind: &Kind) -> String {
-    base::id::sha256_hex(format!("{}/{}", kind.api_version(), kind.kind).as_bytes())[..11].to_owned() + "="
+    let (group, mut version, name) = kind.stored_as();
+    if let Some(custom) = &kind.custom {
+        version = &custom.storage_version;
+    }
+    let hash = base::id::sha256(format!("{group}/{version}/{name}").as_bytes());
+    STANDARD.encode(&hash[..8])
 }
 
 fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool, headers: &HeaderMap) -> Answer {
@@ -184,8 +193,9 @@ fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool, headers: &He
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> =
-                        kinds.of_version(&group, version).map(|k| aggregated_resource(k)).collect();
+                    let mut of_version: Vec<_> = kinds.of_version(&group, version).collect();
+                    of_version.sort_by_key(|kind| kind.plural.as_ref());
+                    let resources: Vec<Value> = of_version.iter().map(|k| aggregated_resource(k)).collect();
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
@@ -218,7 +228,9 @@ fn aggregated_resource(kind: &Kind) -> Value {
         entry["categories"] = json!(kind.categories);
     }
     if !kind.subresources.is_empty() {
-        let subs = kind.subresources.iter().map(|sub| {
+        let mut subs: Vec<&Subresource> = kind.subresources.iter().collect();
+        subs.sort_by_key(|sub| sub.name);
+        let subs = subs.into_iter().map(|sub| {
             json!({"subresource": sub.name, "responseKind": gvk(body_kind(kind, sub)), "verbs": sub.verbs})
         });
         entry["subresources"] = subs.collect();

@@ -117,7 +117,13 @@ pub struct Context {
 
 impl Context {
     fn warn(&self, warnings: impl IntoIterator<Item = String>) {
-        self.warnings.lock().extend(warnings);
+        let mut held = self.warnings.lock();
+        for warning in warnings {
+            // A write that is tried again is warned of once.
+            if !held.contains(&warning) {
+                held.push(warning);
+            }
+        }
     }
 
     fn resource(&self) -> Resource<'_> {

@@ -339,3 +339,31 @@ async fn rules_of_custom_resources_hold_on_every_write() {
         200
     );
 }
+
+#[tokio::test]
+async fn a_policy_sees_the_version_that_its_rule_names() {
+    let world = World::new().await;
+    let rules = json!([{"apiGroups": ["autoscaling"], "apiVersions": ["v2"], "operations": ["CREATE"],
+        "resources": ["horizontalpodautoscalers"]}]);
+    let spec = json!({"matchConstraints": {"resourceRules": rules}, "validations": [
+        {"expression": "object.spec.metrics[0].resource.target.averageUtilization < 50", "messageExpression": "request.requestKind.version + ' as ' + request.kind.version"}]});
+    world
+        .create(
+            &format!("{REGISTRATION}/validatingadmissionpolicies"),
+            json!({"metadata": {"name": "p"}, "spec": spec}),
+        )
+        .await;
+    let binding =
+        json!({"metadata": {"name": "p"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    world.create(&format!("{REGISTRATION}/validatingadmissionpolicybindings"), binding).await;
+    let older = |percent: i32| {
+        json!({"metadata": {"generateName": "a-"}, "spec": {"maxReplicas": 2, "targetCPUUtilizationPercentage": percent,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}})
+    };
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    world.create(path, older(40)).await;
+    let refused = world.ask("POST", path, older(60)).await;
+    assert_eq!(refused.code, 422, "{}", refused.body);
+    let message = refused.body["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with("denied request: v1 as v2"), "{message}");
+}

@@ -94,6 +94,10 @@ impl Behaviour for Converted {
         self.served(self.stored.update_status(self.conversion.to_stored(object), &old))
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        self.stored.warnings(&self.conversion.to_stored(object.clone()))
+    }
+
     fn row(&self, object: &Value) -> Vec<Value> {
         self.stored.row(&self.conversion.to_stored(object.clone()))
     }

@@ -71,6 +71,10 @@ pub trait Behaviour: Send + Sync {
     fn update_part(&self, _part: &Part, object: Value, _old: &Value) -> Result<Value, Rejection> {
         Ok(object)
     }
+    /// What whoever wrote it is warned of.
+    fn warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
     /// The cells of `columns`, in their order.
     fn row(&self, object: &Value) -> Vec<Value>;
     /// Selectable fields beside `metadata.name` and `metadata.namespace`.

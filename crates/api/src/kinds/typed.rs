@@ -92,6 +92,7 @@ struct Typed<T> {
     prepare_status: fn(&mut T, &T),
     validate_status: fn(&T, &T, &mut Errors),
     parts: Vec<(&'static str, Settle<T>)>,
+    warnings: Option<fn(&T) -> Vec<String>>,
     row: fn(&T) -> Vec<Value>,
     fields: fn(&T) -> Vec<(&'static str, String)>,
 }
@@ -144,6 +145,11 @@ impl<T: Object> Behaviour for Typed<T> {
         let mut errors = Errors::default();
         settle(&mut object, &old, &mut errors);
         encode(object, errors)
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let Some(warnings) = self.warnings else { return Vec::new() };
+        decode::<T>(object.clone()).map(|object| warnings(&object)).unwrap_or_default()
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {
@@ -219,6 +225,7 @@ impl<T: Object> Build<T> {
             prepare_status: |_, _| (),
             validate_status: |_, _, _| (),
             parts: Vec::new(),
+            warnings: None,
             row: |object: &T| {
                 vec![columns::name_cell(object.metadata()), columns::created_cell(object.metadata())]
             },
@@ -360,6 +367,11 @@ impl<T: Object> Build<T> {
 
     pub fn prepare_status(mut self, prepare: fn(&mut T, &T)) -> Self {
         self.typed.prepare_status = prepare;
+        self
+    }
+
+    pub fn warnings(mut self, warnings: fn(&T) -> Vec<String>) -> Self {
+        self.typed.warnings = Some(warnings);
         self
     }
 

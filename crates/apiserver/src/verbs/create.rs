@@ -124,6 +124,7 @@ async fn store_new(
     input::canonicalize(kind, &mut object);
     meta::set(&mut object, "managedFields", owned);
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
+    context.warn(kind.behaviour.warnings(&object));
     let taken = server.0.allocate(kind, &mut object, None)?;
     if context.dry_run() {
         let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();

@@ -213,7 +213,12 @@ async fn attempt(
     input::canonicalize(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
     let whole = writes.is_whole() || matches!(writes, Writes::Part(_));
-    if kind.has_generation && !kind.rules.one_generation && whole && is_new_generation(kind, &new, &old) {
+    let is_new = whole && is_new_generation(kind, &new, &old);
+    // Pods are changed by programs, which nobody reads the warnings of.
+    if is_new && !kind.rules.graceful_deletion {
+        context.warn(kind.behaviour.warnings(&new));
+    }
+    if kind.has_generation && !kind.rules.one_generation && is_new {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);
     }
     match owned {

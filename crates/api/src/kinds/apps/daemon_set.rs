@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, RollingUpda
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{Wording, check_workload, shown_strategy, wide_cells};
+use super::{Wording, check_workload, shown_strategy, wide_cells, workload_warnings};
 use crate::columns::{age_cell, labels_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::validate::{at_most_all, is_zero, json, share};
@@ -27,6 +27,7 @@ pub fn kind() -> Kind {
         })
         .prepare_status(|new, old| set_template_generation(new, template_generation(old).unwrap_or(1)))
         .validate(validate)
+        .warnings(|set| workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template)))
         .validate_update(|new, old, errors| {
             let selector = |s: &DaemonSet| s.spec.as_ref().map(|s| s.selector.clone());
             errors.immutable("spec.selector", &selector(new), &selector(old));

@@ -7,9 +7,9 @@ mod replica_set;
 mod stateful_set;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::core::pod_validate_template;
+use super::core::{pod_name_warning, pod_template_warnings, pod_validate_template};
 use super::validate::{is_empty_selector, json, label_selector};
 use super::{Errors, Kind};
 use crate::status::{FieldError, Problem};
@@ -96,4 +96,11 @@ fn wide_cells(template: &PodTemplateSpec, selector: &LabelSelector) -> [serde_js
     let names = crate::columns::list_or_none(containers.clone().map(|c| c.name.clone()));
     let images = crate::columns::list_or_none(containers.map(|c| c.image.clone().unwrap_or_default()));
     [names, images, crate::columns::selector_cell(Some(selector))]
+}
+
+/// Of the template, and of a name that becomes a part of the pods'.
+fn workload_warnings(meta: &ObjectMeta, named: bool, template: Option<&PodTemplateSpec>) -> Vec<String> {
+    let name = named.then(|| pod_name_warning(meta)).flatten();
+    let template = template.map(|t| pod_template_warnings("spec.template", t)).unwrap_or_default();
+    name.into_iter().chain(template).collect()
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
 
-use super::{Wording, check_workload, wide_cells};
+use super::{Wording, check_workload, wide_cells, workload_warnings};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::{Build, Kind};
@@ -20,6 +20,10 @@ pub fn kind() -> Kind {
                 spec.replicas.get_or_insert(1);
                 spec.template.iter_mut().for_each(pod_default_template);
             }
+        })
+        .warnings(|set| {
+            let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
+            workload_warnings(&set.metadata, true, template)
         })
         .validate(|set, errors| {
             let spec = set.spec.clone().unwrap_or_default();

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use serde_json::Value;
 
-use super::{Wording, check_workload, shown_strategy, wide_cells};
+use super::{Wording, check_workload, shown_strategy, wide_cells, workload_warnings};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::{claim_default, pod_default_template};
 use crate::kinds::{Build, Errors, Kind};
@@ -21,6 +21,7 @@ pub fn kind() -> Kind {
         .scale()
         .default(default)
         .validate(validate)
+        .warnings(|set| workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template)))
         .validate_update(validate_update)
         .row(row)
         .done()

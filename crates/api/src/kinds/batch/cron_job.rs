@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{job, schedule};
 use crate::columns::{age_cell, list_or_none, name_cell, or_none, selector_cell, since_cell};
+use crate::kinds::core::{pod_name_warning, pod_template_warnings};
 use crate::kinds::validate::is_empty;
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::status::FieldError;
@@ -19,6 +20,11 @@ pub fn kind() -> Kind {
         .status()
         .generation()
         .default(|c| default(&mut c.spec))
+        .warnings(|c| {
+            let job = c.spec.job_template.spec.as_ref();
+            let template = job.map(|j| pod_template_warnings("spec.jobTemplate.spec.template", &j.template));
+            pod_name_warning(&c.metadata).into_iter().chain(template.unwrap_or_default()).collect()
+        })
         .validate(|c, errors| {
             validate(&c.spec, errors);
             let name = c.metadata.name.as_deref().unwrap_or_default();

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::job_policies;
 use crate::columns::{age_cell, list_or_none, name_cell, selector_cell};
-use crate::kinds::core::{pod_default_template, pod_validate_template};
+use crate::kinds::core::{
+    pod_default_template, pod_name_warning, pod_template_warnings, pod_validate_template,
+};
 use crate::kinds::validate::{json, label_selector};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
@@ -28,6 +30,10 @@ pub fn kind() -> Kind {
         .default(default)
         .prepare_create(select_own_pods)
         .validate(validate)
+        .warnings(|job| {
+            let template = job.spec.as_ref().map(|s| pod_template_warnings("spec.template", &s.template));
+            pod_name_warning(&job.metadata).into_iter().chain(template.unwrap_or_default()).collect()
+        })
         .validate_update(|new, old, errors| {
             let part =
                 |j: &Job| j.spec.clone().map(|s| (s.completions, s.selector, s.template, s.completion_mode));

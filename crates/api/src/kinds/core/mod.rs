@@ -15,6 +15,7 @@ mod pod;
 mod pod_spec;
 mod pod_template;
 mod pod_validate;
+mod pod_warnings;
 mod probe_validate;
 mod replication_controller;
 mod resource_quota;
@@ -30,6 +31,7 @@ pub(super) use event::{TTL_SECONDS as EVENT_TTL_SECONDS, kind as event};
 pub(super) use persistent_volume_claim::default as claim_default;
 pub(super) use pod_spec::default_template as pod_default_template;
 pub(super) use pod_validate::check_template as pod_validate_template;
+pub(super) use pod_warnings::{of_name as pod_name_warning, of_template as pod_template_warnings};
 
 pub(super) use resources_validate::check_resources;
 pub(super) use service_validate::check_port_name;

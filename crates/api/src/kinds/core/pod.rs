@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{pod_spec, pod_validate};
+use super::{pod_spec, pod_validate, pod_warnings};
 use crate::columns::{age_cell, list_or_none, name_cell, or_none};
 use crate::kinds::{Build, CREATE_ONLY, Errors, Kind, Part};
 use crate::status::FieldError;
@@ -65,6 +65,7 @@ pub fn kind() -> Kind {
             let default = PodSpec::default();
             pod_validate::check_spec("spec", pod.spec.as_ref().unwrap_or(&default), errors);
         })
+        .warnings(pod_warnings::of_pod)
         .validate_create(|pod, errors| {
             let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
             if ephemeral.is_some_and(|e| !e.is_empty()) {

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::PodTemplate;
 
 use super::pod_spec::default_template;
 use super::pod_validate::check_template;
+use super::pod_warnings::of_template;
 use crate::columns::{labels_cell, list_or_none, name_cell};
 use crate::kinds::{Build, Kind};
 
@@ -12,6 +13,7 @@ pub fn kind() -> Kind {
         .rules(|r| r.answers_deleted = true)
         .generation()
         .default(|t| t.template.iter_mut().for_each(default_template))
+        .warnings(|t| t.template.as_ref().map(|t| of_template("template", t)).unwrap_or_default())
         .validate(|t, errors| {
             let template = t.template.clone().unwrap_or_default();
             check_template("template", &template, errors);

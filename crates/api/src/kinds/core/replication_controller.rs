@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::pod_spec::default_template;
 use super::pod_validate::check_template;
+use super::pod_warnings::{of_name, of_template};
 use crate::columns::{age_cell, labels_cell, list_or_none, name_cell};
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind, names};
@@ -21,6 +22,11 @@ pub fn kind() -> Kind {
         .scale()
         .default(default)
         .validate(validate)
+        .warnings(|rc| {
+            let template = rc.spec.as_ref().and_then(|s| s.template.as_ref());
+            let template = template.map(|t| of_template("spec.template", t));
+            of_name(&rc.metadata).into_iter().chain(template.unwrap_or_default()).collect()
+        })
         .row(row)
         .fields(&["status.replicas"], |c| {
             vec![("status.replicas", c.status.as_ref().map_or(0, |s| s.replicas).to_string())]

@@ -29,6 +29,7 @@ pub fn kind() -> Kind {
         })
         .prepare_update(keep_addresses)
         .validate(service_validate::check)
+        .warnings(service_validate::warnings)
         .validate_update(service_validate::check_update)
         .validate_status(service_validate::check_status)
         .row(row)

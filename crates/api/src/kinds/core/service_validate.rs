@@ -217,3 +217,47 @@ pub fn check_status(new: &Service, _old: &Service, errors: &mut Errors) {
         errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
     }
 }
+
+/// What is said and does not count, or will not for long.
+pub fn warnings(service: &Service) -> Vec<String> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let mut out = Vec::new();
+    let mut warn = |applies: bool, text: &str| {
+        if applies {
+            out.push(text.to_owned());
+        }
+    };
+    let annotations = service.metadata.annotations.as_ref();
+    let hints = annotations.is_some_and(|a| a.contains_key("service.kubernetes.io/topology-aware-hints"));
+    warn(
+        hints,
+        "annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead",
+    );
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|t| !t.is_empty());
+    let external = spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
+    let headless = kind == "ClusterIP" && spec.cluster_ip.as_deref() == Some("None");
+    if headless {
+        warn(given(&spec.load_balancer_ip), "spec.loadBalancerIP is ignored for headless services");
+        warn(external, "spec.externalIPs is ignored for headless services");
+        let sticky = spec.session_affinity.as_deref().unwrap_or("None") != "None";
+        warn(sticky, "spec.SessionAffinity is ignored for headless services");
+    }
+    warn(
+        external && !headless && kind != "ExternalName",
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+    );
+    warn(
+        external && kind == "ExternalName",
+        "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+    );
+    warn(
+        given(&spec.external_name) && kind != "ExternalName",
+        "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+    );
+    warn(
+        spec.traffic_distribution.as_deref() == Some("PreferClose"),
+        "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+    );
+    out
+}

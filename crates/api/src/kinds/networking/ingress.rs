@@ -18,6 +18,13 @@ pub fn kind() -> Kind {
         .prefix("/registry/ingress")
         .status()
         .generation()
+        .warnings(|ingress| {
+            const CLASS: &str = "kubernetes.io/ingress.class";
+            let annotated = ingress.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(CLASS));
+            let text =
+                format!("annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead");
+            annotated.then_some(text).into_iter().collect()
+        })
         .validate(|ingress, errors| {
             let spec = ingress.spec.clone().unwrap_or_default();
             check_spec(&spec, errors);
