@@ -83,6 +83,59 @@ impl Layout {
         self.data_dir.join("run.json")
     }
 
+    /// The port that the API had last.
+    pub fn api_port(&self) -> PathBuf {
+        self.data_dir.join("api-port")
+    }
+
+    /// Makes the data directory, which only its owner may look into. A folder that holds what no cluster has made is
+    /// refused: what a cluster makes it also deletes.
+    pub fn prepare(&self) -> Result<(), PrepareError> {
+        let failed = |source| PrepareError::Io { path: self.data_dir.clone(), source };
+        std::fs::create_dir_all(&self.data_dir).map_err(failed)?;
+        if !self.lock().exists()
+            && let Some(stranger) = self.strangers().map_err(failed)?.into_iter().next()
+        {
+            return Err(PrepareError::Foreign { path: self.data_dir.clone(), stranger });
+        }
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&self.data_dir, private).map_err(failed)
+    }
+
+    /// Everything below the data directory that a cluster makes.
+    pub fn entries(&self) -> Vec<PathBuf> {
+        vec![
+            self.pki(),
+            self.state(),
+            self.kubeconfig(),
+            self.images(),
+            self.containers(),
+            self.node(),
+            self.volumes(),
+            self.git(),
+            self.log(),
+            self.run_file(),
+            self.run_file().with_extension("new"),
+            self.api_port(),
+            // Last: without it the directory is a cluster's no more.
+            self.lock(),
+        ]
+    }
+
+    /// What else lies in the data directory.
+    pub fn strangers(&self) -> std::io::Result<Vec<PathBuf>> {
+        let own = self.entries();
+        let mut strangers = Vec::new();
+        for entry in std::fs::read_dir(&self.data_dir)? {
+            let path = entry?.path();
+            if !own.contains(&path) {
+                strangers.push(path);
+            }
+        }
+        strangers.sort();
+        Ok(strangers)
+    }
+
     /// Pinned network namespaces.
     pub fn namespaces(&self) -> PathBuf {
         PathBuf::from("/run/kedge").join(&self.cluster_id).join("netns")
@@ -91,6 +144,16 @@ impl Layout {
     pub fn runtime_dir(&self) -> PathBuf {
         PathBuf::from("/run/kedge").join(&self.cluster_id)
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error("cannot make {path}: {source}; run as root, or choose another place with --data-dir")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} is no cluster's directory: it holds {stranger}; choose an empty folder, or a new one, with --data-dir"
+    )]
+    Foreign { path: PathBuf, stranger: PathBuf },
 }
 
 #[cfg(test)]
@@ -103,5 +166,20 @@ mod tests {
         assert_ne!(a.cluster_id(), b.cluster_id());
         assert_eq!(a, Layout::new("/var/lib/a"));
         assert!(a.state().starts_with("/var/lib/a"));
+    }
+
+    #[test]
+    fn a_folder_of_others_is_not_taken() {
+        let folder = std::env::temp_dir().join(format!("kedge-t-{}", id::name_suffix(8)));
+        let layout = Layout::new(&folder);
+        layout.prepare().expect("a new folder");
+        std::fs::write(layout.log(), "").expect("a file of ours");
+        layout.prepare().expect("begun by us");
+        std::fs::write(folder.join("thesis.txt"), "").expect("a file");
+        let refused = layout.prepare().expect_err("somebody else's");
+        assert!(refused.to_string().contains("thesis.txt"), "{refused}");
+        std::fs::write(layout.lock(), "").expect("a file");
+        layout.prepare().expect("a cluster's, with something beside it");
+        std::fs::remove_dir_all(folder).expect("removes");
     }
 }

@@ -43,6 +43,9 @@ pub fn look(layout: &Layout) -> anyhow::Result<State> {
     let lock = match File::open(&path) {
         Ok(lock) => lock,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(State::Down),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            bail!("{} belongs to another user; run as root", layout.data_dir().display())
+        }
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     // Shared, and let go of at once: nobody is kept out.
@@ -82,9 +85,7 @@ fn holder(lock: &File) -> Option<u32> {
 /// Starts the server in the background, in a session of its own: the terminal may be closed.
 pub fn start(layout: &Layout, api_port: Option<u16>, node_name: Option<&str>) -> anyhow::Result<Child> {
     let data_dir = layout.data_dir();
-    std::fs::create_dir_all(data_dir).with_context(|| {
-        format!("cannot make {}; run as root, or choose another place with --data-dir", data_dir.display())
-    })?;
+    layout.prepare()?;
     let log = layout.log();
     let open = OpenOptions::new().create(true).append(true).open(&log);
     let out = open.with_context(|| format!("cannot write {}", log.display()))?;

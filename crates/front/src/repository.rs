@@ -38,6 +38,15 @@ pub fn find(word: &str) -> anyhow::Result<Option<Source>> {
     if let Some((scheme, _)) = word.split_once("://").filter(|(scheme, _)| *scheme != "file") {
         bail!("{scheme}:// is not an address kedge can fetch from; use https://, file:// or a folder");
     }
+    // As git itself writes it: user@host:path.
+    if word.contains('@')
+        && word.split_once(':').is_some_and(|(host, _)| !host.contains('/'))
+        && !Path::new(word).exists()
+    {
+        bail!(
+            "{word} is fetched by SSH, which kedge cannot do; use its https:// address, or a folder it is cloned into"
+        );
+    }
     let folder = Path::new(word.strip_prefix("file://").unwrap_or(word));
     let folder =
         fs::canonicalize(folder).with_context(|| format!("there is no folder {}", folder.display()))?;

@@ -42,7 +42,15 @@ impl Session {
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         let files = self.kubeconfig_files();
         let mut merged: Option<Kubeconfig> = None;
-        for file in files.iter().filter(|file| file.exists()) {
+        for file in files.iter().filter(|file| is_there(file)) {
+            if let Err(error) = std::fs::File::open(file)
+                && error.kind() == std::io::ErrorKind::PermissionDenied
+            {
+                bail!(
+                    "{} belongs to another user; run as root, or name another with --kubeconfig",
+                    file.display()
+                );
+            }
             let one =
                 Kubeconfig::read_from(file).with_context(|| format!("cannot read {}", file.display()))?;
             merged = Some(match merged {
@@ -87,4 +95,9 @@ impl Session {
         let namespace = self.globals.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         Ok(Cluster { client: Client::try_from(config)?, namespace })
     }
+}
+
+/// A file that may not be looked at is there all the same.
+fn is_there(file: &std::path::Path) -> bool {
+    !matches!(std::fs::metadata(file), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }

@@ -79,13 +79,18 @@ impl Node {
         }
     }
 
-    fn missing(id: &Id) -> Self {
+    /// `settling`: a new revision is being brought about, which may have taken it away on purpose.
+    fn missing(id: &Id, settling: bool) -> Self {
+        let (health, message) = match settling {
+            true => (State::Progressing, "is being replaced or removed"),
+            false => (State::Missing, "was applied and is gone"),
+        };
         Self {
             kind: id.kind.clone(),
             namespace: id.namespace.clone(),
             name: id.name.clone(),
-            health: State::Missing,
-            message: "was applied and is gone".into(),
+            health,
+            message: message.into(),
             ready: None,
             revision: None,
             images: Vec::new(),
@@ -150,11 +155,12 @@ fn engine_node(object: &Value) -> Node {
 fn kustomization(world: &World, object: &Value) -> Node {
     let mut node = engine_node(object);
     node.revision = string(object, "/status/lastAppliedRevision");
+    let settling = node.ready.as_deref() == Some("Unknown");
     let mut children: Vec<Node> = inventory(object)
         .iter()
         .map(|id| match world.objects.get(id) {
             Some(Some(object)) => applied(world, object),
-            _ => Node::missing(id),
+            _ => Node::missing(id, settling),
         })
         .collect();
     // What runs comes first.

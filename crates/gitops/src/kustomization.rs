@@ -27,9 +27,19 @@ use crate::source::Checkout;
 use crate::types::{Inventory, Kustomization, KustomizationSpec, KustomizationStatus, Snapshot};
 use crate::{duration, substitute};
 
+/// A revision whose objects are applied and are waited for.
+pub struct Waiting {
+    mark: String,
+    since: Instant,
+    /// One of them is gone again.
+    lost: bool,
+}
+
 const FINALIZER: &str = "finalizers.fluxcd.io";
 const PRUNE_ANNOTATION: &str = "kustomize.toolkit.fluxcd.io/prune";
 const INTERVAL: Duration = Duration::from_secs(600);
+/// What is told of an object that is not there.
+const NOT_FOUND: &str = "status: 'NotFound'";
 /// How often health is looked at while it is being waited for.
 const HEALTH_PERIOD: Duration = Duration::from_millis(250);
 const HISTORY_LIMIT: usize = 5;
@@ -44,7 +54,7 @@ pub struct Kustomizations {
     pub recorder: Recorder,
     pub drift: Drift,
     /// Revisions whose objects are applied and are now waited for: since when.
-    pub waiting: Mutex<BTreeMap<Key, (String, Instant)>>,
+    pub waiting: Mutex<BTreeMap<Key, Waiting>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +148,7 @@ impl Kustomizations {
         let mut wanted = self.render(key, object, source).await?;
         self.place(&mut wanted).await;
         let mark = format!("{} {}", source.revision, object.metadata.generation.unwrap_or(0));
-        let already = self.waiting.lock().get(key).is_some_and(|(of, _)| *of == mark);
+        let already = self.waiting.lock().get(key).is_some_and(|w| w.mark == mark && !w.lost);
         if !already {
             let before = status.inventory.clone().unwrap_or_default();
             // From here on the objects may be there, whatever comes of the rest: what is in no inventory is never pruned.
@@ -159,11 +169,11 @@ impl Kustomizations {
         };
         let since = {
             let mut waiting = self.waiting.lock();
-            let entry = waiting.entry(key.clone()).or_insert_with(|| (mark.clone(), Instant::now()));
-            if entry.0 != mark {
-                *entry = (mark, Instant::now());
-            }
-            entry.1
+            let begun = waiting.get(key).filter(|w| w.mark == mark).map_or_else(Instant::now, |w| w.since);
+            // What somebody has taken away meanwhile will not come by waiting: it is applied again the next time.
+            let lost = unhealthy.contains(NOT_FOUND);
+            waiting.insert(key.clone(), Waiting { mark, since: begun, lost });
+            begun
         };
         let timeout = duration::or(object.spec.timeout.as_deref(), interval(&object.spec));
         if since.elapsed() > timeout {
@@ -382,7 +392,7 @@ impl Kustomizations {
         for id in ids {
             let found = self.cluster.get(&id).await.map_err(|e| Failure::Health(e.to_string()))?;
             match found.as_ref().map(health::of) {
-                None => unhealthy.push(format!("{} status: 'NotFound'", id.label())),
+                None => unhealthy.push(format!("{} {NOT_FOUND}", id.label())),
                 Some(Health::Healthy) => {}
                 Some(Health::Progressing(what)) => {
                     unhealthy.push(format!("{} status: 'InProgress': {what}", id.label()))

@@ -305,3 +305,49 @@ fn probes_over_tls_and_grpc_decide() {
     });
     event("alive", "Container main failed liveness probe, will be restarted");
 }
+
+#[test]
+fn a_pod_that_moves_to_another_sandbox_has_its_new_address_alone() {
+    let mut cluster = cluster();
+    cluster.apply(&pod("mover", "command: [sleep, '1000']")).ok();
+    cluster.apply(&pod("other", "command: [sleep, '1000']")).ok();
+    wait_ready(&cluster, "mover");
+    for round in 0..2 {
+        cluster.kill();
+        cluster.kedge(&["down"]).ok();
+        cluster.launch();
+        until("the pod is up again", LIMIT, || {
+            let pod = cluster.get("pod", "default", "mover")?;
+            let status = &pod["status"];
+            let restarts = status["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0);
+            let ready = status["containerStatuses"][0]["ready"] == true && restarts > round;
+            if ready { Ok(()) } else { Err(status.to_string()) }
+        });
+        let pod = cluster.get("pod", "default", "mover").expect("a pod");
+        let ip = &pod["status"]["podIP"];
+        assert_eq!(pod["status"]["podIPs"], serde_json::json!([{"ip": ip}]), "{}", pod["status"]);
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_told_and_a_workload_stands_for_its_pods() {
+    let cluster = cluster();
+    let labels = "{app: few}";
+    let template = format!(
+        "{{metadata: {{labels: {labels}}}, spec: {{containers: [{{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}}]}}}}"
+    );
+    cluster
+        .apply(&format!("{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: few}}, spec: {{selector: {{matchLabels: {labels}}}, template: {template}}}}}"))
+        .ok();
+    until("the deployment is available", LIMIT, || {
+        let found = cluster.get("deployment", "default", "few")?;
+        if found["status"]["availableReplicas"] == 1 { Ok(()) } else { Err(found["status"].to_string()) }
+    });
+    let said = cluster.kedge(&["exec", "deploy/few", "--", "echo", "here"]).ok();
+    assert_eq!(said.trim(), "here");
+    let mut command = cluster.command(&["exec", "deploy/few", "--", "nothing-of-the-kind"]);
+    let output = command.output().expect("runs");
+    assert_eq!(output.status.code(), Some(127));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("\"nothing-of-the-kind\": executable file not found in $PATH"), "{text}");
+}

@@ -95,3 +95,23 @@ fn one_server_a_directory() {
     assert_ne!(second.code, Some(0));
     assert!(second.stderr.contains("another server runs"), "{second:?}");
 }
+
+#[test]
+fn what_no_cluster_has_made_stays() {
+    let mut cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    std::fs::create_dir_all(cluster.data_dir()).expect("a folder");
+    let thesis = cluster.data_dir().join("thesis.txt");
+    std::fs::write(&thesis, "years of work").expect("a file");
+    let output = cluster.command(&["up"]).current_dir("/").output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("thesis.txt"), "{text}");
+    std::fs::remove_file(&thesis).expect("removes");
+    // One that came later is kept as well.
+    cluster.launch();
+    std::fs::write(&thesis, "years of work").expect("a file");
+    cluster.kill();
+    cluster.kedge(&["down", "--purge"]).ok();
+    assert_eq!(std::fs::read_to_string(&thesis).expect("it is there"), "years of work");
+    assert_eq!(std::fs::read_dir(cluster.data_dir()).expect("a folder").count(), 1);
+    std::fs::remove_dir_all(cluster.data_dir()).expect("removes");
+}

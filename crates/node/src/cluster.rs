@@ -342,6 +342,17 @@ fn status_patch(pod: &Pod, status: &PodStatus) -> Result<Value, serde_json::Erro
             }
         }
     }
+    // Addresses are merged by what they are: those of an earlier sandbox would stay.
+    for field in ["podIPs", "hostIPs"] {
+        let mut addresses = value[field].as_array().cloned().unwrap_or_default();
+        addresses.insert(0, json!({"$patch": "replace"}));
+        value[field] = addresses.into();
+    }
+    for field in ["podIP", "reason", "message"] {
+        if value.get(field).is_none() {
+            value[field] = Value::Null;
+        }
+    }
     Ok(json!({"metadata": {"uid": pod.metadata.uid}, "status": value}))
 }
 
@@ -364,5 +375,34 @@ pub async fn finish_pod(client: &Client, pod: &Pod, last: Option<&PodStatus>) ->
     match api.delete(&pod.name_any(), &params).await.map(drop).map_err(status_error) {
         Err(StatusError::Gone) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_an_earlier_sandbox_do_not_stay() {
+        let held = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "uid": "u"}, "spec": {"containers": []},
+            "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "hostIPs": [{"ip": "10.9.0.1"}]}});
+        let schema = api::schema::of_kind("", "v1", "Pod").expect("built in");
+        let pod = Pod::default();
+        let after = |ip: Option<&str>| {
+            let ip = ip.map(str::to_owned);
+            let status = PodStatus {
+                pod_ips: ip.clone().map(|ip| vec![k8s_openapi::api::core::v1::PodIP { ip }]),
+                pod_ip: ip,
+                ..PodStatus::default()
+            };
+            let mut patch = status_patch(&pod, &status).expect("a patch");
+            patch["metadata"] = json!({});
+            let patched = api::patch::strategic::apply(&held, &patch, &schema).expect("applies");
+            patched["status"].clone()
+        };
+        let moved = after(Some("10.0.0.2"));
+        assert_eq!((&moved["podIP"], &moved["podIPs"]), (&json!("10.0.0.2"), &json!([{"ip": "10.0.0.2"}])));
+        let gone = after(None);
+        assert!(gone["podIP"].is_null() && gone["podIPs"].as_array().is_none_or(Vec::is_empty), "{gone}");
     }
 }

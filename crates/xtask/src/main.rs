@@ -24,6 +24,14 @@ fn main() -> anyhow::Result<()> {
             println!("{}", generate::run(rest)?);
             Ok(())
         }
-        _ => anyhow::bail!("{USAGE}"),
+        Some((tool, [])) if matches!(tool.as_str(), "help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        // Not an error with a backtrace: whoever mistypes wants to know the tools.
+        _ => {
+            eprintln!("{USAGE}");
+            std::process::exit(2);
+        }
     }
 }

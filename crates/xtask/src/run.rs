@@ -11,10 +11,27 @@ fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap_or(here).to_owned()
 }
 
+/// Cargo as if it had been called from the shell. What the cargo that runs this program says of this program would make
+/// build scripts run anew, and all that stands on them.
+fn fresh_cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_this_program = |name: &str| {
+        name.starts_with("CARGO_PKG_")
+            || name.starts_with("CARGO_MANIFEST_")
+            || matches!(name, "CARGO_BIN_NAME" | "CARGO_CRATE_NAME" | "CARGO_PRIMARY_PACKAGE" | "OUT_DIR")
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(of_this_program) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 fn cargo(args: &[&str]) -> anyhow::Result<()> {
     let started = Instant::now();
     println!("── cargo {}", args.join(" "));
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = fresh_cargo();
     let status = command.args(args).current_dir(root()).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("cargo {} failed", args.join(" "));
@@ -24,7 +41,7 @@ fn cargo(args: &[&str]) -> anyhow::Result<()> {
 }
 
 fn target() -> anyhow::Result<PathBuf> {
-    let output = Command::new("cargo")
+    let output = fresh_cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .current_dir(root())
         .output()?;

@@ -90,6 +90,17 @@ fn a_healthy_application_is_a_tree() {
 }
 
 #[test]
+fn what_a_new_revision_takes_away_is_not_missed() {
+    let mut world = world(2);
+    for condition in world.kustomizations[0]["status"]["conditions"].as_array_mut().expect("conditions") {
+        condition["status"] = "Unknown".into();
+    }
+    let shown = rendered(&world, false);
+    assert!(shown.contains("is being replaced or removed"), "{shown}");
+    assert_eq!(worst(&build(&world)), State::Progressing);
+}
+
+#[test]
 fn wide_shows_what_does_not_run_as_well() {
     expect![[r#"
         APP                             READY   HEALTH    REVISION        AGE   IMAGE               MESSAGE

@@ -14,17 +14,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::logs::default_container;
+use super::logs::{default_container, pods_of};
 use crate::requests::explain;
 use crate::session::Session;
 
 /// Run a command in a container
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  kedge exec -n shop web-6d4b -- /shop version
+  kedge exec -n shop deploy/web -- env
   kedge exec -it store-0 -- sh
   echo hello | kedge exec -i store-0 -- cat")]
 pub struct Exec {
+    /// A pod, or a workload whose pods are meant: deploy/web
     pod: String,
     #[arg(short, long, value_name = "NAME")]
     container: Option<String>,
@@ -42,13 +43,14 @@ impl Exec {
     pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
         let cluster = session.cluster().await?;
         let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-        let name = self.pod.trim_start_matches("pod/");
+        let found = pods_of(&cluster, &self.pod).await?;
+        // Of a workload's pods one that runs, if any does.
+        let running = found.iter().find(|pod| pod["status"]["phase"] == "Running");
+        let pod = running.or(found.first()).with_context(|| format!("{} has no pods", self.pod))?;
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let container = match &self.container {
             Some(container) => container.clone(),
-            None => {
-                let pod = pods.get(name).await.map_err(explain)?;
-                default_container(&serde_json::to_value(pod)?).context("the pod has no container")?
-            }
+            None => default_container(pod).context("the pod has no container")?,
         };
         let tty = self.tty && isatty(std::io::stdin());
         if self.tty && !tty {
@@ -167,7 +169,14 @@ fn exit_code(status: Option<Status>) -> anyhow::Result<ExitCode> {
     let causes = status.details.and_then(|details| details.causes).unwrap_or_default();
     let code = causes.iter().find(|cause| cause.reason.as_deref() == Some("ExitCode"));
     match code.and_then(|cause| cause.message.as_deref()?.parse::<u8>().ok()) {
-        Some(code) => Ok(ExitCode::from(code)),
+        Some(code) => {
+            // What could not even be executed says why; any other command has had its say.
+            let why = status.message.unwrap_or_default();
+            if let Some((_, why)) = why.split_once("exec: ") {
+                eprintln!("exec: {why}");
+            }
+            Ok(ExitCode::from(code))
+        }
         None => bail!("{}", status.message.unwrap_or_else(|| "the command could not be run".into())),
     }
 }

@@ -72,27 +72,10 @@ impl Logs {
     }
 
     async fn pods(&self, cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
-        let pods = format!("/api/v1/namespaces/{}/pods", cluster.namespace);
-        let list = async |selector: &str| -> anyhow::Result<Vec<Value>> {
-            let path = requests::with_query(&pods, &[("labelSelector", selector)]);
-            let mut list = requests::get(&cluster.client, &path).await?;
-            Ok(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
-        };
-        if let Some(selector) = &self.selector {
-            return list(selector).await;
+        match &self.selector {
+            Some(selector) => selected(cluster, selector).await,
+            None => pods_of(cluster, self.target.as_deref().unwrap_or_default()).await,
         }
-        let target = self.target.as_deref().unwrap_or_default();
-        let Some((kind, name)) = target.split_once('/') else {
-            return Ok(vec![requests::get(&cluster.client, &format!("{pods}/{target}")).await?]);
-        };
-        let discovery = Discovery::read(&cluster.client).await?;
-        let resource = discovery.find(kind)?;
-        let object =
-            requests::get(&cluster.client, &requests::path(resource, Some(&cluster.namespace), Some(name))).await?;
-        if resource.kind == "Pod" {
-            return Ok(vec![object]);
-        }
-        list(&selector_of(&object).with_context(|| format!("{target} has no pods"))?).await
     }
 
     fn path(&self, cluster: &Cluster, pod: &Value, name: &str) -> anyhow::Result<String> {
@@ -109,6 +92,30 @@ impl Logs {
         let path = format!("/api/v1/namespaces/{}/pods/{name}/log", cluster.namespace);
         Ok(requests::with_query(&path, &query))
     }
+}
+
+async fn selected(cluster: &Cluster, selector: &str) -> anyhow::Result<Vec<Value>> {
+    let pods = format!("/api/v1/namespaces/{}/pods", cluster.namespace);
+    let path = requests::with_query(&pods, &[("labelSelector", selector)]);
+    let mut list = requests::get(&cluster.client, &path).await?;
+    Ok(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+}
+
+/// A pod by its name, or the pods of a workload: `deploy/web`.
+pub async fn pods_of(cluster: &Cluster, target: &str) -> anyhow::Result<Vec<Value>> {
+    let Some((kind, name)) = target.split_once('/') else {
+        let path = format!("/api/v1/namespaces/{}/pods/{target}", cluster.namespace);
+        let found = requests::get(&cluster.client, &path).await;
+        return Ok(vec![found.with_context(|| format!("in the namespace {:?}", cluster.namespace))?]);
+    };
+    let discovery = Discovery::read(&cluster.client).await?;
+    let resource = discovery.find(kind)?;
+    let path = requests::path(resource, Some(&cluster.namespace), Some(name));
+    let object = requests::get(&cluster.client, &path).await?;
+    if resource.kind == "Pod" {
+        return Ok(vec![object]);
+    }
+    selected(cluster, &selector_of(&object).with_context(|| format!("{target} has no pods"))?).await
 }
 
 /// The one that is meant when none is named: the annotated one, else the first.

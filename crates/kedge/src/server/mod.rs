@@ -77,8 +77,7 @@ async fn told_to_end() -> std::io::Result<()> {
 async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let started = Instant::now();
     let layout = &options.layout;
-    std::fs::create_dir_all(layout.data_dir())
-        .with_context(|| format!("cannot make {}", layout.data_dir().display()))?;
+    layout.prepare()?;
     let _lock = run_file::lock(layout).await?;
     let listener = run_file::listen(layout, options.api_port).await?;
     let api_port = listener.local_addr()?.port();

@@ -15,7 +15,7 @@ pub fn stop_containers(layout: &Layout) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same, and deletes the data directory.
+/// The same, and deletes what the cluster has made below the data directory; what else lies there stays.
 pub fn purge(layout: &Layout) -> anyhow::Result<()> {
     let data_dir = layout.data_dir();
     if !data_dir.exists() {
@@ -25,13 +25,28 @@ pub fn purge(layout: &Layout) -> anyhow::Result<()> {
         bail!("{} does not look like a cluster's data directory; nothing was deleted", data_dir.display());
     }
     stop_containers(layout)?;
-    remove(data_dir)
+    layout.entries().iter().try_for_each(|entry| remove(entry))?;
+    match layout.strangers() {
+        Ok(left) if !left.is_empty() => {
+            eprintln!(
+                "{} stays: it holds {}, which no cluster has made",
+                data_dir.display(),
+                left[0].display()
+            );
+            Ok(())
+        }
+        _ => remove(data_dir),
+    }
 }
 
-fn remove(folder: &std::path::Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(folder) {
+fn remove(path: &std::path::Path) -> anyhow::Result<()> {
+    let removed = match path.is_dir() {
+        true => std::fs::remove_dir_all(path),
+        false => std::fs::remove_file(path),
+    };
+    match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot delete {}", folder.display()))
+            Err(error).with_context(|| format!("cannot delete {}", path.display()))
         }
         _ => Ok(()),
     }

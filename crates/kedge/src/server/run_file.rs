@@ -41,7 +41,7 @@ pub async fn lock(layout: &Layout) -> anyhow::Result<File> {
 
 /// The port that was asked for; for 0 the one that this directory used before, else a free one.
 pub async fn listen(layout: &Layout, asked: u16) -> anyhow::Result<TcpListener> {
-    let remembered = layout.data_dir().join("api-port");
+    let remembered = layout.api_port();
     let before: Option<u16> =
         std::fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok());
     let port = if asked == 0 { before.unwrap_or(0) } else { asked };

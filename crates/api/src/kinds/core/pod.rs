@@ -1,6 +1,6 @@
 //! `Pod`: what runs. Its spec is fixed at birth but for the few fields the API allows.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodIP, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::{pod_spec, pod_validate, pod_warnings};
@@ -66,6 +66,15 @@ pub fn kind() -> Kind {
             pod_validate::check_spec("spec", pod.spec.as_ref().unwrap_or(&default), errors);
         })
         .warnings(pod_warnings::of_pod)
+        .prepare_status(|pod, _| {
+            // The one address wins over a list that begins with another.
+            if let Some(status) = &mut pod.status
+                && let Some(ip) = status.pod_ip.clone().filter(|ip| !ip.is_empty())
+                && status.pod_ips.as_ref().is_none_or(|ips| ips.first().is_none_or(|first| first.ip != ip))
+            {
+                status.pod_ips = Some(vec![PodIP { ip }]);
+            }
+        })
         .validate_create(|pod, errors| {
             let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
             if ephemeral.is_some_and(|e| !e.is_empty()) {

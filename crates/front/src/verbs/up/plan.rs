@@ -56,13 +56,15 @@ impl Plan {
                 plan.url = repository.top.to_string_lossy().into_owned();
                 match (branch, repository.head.clone()) {
                     (Some(branch), _) | (None, Head::Branch(branch)) if repository.lacks(&branch) => bail!(
-                        "branch {branch:?} of {} has no commit, and what is deployed is what is committed\ncommit first, or name another branch with --branch",
+                        "there is no branch {branch:?} with a commit in {}, and what is deployed is what is committed\ncommit first, or name another branch with --branch (`git branch` lists them)",
                         repository.top.display()
                     ),
                     (Some(branch), _) | (None, Head::Branch(branch)) => plan.reference.branch = Some(branch),
                     (None, Head::Commit(commit)) => plan.reference.commit = Some(commit),
                 }
-                if path.is_none() && !repository.below.is_empty() {
+                // Where one happens to stand counts only where nothing is written down.
+                let named = asked.repository.as_deref().is_some_and(|word| word != ".");
+                if path.is_none() && !repository.below.is_empty() && (named || project.path.is_none()) {
                     path = Some(repository.below);
                 }
                 plan.top = repository.top;
@@ -191,11 +193,15 @@ mod tests {
         let typed = plan(top, &["--path", "./deploy/prod/", "--branch", "main", "--name", "other"]).expect("a plan");
         assert_eq!((typed.name.as_str(), typed.path.as_str()), ("other", "./deploy/prod"));
         assert_eq!(typed.reference.branch.as_deref(), Some("main"));
+        // Standing in a folder is not naming it, where the repository says what it deploys.
         let below = plan(&top.join("deploy/prod"), &[]).expect("a plan");
-        assert_eq!(below.path, "./deploy/prod");
+        assert_eq!(below.path, "./deploy/dev");
+        let named = top.join("deploy/prod");
+        let named = plan(&named, &[&named.to_string_lossy()]).expect("a plan");
+        assert_eq!(named.path, "./deploy/prod");
         assert!(plan(top, &["--path", "nowhere"]).expect_err("refused").to_string().contains("--path"));
         assert!(plan(top, &["--name", "No Name"]).is_err());
-        assert!(plan(top, &["--branch", "mian"]).expect_err("refused").to_string().contains("no commit"));
+        assert!(plan(top, &["--branch", "mian"]).expect_err("refused").to_string().contains("no branch \"mian\""));
     }
 
     #[test]
