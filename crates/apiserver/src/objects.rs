@@ -158,8 +158,12 @@ pub fn store_error(error: StoreError) -> ApiError {
         )),
         StoreError::KeyTooLong { .. } => ApiError::bad_request(error.to_string()),
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
-        StoreError::UnknownLease(_) | StoreError::Damaged { .. } | StoreError::Open { .. } => {
-            ApiError::internal(error)
-        }
+        // Nothing was done: it may be asked again. Where nobody knows, the client must look before it does.
+        StoreError::Unavailable { .. } => ApiError::unavailable(error.to_string()),
+        StoreError::Uncertain { .. }
+        | StoreError::UnknownLease(_)
+        | StoreError::Damaged { .. }
+        | StoreError::Unreachable { .. }
+        | StoreError::Open { .. } => ApiError::internal(error),
     }
 }

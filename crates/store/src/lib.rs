@@ -6,6 +6,7 @@
 //! yields every change after its start once and in order, or says that the start was compacted away.
 
 mod embedded;
+mod etcd;
 mod index;
 mod record;
 mod ring;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use embedded::{Embedded, EmbeddedOptions, OnFault};
+pub use etcd::{AddressError, Etcd, EtcdAddress, EtcdOptions, EtcdTls};
 
 pub type Revision = u64;
 pub type LeaseId = u64;
@@ -65,6 +67,17 @@ pub enum Expect {
     At(Revision),
 }
 
+impl Expect {
+    fn holds(self, entry: Option<&Entry>) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Absent => entry.is_none(),
+            Self::Present => entry.is_some(),
+            Self::At(revision) => entry.is_some_and(|e| e.mod_revision == revision),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Change {
     Put {
@@ -94,6 +107,20 @@ impl Op {
 
     pub fn delete(key: impl Into<String>, expect: Expect) -> Self {
         Self { key: key.into(), expect, change: Change::Delete }
+    }
+
+    fn check_limits(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        if self.key.len() > key_bytes {
+            return Err(StoreError::KeyTooLong { length_bytes: self.key.len(), limit_bytes: key_bytes });
+        }
+        match &self.change {
+            Change::Put { value, .. } if value.len() > value_bytes => Err(StoreError::ValueTooLarge {
+                key: self.key.clone(),
+                length_bytes: value.len(),
+                limit_bytes: value_bytes,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -143,6 +170,12 @@ pub enum StoreError {
         "cannot open the store at {path}: {source}; if the file is damaged, restore a backup, or move it away to start empty"
     )]
     Open { path: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("cannot open the store at {address}: {source}")]
+    Unreachable { address: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("etcd cannot be reached: {detail}")]
+    Unavailable { detail: String },
+    #[error("etcd did not say whether it was done: {detail}")]
+    Uncertain { detail: String },
     #[error("the store is shutting down")]
     Closed,
 }
@@ -172,4 +205,8 @@ pub trait Store: Send + Sync + 'static {
     fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
     /// Ends the lease and deletes its keys.
     fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
+    /// Whether other servers may write to it too.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

@@ -21,8 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::index::Index;
 use crate::ring::Ring;
 use crate::{
-    Change, Entry, LeaseId, Op, RangeRequest, RangeResponse, Result, Revision, Store, StoreError,
-    TxnResponse, Watch,
+    Entry, LeaseId, Op, RangeRequest, RangeResponse, Result, Revision, Store, StoreError, TxnResponse, Watch,
 };
 
 const RECORDS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("records");
@@ -156,19 +155,7 @@ impl Embedded {
 
     fn check_limits(&self, ops: &[Op]) -> Result<()> {
         for op in ops {
-            if op.key.len() > KEY_LIMIT_BYTES {
-                return Err(StoreError::KeyTooLong {
-                    length_bytes: op.key.len(),
-                    limit_bytes: KEY_LIMIT_BYTES,
-                });
-            }
-            let limit_bytes = self.shared.options.value_limit_bytes;
-            if let Change::Put { value, .. } = &op.change
-                && value.len() > limit_bytes
-            {
-                let key = op.key.clone();
-                return Err(StoreError::ValueTooLarge { key, length_bytes: value.len(), limit_bytes });
-            }
+            op.check_limits(KEY_LIMIT_BYTES, self.shared.options.value_limit_bytes)?;
         }
         Ok(())
     }

@@ -67,12 +67,7 @@ impl Committer {
         };
         for op in &ops {
             let entry = current(group, &op.key);
-            let holds = match op.expect {
-                Expect::Anything => true,
-                Expect::Absent => entry.is_none(),
-                Expect::Present => entry.is_some(),
-                Expect::At(revision) => entry.as_ref().is_some_and(|e| e.mod_revision == revision),
-            };
+            let holds = op.expect.holds(entry.as_ref());
             if !holds {
                 return Ok(TxnResponse::Conflict {
                     key: op.key.clone(),

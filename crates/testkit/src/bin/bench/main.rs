@@ -2,7 +2,6 @@
 //! so ratios count. `bench [NAMES…]` runs those named, or all but the clean build.
 
 mod api;
-mod etcd;
 mod gitops;
 mod idle;
 mod load;
