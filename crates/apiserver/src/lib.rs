@@ -9,8 +9,10 @@ mod backend;
 mod bootstrap;
 mod catalog;
 mod cipher;
+mod claims;
 mod discovery;
 mod documents;
+mod follow;
 mod health;
 pub mod http;
 mod metrics;
@@ -18,6 +20,7 @@ mod objects;
 mod paths;
 mod proxy;
 mod reloaded;
+mod shared_keys;
 mod table;
 mod verbs;
 
@@ -76,6 +79,10 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error("cannot prepare the first objects: {0}")]
     Bootstrap(ApiError),
+    #[error(
+        "the store belongs to servers with another {0}; copy the folder `pki` of one of them into this server's data directory"
+    )]
+    OtherKeys(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
     ServiceCidr(String),
 }
@@ -140,6 +147,15 @@ impl ApiServer {
     /// Opens the server over a store and sees to what every cluster has.
     pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let cipher = Cipher::open(&config.folder.join("encryption.key"))?;
+        if store.is_shared() {
+            let encryption = std::fs::read(config.folder.join("encryption.key"));
+            let encryption =
+                encryption.map_err(|source| PkiError::File { path: config.folder.clone(), source })?;
+            let keys =
+                [("encryption key", &*encryption), ("certificate authority", config.authority.as_bytes())];
+            shared_keys::check(&*store, &keys).await?;
+        }
+        let after = store.revision();
         let signer = Signer::open(&config.folder.join("service-account.key"))?;
         let addresses = allocate::Addresses::new(&config.service_cidr)
             .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
@@ -162,7 +178,9 @@ impl ApiServer {
             config,
         }));
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
+        server.follow_others(after);
         server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
+        claims::settle(&server).await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         server.follow_services();
         Ok(server)
@@ -228,6 +246,12 @@ impl Server {
             // A WebSocket is opened by a GET, but what it opens is no reading.
             let what = Attributes { verb: "create".into(), ..asked.attributes(&method) };
             self.authorize(&who, &what).await?;
+        }
+        if let Asked::Path(path) = &asked
+            && health::Probe::parse(path, &query).is_some()
+        {
+            // Answered also when nothing can be read any more: that is what it has to tell.
+            return self.path(&method, path, &query, request.headers()).await;
         }
         let remotes = self.remotes().await?;
         if let Some(remote) = aggregation::asked(&remotes, &asked) {

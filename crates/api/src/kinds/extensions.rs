@@ -15,6 +15,7 @@ pub fn kinds() -> Vec<Kind> {
         .rules(|r| r.update_needs_version = true)
         .short(&["crd", "crds"])
         .prefix("/registry/apiextensions.k8s.io/customresourcedefinitions")
+        .on_read(super::read::definition)
         .status()
         .generation()
         .default(default)

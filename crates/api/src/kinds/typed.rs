@@ -205,6 +205,7 @@ impl<T: Object> Build<T> {
             selectable: Vec::new(),
             ttl_seconds: None,
             rules: Rules::default(),
+            on_read: std::convert::identity,
             conversion: None,
             deprecated: None,
             custom: None,
@@ -250,6 +251,12 @@ impl<T: Object> Build<T> {
 
     pub fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
         self.kind.verbs = verbs;
+        self
+    }
+
+    /// What objects that other servers have stored get when they are read.
+    pub fn on_read(mut self, convert: fn(Value) -> Value) -> Self {
+        self.kind.on_read = convert;
         self
     }
 
@@ -412,6 +419,7 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
         selectable: Vec::new(),
         ttl_seconds: None,
         rules: Rules::default(),
+        on_read: std::convert::identity,
         conversion: None,
         deprecated: None,
         custom: None,

@@ -116,7 +116,7 @@ async fn attempt(
                 server.0.after_write(kind).await;
                 Some(Outcome::Removed(object))
             }
-            Written::Lost => None,
+            Written::Lost | Written::Taken(_) => None,
         });
     }
     if object == old {
@@ -128,7 +128,7 @@ async fn attempt(
             server.0.after_write(kind).await;
             Some(Outcome::Marked(object))
         }
-        Written::Lost => None,
+        Written::Lost | Written::Taken(_) => None,
     })
 }
 

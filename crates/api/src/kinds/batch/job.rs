@@ -13,6 +13,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Job>::new("jobs", true)
+        .on_read(crate::kinds::read::job)
         .rules(|r| r.orphans_dependents = true)
         .in_all()
         .status()
