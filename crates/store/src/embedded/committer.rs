@@ -46,7 +46,7 @@ impl Committer {
                     None => Ok(requests.recv().await),
                 }
             });
-            let mut group = Group::default();
+            let mut group = Group { before: self.revision, ..Default::default() };
             let mut replies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
             match first {
                 Ok(None) => return,
@@ -136,8 +136,9 @@ impl Committer {
         let limit = SWEEP_LIMIT.max(2 * group.records.len());
         let explicit = group.compact_to.unwrap_or(0);
         while let Some(oldest) = self.garbage.front() {
-            let due = oldest.superseded_at <= explicit
-                || (swept.len() < limit && oldest.since.elapsed() >= self.history);
+            // What this very group supersedes stays for the next one: no event is gone before it was there.
+            let old = oldest.superseded_at <= group.before && oldest.since.elapsed() >= self.history;
+            let due = oldest.superseded_at <= explicit || (swept.len() < limit && old);
             if !due {
                 break;
             }

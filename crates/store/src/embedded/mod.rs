@@ -115,7 +115,10 @@ impl Embedded {
             // A file that was never written is not there; one that has lost all it had must not pass for a new store.
             return Err(StoreError::Damaged { path: name, detail: "the file is empty".to_owned() });
         }
-        let open = |cache_bytes| Database::builder().set_cache_size(cache_bytes).create(path);
+        if !path.exists() {
+            create(path, &name, &options)?;
+        }
+        let open = |cache_bytes| Database::builder().set_cache_size(cache_bytes).open(path);
         Self::open_database(name, options, open)
     }
 
@@ -159,6 +162,27 @@ impl Embedded {
         }
         Ok(())
     }
+}
+
+/// Makes an empty file, beside its place first: a crash must not leave half a database there, which the next start
+/// could not tell from one that was damaged.
+fn create(path: &Path, name: &str, options: &EmbeddedOptions) -> Result<()> {
+    let beside = path.with_extension("new");
+    let fail = |e: std::io::Error| StoreError::Open { path: name.to_owned(), source: e.into() };
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    let open = |cache_bytes| Database::builder().set_cache_size(cache_bytes).create(&beside);
+    drop(load::load(name.to_owned(), options, open)?);
+    put_in_place(&beside, path).map_err(fail)
+}
+
+/// Gives a file that is whole and synced its name, for good.
+fn put_in_place(beside: &Path, path: &Path) -> std::io::Result<()> {
+    std::fs::rename(beside, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }
 
 impl Drop for Embedded {

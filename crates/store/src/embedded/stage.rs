@@ -12,6 +12,8 @@ use crate::{Change, Entry, Event, Expect, LeaseId, Op, Result, Revision, StoreEr
 /// What one group of requests adds up to before it is written.
 #[derive(Default)]
 pub(super) struct Group {
+    /// The revision before it.
+    pub(super) before: Revision,
     /// Keys changed in this group: the value they will have.
     pub(super) overlay: HashMap<Arc<str>, Option<Entry>>,
     pub(super) events: Vec<Event>,
