@@ -5,6 +5,7 @@
 //! durable before it is acknowledged or visible; a range at a revision is a consistent snapshot; a watch
 //! yields every change after its start once and in order, or says that the start was compacted away.
 
+pub mod backup;
 mod embedded;
 mod etcd;
 mod index;
@@ -163,7 +164,7 @@ pub enum StoreError {
     #[error("value of {key:?} is {length_bytes} bytes long, the limit is {limit_bytes}")]
     ValueTooLarge { key: String, length_bytes: usize, limit_bytes: usize },
     #[error(
-        "the store at {path} is damaged: {detail}; restore a backup, or move the file away to start empty"
+        "the store at {path} is damaged: {detail}; restore a backup (`kedge store restore`), or move the file away to start empty"
     )]
     Damaged { path: String, detail: String },
     #[error(

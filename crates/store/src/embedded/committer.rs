@@ -17,7 +17,7 @@ use crate::{Event, LeaseId, Result, Revision, StoreError, record};
 
 /// Owns the file; lives on its thread.
 pub(super) struct Committer {
-    pub(super) database: Database,
+    pub(super) database: Arc<Database>,
     /// The file, as errors name it.
     pub(super) name: String,
     pub(super) on_fault: OnFault,

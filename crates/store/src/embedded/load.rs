@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
-use redb::{Database, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::committer::Committer;
 use super::{COMPACTED, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM};
@@ -21,7 +22,7 @@ pub(super) fn load(
     // Damaged pages may lead the database to break off: that too is damage, and is told as such.
     let loaded = catch_unwind(AssertUnwindSafe(|| {
         let mut committer = Committer {
-            database: open(options.cache_bytes)?,
+            database: Arc::new(open(options.cache_bytes)?),
             name: name.clone(),
             on_fault: options.on_fault,
             history: options.history,
@@ -44,6 +45,31 @@ pub(super) fn load(
         Ok(Err(LoadError::Database(redb::Error::Io(e)))) if is_damage(&e) => Err(damaged(e.to_string())),
         Ok(Err(LoadError::Database(error))) => Err(StoreError::Open { path: name, source: error.into() }),
         Err(_) => Err(damaged("its pages contradict each other".into())),
+    }
+}
+
+/// Reads every record of a database that is open.
+pub(super) fn verify(database: &Database, name: String) -> Result<u64> {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        let txn = database.begin_read()?;
+        let stated = txn.open_table(META)?.get(SUM)?.map(|v| v.value());
+        let (mut count, mut sum) = (0, 0_u64);
+        for item in txn.open_table(RECORDS)?.iter()? {
+            let (place, bytes) = item?;
+            sum = sum.wrapping_add(record::mark(place.value(), bytes.value()));
+            record::decode(place.value().0, bytes.value()).map_err(LoadError::Damaged)?;
+            count += 1;
+        }
+        match stated.is_some_and(|stated| stated != sum) {
+            true => Err(LoadError::Damaged("records are missing or stand where they should not".into())),
+            false => Ok(count),
+        }
+    }));
+    match read {
+        Ok(Ok(count)) => Ok(count),
+        Ok(Err(LoadError::Damaged(detail))) => Err(StoreError::Damaged { path: name, detail }),
+        Ok(Err(LoadError::Database(error))) => Err(StoreError::Open { path: name, source: error.into() }),
+        Err(_) => Err(StoreError::Damaged { path: name, detail: "its pages contradict each other".into() }),
     }
 }
 

@@ -5,6 +5,7 @@
 //! disk aborts the process: what the file then holds is known only after it has been opened again.
 
 mod committer;
+mod copy;
 mod load;
 mod stage;
 
@@ -74,12 +75,16 @@ impl Default for EmbeddedOptions {
 }
 
 pub struct Embedded {
+    /// The file, as errors name it.
+    name: String,
     shared: Arc<Shared>,
     requests: Option<mpsc::Sender<Request>>,
     committer: Option<std::thread::JoinHandle<()>>,
 }
 
 struct Shared {
+    /// For reading beside the committer, which alone writes.
+    database: Arc<Database>,
     index: RwLock<Index>,
     ring: Arc<Ring>,
     options: EmbeddedOptions,
@@ -135,6 +140,7 @@ impl Embedded {
     ) -> Result<Self> {
         let mut committer = load::load(name.clone(), &options, open)?;
         let shared = Arc::new(Shared {
+            database: Arc::clone(&committer.database),
             index: RwLock::new(std::mem::take(&mut committer.loaded)),
             ring: Arc::new(Ring::new(committer.compacted, options.ring_limit_bytes)),
             options,
@@ -145,8 +151,16 @@ impl Embedded {
         let thread = std::thread::Builder::new()
             .name("store-committer".into())
             .spawn(move || committer.run(&for_thread, receiver))
-            .map_err(|e| StoreError::Open { path: name, source: e.into() })?;
-        Ok(Self { shared, requests: Some(sender), committer: Some(thread) })
+            .map_err(|e| StoreError::Open { path: name.clone(), source: e.into() })?;
+        Ok(Self { name, shared, requests: Some(sender), committer: Some(thread) })
+    }
+
+    /// Reads all records from the file again, beside whatever is done; how many there are. What is damaged is told.
+    pub async fn verify(&self) -> Result<u64> {
+        let database = Arc::clone(&self.shared.database);
+        let name = self.name.clone();
+        let reading = tokio::task::spawn_blocking(move || load::verify(&database, name));
+        reading.await.unwrap_or(Err(StoreError::Closed))
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request) -> Result<T> {
