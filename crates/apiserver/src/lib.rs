@@ -22,6 +22,7 @@ mod proxy;
 mod reloaded;
 mod shared_keys;
 mod table;
+pub mod values;
 mod verbs;
 
 use std::net::{IpAddr, SocketAddr};

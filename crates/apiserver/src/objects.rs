@@ -14,7 +14,7 @@ use crate::cipher::Cipher;
 use crate::claims;
 
 /// Prefixes of what is encrypted.
-const ENCRYPTED: &[&str] = &["/registry/secrets/"];
+pub(crate) const ENCRYPTED: &[&str] = &["/registry/secrets/"];
 /// Objects with a time to live share leases of this granularity.
 const LEASE_WINDOW_SECONDS: i64 = 60;
 /// How long a request waits for a revision that is still to come.

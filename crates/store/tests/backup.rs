@@ -88,6 +88,31 @@ async fn a_restored_file_goes_on_where_the_other_was() {
     assert!(matches!(again, Err(BackupError::NotEmpty { .. })), "over nothing that is there");
 }
 
+#[tokio::test]
+async fn only_what_differs_is_written_again() {
+    for (from, to) in [(Engine::Embedded, Engine::Etcd), (Engine::Etcd, Engine::Embedded)] {
+        let (source, target) = (World::new(from).await, World::new(to).await);
+        let update = async || {
+            let mut bytes = Vec::new();
+            backup::write(&*source.store(), &mut bytes).await.expect("is taken");
+            let mut reader = Reader::open(&bytes[..]).await.expect("is a backup");
+            backup::update(&mut reader, &*target.store()).await.expect("is given").entries
+        };
+        fill(&*source.store()).await;
+        assert_eq!(update().await, 701);
+        assert_eq!(update().await, 0);
+        let ops = vec![
+            Op::put("/registry/k/1", "other", Expect::Present),
+            Op::create("/registry/new", "x"),
+            Op::delete("/registry/k/2", Expect::Present),
+        ];
+        source.store().txn(ops).await.expect("changes");
+        target.store().txn(vec![Op::create("/registry/own", "x")]).await.expect("changes");
+        assert_eq!(update().await, 4, "{from:?} to {to:?}");
+        assert_eq!(content(&*target.store()).await, content(&*source.store()).await);
+    }
+}
+
 async fn read_all(bytes: &[u8]) -> Result<u64, BackupError> {
     let mut reader = Reader::open(bytes).await?;
     let mut count = 0;

@@ -12,7 +12,7 @@ mod restore;
 mod write;
 
 pub use read::{Header, Reader};
-pub use restore::{clear, restore, restore_file};
+pub use restore::{clear, restore, restore_file, update};
 pub use write::write;
 
 use crate::{Revision, StoreError};
@@ -43,6 +43,8 @@ pub enum BackupError {
     Store(#[from] StoreError),
     #[error("the target already holds {count} keys; `--replace` puts the backup in their place")]
     NotEmpty { count: usize },
+    #[error("somebody else writes to the target ({key}); stop its servers and try again")]
+    Busy { key: String },
 }
 
 /// What was written or restored.

@@ -1,7 +1,9 @@
 //! Giving a backup to a store: to any that is open, where entries get new revisions; or to a new file of the embedded
 //! engine, which then is as the old one was, revisions and all, and is there whole or not at all.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 
@@ -55,9 +57,53 @@ async fn commit(store: &dyn Store, ops: Vec<Op>) -> Result<(), BackupError> {
     }
     match store.txn(ops).await? {
         TxnResponse::Committed { .. } => Ok(()),
-        // Somebody writes beside us.
-        TxnResponse::Conflict { .. } => Err(BackupError::NotEmpty { count: store.count("").await? }),
+        TxnResponse::Conflict { key, .. } => Err(BackupError::Busy { key }),
     }
+}
+
+/// Makes a store hold what the backup holds, and writes only what differs: so that a large store is copied while it is in
+/// use, and what has changed meanwhile once more when it is not. How much was written.
+pub async fn update<R: AsyncRead + Unpin>(
+    reader: &mut Reader<R>,
+    store: &dyn Store,
+) -> Result<Summary, BackupError> {
+    let held = store.range(RangeRequest::default()).await?.entries;
+    let mut held: HashMap<Arc<str>, Entry> = held.into_iter().map(|e| (Arc::clone(&e.key), e)).collect();
+    let (mut batch, mut size, mut lease) = (Vec::new(), 0, None);
+    let (mut entries, mut bytes) = (0, 0);
+    while let Some(entry) = reader.next().await? {
+        let before = held.remove(&entry.key);
+        if before
+            .as_ref()
+            .is_some_and(|b| b.value == entry.value && b.lease.is_some() == entry.lease.is_some())
+        {
+            continue;
+        }
+        if batch.len() == BATCH || size + entry.value.len() > BATCH_BYTES {
+            commit(store, std::mem::take(&mut batch)).await?;
+            size = 0;
+        }
+        let lease = lease_for(store, &entry, &mut lease).await?;
+        size += entry.value.len() + entry.key.len();
+        (entries, bytes) = (entries + 1, bytes + entry.value.len() as u64);
+        let expect = before.map_or(Expect::Absent, |before| Expect::At(before.mod_revision));
+        batch.push(Op {
+            key: entry.key.to_string(),
+            expect,
+            change: Change::Put { value: entry.value, lease },
+        });
+    }
+    commit(store, batch).await?;
+    // The source has been read to its end, so these are in it no more.
+    let gone: Vec<Op> = held
+        .into_values()
+        .map(|entry| Op::delete(entry.key.to_string(), Expect::At(entry.mod_revision)))
+        .collect();
+    entries += gone.len() as u64;
+    for some in gone.chunks(BATCH) {
+        commit(store, some.to_vec()).await?;
+    }
+    Ok(Summary { revision: store.revision(), entries, bytes })
 }
 
 /// Deletes everything that a store holds; how much that was.

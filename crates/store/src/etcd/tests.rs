@@ -260,3 +260,74 @@ fn all_of_ours_and_nothing_else() {
     assert_eq!(keys.entry(kv("/a/registry/x")).map(|e| e.key.to_string()), Some("/registry/x".into()));
     assert!(keys.entry(kv("/a/registry/.kedge-progress")).is_none());
 }
+
+/// One writer: counts up in a key of its own for as long as it may, and keeps what was acknowledged.
+async fn count_up(
+    store: Arc<Etcd>,
+    key: String,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+) -> Vec<(u64, u64)> {
+    let mut acknowledged = Vec::new();
+    for n in 1_u64.. {
+        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+            break;
+        }
+        let op = Op::put(&*key, n.to_string(), Expect::Anything);
+        if let Ok(TxnResponse::Committed { revision }) = store.txn(vec![op]).await {
+            acknowledged.push((revision, n));
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_over_kills_under_load_tell_everything_once() {
+    const KILLS: usize = 4;
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = testkit::Etcd::required(dir.path());
+    let store = Arc::new(open(&server).await);
+    let begin = store.revision();
+    let mut watch = store.watch("/registry/", begin).expect("watches");
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = (0..4)
+        .map(|n| tokio::spawn(count_up(Arc::clone(&store), format!("/registry/{n}"), Arc::clone(&stop))))
+        .collect();
+    let mut seen = Vec::new();
+    for _ in 0..KILLS {
+        let enough = seen.len() + 50;
+        while seen.len() < enough {
+            seen.extend(soon("events", watch.next()).await.expect("no gap"));
+        }
+        server.kill();
+        server.launch();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let acknowledged = futures::future::join_all(writers).await;
+    well(&store).await;
+    let last = committed(&*store, Op::put("/registry/last", "x", Expect::Anything)).await;
+    while seen.last().is_none_or(|event| event.revision < last) {
+        seen.extend(soon("the last event", watch.next()).await.expect("no gap"));
+    }
+    let told = |events: &[Arc<crate::Event>]| -> Vec<(u64, String, bytes::Bytes)> {
+        events.iter().map(|e| (e.revision, e.entry.key.to_string(), e.entry.value.clone())).collect()
+    };
+    assert!(seen.windows(2).all(|w| w[0].revision < w[1].revision), "in order, each once");
+    for (n, acknowledged) in acknowledged.into_iter().enumerate() {
+        for (revision, value) in acknowledged.expect("a writer") {
+            let at = seen.binary_search_by_key(&revision, |event| event.revision).expect("is told");
+            let event = &seen[at].entry;
+            assert_eq!(
+                (&*event.key, &event.value[..]),
+                (&*format!("/registry/{n}"), value.to_string().as_bytes())
+            );
+        }
+    }
+    // Whoever reads etcd's history now is told the same story.
+    let other = open(&server).await;
+    let mut replay = other.watch("/registry/", begin).expect("watches");
+    let mut again = Vec::new();
+    while again.len() < seen.len() {
+        again.extend(soon("the same events", replay.next()).await.expect("events"));
+    }
+    assert_eq!(told(&again), told(&seen));
+}
