@@ -148,16 +148,11 @@ impl ApiServer {
     /// Opens the server over a store and sees to what every cluster has.
     pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let cipher = Cipher::open(&config.folder.join("encryption.key"))?;
-        if store.is_shared() {
-            let encryption = std::fs::read(config.folder.join("encryption.key"));
-            let encryption =
-                encryption.map_err(|source| PkiError::File { path: config.folder.clone(), source })?;
-            let keys =
-                [("encryption key", &*encryption), ("certificate authority", config.authority.as_bytes())];
-            shared_keys::check(&*store, &keys).await?;
-        }
         let after = store.revision();
         let signer = Signer::open(&config.folder.join("service-account.key"))?;
+        if store.is_shared() {
+            shared_keys::check(&*store, &config).await?;
+        }
         let addresses = allocate::Addresses::new(&config.service_cidr)
             .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
         let nodes = proxy::Nodes::new(&config.node_client, &config.authority, Arc::clone(&config.dial))?;

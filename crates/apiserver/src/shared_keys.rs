@@ -5,13 +5,23 @@
 use serde_json::{Value, json};
 use store::{Op, Store, TxnResponse};
 
-use crate::StartError;
+use crate::auth::certificates::PkiError;
 use crate::objects::store_error;
+use crate::{Config, StartError};
 
 const KEY: &str = "/registry/.kedge/keys";
 
-/// Compares, or puts down what later servers compare with. `keys` are names and what is to be the same.
-pub async fn check(store: &dyn Store, keys: &[(&str, &[u8])]) -> Result<(), StartError> {
+/// Compares, or puts down what later servers compare with.
+pub async fn check(store: &dyn Store, config: &Config) -> Result<(), StartError> {
+    let read = |name: &str| {
+        let path = config.folder.join(name);
+        std::fs::read(&path).map_err(|source| PkiError::File { path, source })
+    };
+    let keys = [
+        ("encryption key", read("encryption.key")?),
+        ("key of service accounts", read("service-account.key")?),
+        ("certificate authority", config.authority.as_bytes().to_vec()),
+    ];
     let own: Value =
         keys.iter().map(|(name, bytes)| ((*name).to_owned(), json!(fingerprint(bytes)))).collect();
     let fault = |error| StartError::Bootstrap(store_error(error));

@@ -45,6 +45,14 @@ pub enum Fault {
         after: u64,
         error: ErrorKind,
     },
+    /// One read fails after so many.
+    Unreadable {
+        after: u64,
+    },
+    /// The disk says that it is so much longer or shorter than it is.
+    Lies {
+        by: i64,
+    },
     /// The disk is full at this size.
     Full {
         at_bytes: usize,
@@ -147,13 +155,27 @@ impl State {
 
 impl StorageBackend for Disk {
     fn len(&self) -> Result<u64> {
-        Ok(self.0.lock().seen.len() as u64)
+        let state = self.0.lock();
+        let length = state.seen.len() as u64;
+        Ok(match state.fault {
+            Fault::Lies { by } => length.saturating_add_signed(by),
+            _ => length,
+        })
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
         if state.crashed {
             return Err(Error::other("the power is gone"));
+        }
+        if let Fault::Unreadable { after } = &mut state.fault {
+            match after.checked_sub(1) {
+                Some(left) => *after = left,
+                None => {
+                    state.fault = Fault::None;
+                    return Err(Error::other("the sector cannot be read"));
+                }
+            }
         }
         let at = usize::try_from(offset).map_err(Error::other)?;
         let from = state.seen.get(at..at + out.len()).ok_or(ErrorKind::UnexpectedEof)?;

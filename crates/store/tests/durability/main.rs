@@ -234,10 +234,11 @@ fn check_watcher(store: &Embedded, known: &Known, events: &[Arc<Event>], seed: u
 
 fn fault(random: &mut Random, recovering: bool) -> Fault {
     let after = random.below(if recovering { 12 } else { 160 });
-    match random.below(6) {
+    match random.below(7) {
         0..=2 => Fault::Crash { after },
         3 => Fault::Once { after, error: ErrorKind::Other },
         4 => Fault::Once { after, error: ErrorKind::StorageFull },
+        5 => Fault::Unreadable { after: random.below(if recovering { 8 } else { 60 }) },
         _ if recovering => Fault::None,
         _ => Fault::Full { at_bytes: (1 << 20) + usize::try_from(random.below(1 << 20)).unwrap_or(0) },
     }
@@ -299,13 +300,13 @@ fn closed_store(random: &mut Random) -> (Vec<u8>, BTreeMap<String, Vec<u8>>, Rev
 
 /// Opens an image that somebody has tampered with: it is as it was, or it is refused with what to do.
 fn refused_or_whole(
-    image: Vec<u8>,
+    disk: Disk,
     state_before: &BTreeMap<String, Vec<u8>>,
     revision: Revision,
     what: &str,
 ) -> bool {
     let options = EmbeddedOptions { on_fault: OnFault::Close, ..Default::default() };
-    match Embedded::open_on(Disk::new(image, Fault::None), "the disk", options) {
+    match Embedded::open_on(disk, "the disk", options) {
         Err(error) => {
             let text = error.to_string();
             assert!(text.contains("restore a backup"), "{what}: no remedy in {text:?}");
@@ -339,7 +340,8 @@ fn damage_is_refused_or_harmless() {
         let used: Vec<usize> = (0..image.len()).filter(|at| image[*at] != 0).collect();
         for _ in 0..4 {
             let mut damaged = image.clone();
-            let what = match random.below(4) {
+            let mut fault = Fault::None;
+            let what = match random.below(6) {
                 0 => {
                     let length = usize::try_from(random.below(image.len() as u64)).unwrap_or(0);
                     damaged.truncate(length);
@@ -351,6 +353,12 @@ fn damage_is_refused_or_harmless() {
                     damaged[at..end].fill(0);
                     format!("seed {seed}: sector at {at} zeroed")
                 }
+                2 => {
+                    let by = 1 + i64::try_from(random.below(1 << 16)).unwrap_or(0);
+                    let by = if random.one_in(2) { by } else { -by };
+                    fault = Fault::Lies { by };
+                    format!("seed {seed}: the length is a lie by {by}")
+                }
                 _ => {
                     let at = used[usize::try_from(random.below(used.len() as u64)).unwrap_or(0)];
                     let bit = random.below(8);
@@ -358,7 +366,7 @@ fn damage_is_refused_or_harmless() {
                     format!("seed {seed}: bit {bit} of byte {at} flipped")
                 }
             };
-            if refused_or_whole(damaged, &state, revision, &what) {
+            if refused_or_whole(Disk::new(damaged, fault), &state, revision, &what) {
                 refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         }
