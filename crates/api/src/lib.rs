@@ -16,4 +16,5 @@ pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod stored;
 pub mod yaml;

@@ -1,5 +1,6 @@
 //! Cluster addresses and node ports of services: who has which, given out under a lock and given back when the
-//! write that wanted them fails.
+//! write that wanted them fails. That two servers do not give out the same is seen to by claims in the store
+//! (`claims.rs`), which are written with the service.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -8,11 +9,11 @@ use std::sync::Arc;
 use api::kinds::Kind;
 use api::status::{ApiError, FieldError};
 use base::constants::ports::{NODE_PORT_FIRST, NODE_PORT_LAST};
-use k8s_openapi::api::core::v1::Service;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::Server;
+use crate::claims::Claimed;
 
 pub struct Addresses {
     first: u32,
@@ -93,11 +94,11 @@ fn is_service(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.kind == "Service"
 }
 
-fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
+pub(crate) fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
     service["spec"]["clusterIP"].as_str().and_then(|a| a.parse().ok()).into_iter().collect()
 }
 
-fn ports_of(service: &Value) -> Vec<u16> {
+pub(crate) fn ports_of(service: &Value) -> Vec<u16> {
     let ports = service["spec"]["ports"].as_array();
     ports
         .into_iter()
@@ -112,14 +113,41 @@ impl Server {
     pub(crate) async fn load_addresses(&self) -> Result<(), ApiError> {
         let kinds = self.catalog.snapshot();
         let kind = kinds.find("", "v1", "services").ok_or_else(ApiError::no_such_path)?;
-        let services: Vec<Service> = self.objects.all(kind).await?;
+        let services: Vec<Value> = self.objects.all(kind).await?;
         let mut used = self.addresses.used.lock();
-        for service in services {
-            let service = serde_json::to_value(service).unwrap_or_default();
-            used.addresses.extend(addresses_of(&service));
-            used.ports.extend(ports_of(&service));
+        for service in &services {
+            used.addresses.extend(addresses_of(service));
+            used.ports.extend(ports_of(service));
         }
         Ok(())
+    }
+
+    /// Another server has given something out; this one learns of it by its claim.
+    pub(crate) fn taken_elsewhere(&self, claim: &str) {
+        let mut used = self.addresses.used.lock();
+        match crate::claims::parse(claim) {
+            Some(Claimed::Address(address)) => drop(used.addresses.insert(address)),
+            Some(Claimed::Port(port)) => drop(used.ports.insert(port)),
+            None => {}
+        }
+    }
+
+    /// A service has changed, perhaps by another server's hand. What is used here only saves trying in vain: the claims
+    /// in the store decide.
+    pub(crate) fn addresses_changed(&self, kind: &Kind, old: Option<&Value>, new: Option<&Value>) {
+        if !is_service(kind) {
+            return;
+        }
+        if let (Some(old), Some(new)) = (old, new) {
+            self.gave_up(kind, new, old);
+        } else if let Some(old) = old {
+            self.released(kind, old);
+        }
+        if let Some(new) = new {
+            let mut used = self.addresses.used.lock();
+            used.addresses.extend(addresses_of(new));
+            used.ports.extend(ports_of(new));
+        }
     }
 
     /// Fills in a service's addresses and node ports, or refuses those it asks for.

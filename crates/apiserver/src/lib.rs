@@ -9,9 +9,11 @@ mod backend;
 mod bootstrap;
 mod catalog;
 mod cipher;
+mod claims;
 mod conversion;
 mod discovery;
 mod documents;
+mod follow;
 mod health;
 pub mod http;
 mod metrics;
@@ -19,7 +21,9 @@ mod objects;
 mod paths;
 mod proxy;
 mod reloaded;
+mod shared_keys;
 mod table;
+pub mod values;
 mod verbs;
 
 use std::net::{IpAddr, SocketAddr};
@@ -77,6 +81,10 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error("cannot prepare the first objects: {0}")]
     Bootstrap(ApiError),
+    #[error(
+        "the store belongs to servers with another {0}; copy the folder `pki` of one of them into this server's data directory"
+    )]
+    OtherKeys(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
     ServiceCidr(String),
 }
@@ -147,7 +155,11 @@ impl ApiServer {
     /// Opens the server over a store and sees to what every cluster has.
     pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let cipher = Cipher::open(&config.folder.join("encryption.key"))?;
+        let after = store.revision();
         let signer = Signer::open(&config.folder.join("service-account.key"))?;
+        if store.is_shared() {
+            shared_keys::check(&*store, &config).await?;
+        }
         let addresses = allocate::Addresses::new(&config.service_cidr)
             .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
         let nodes = proxy::Nodes::new(&config.node_client, &config.authority, Arc::clone(&config.dial))?;
@@ -169,7 +181,9 @@ impl ApiServer {
             config,
         }));
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
+        server.follow_others(after);
         server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
+        claims::settle(&server).await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         server.follow_services();
         Ok(server)
@@ -235,6 +249,12 @@ impl Server {
             // A WebSocket is opened by a GET, but what it opens is no reading.
             let what = Attributes { verb: "create".into(), ..asked.attributes(&method) };
             self.authorize(&who, &what).await?;
+        }
+        if let Asked::Path(path) = &asked
+            && health::Probe::parse(path, &query).is_some()
+        {
+            // Answered also when nothing can be read any more: that is what it has to tell.
+            return self.path(&method, path, &query, request.headers()).await;
         }
         let remotes = self.remotes().await?;
         if let Some(remote) = aggregation::asked(&remotes, &asked) {

@@ -11,9 +11,10 @@ use serde_json::Value;
 use store::{Change, Entry, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
 
 use crate::cipher::Cipher;
+use crate::claims;
 
 /// Prefixes of what is encrypted.
-const ENCRYPTED: &[&str] = &["/registry/secrets/"];
+pub(crate) const ENCRYPTED: &[&str] = &["/registry/secrets/"];
 /// Objects with a time to live share leases of this granularity.
 const LEASE_WINDOW_SECONDS: i64 = 60;
 /// How long a request waits for a revision that is still to come.
@@ -32,6 +33,8 @@ pub enum Written {
     At(u64),
     /// Somebody else was faster.
     Lost,
+    /// What the object wants for itself alone (the claim of this key) is somebody else's.
+    Taken(String),
 }
 
 impl Objects {
@@ -39,12 +42,13 @@ impl Objects {
         Self { store, cipher, lease: tokio::sync::Mutex::new(None) }
     }
 
-    /// The plain bytes of an entry.
+    /// The plain bytes of an entry, in our form whoever wrote it.
     pub fn plain(&self, entry: &Entry) -> Result<Bytes, ApiError> {
-        match ENCRYPTED.iter().any(|prefix| entry.key.starts_with(prefix)) {
-            true => self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal),
-            false => Ok(entry.value.clone()),
-        }
+        let plain = match ENCRYPTED.iter().any(|prefix| entry.key.starts_with(prefix)) {
+            true => self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal)?,
+            false => entry.value.clone(),
+        };
+        api::stored::ours(&plain).map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
     }
 
     pub fn decode(&self, entry: &Entry) -> Result<Value, ApiError> {
@@ -116,17 +120,36 @@ impl Objects {
             Some(seconds) => Some(self.lease(seconds).await?),
             None => None,
         };
-        self.commit(Op { key, expect, change: Change::Put { value, lease } }).await
+        let claims = self.claims(&key, expect, Some(object)).await?;
+        self.commit(Op { key, expect, change: Change::Put { value, lease } }, claims).await
     }
 
     pub async fn delete(&self, key: &str, revision: u64) -> Result<Written, ApiError> {
-        self.commit(Op::delete(key, Expect::At(revision))).await
+        let expect = Expect::At(revision);
+        let claims = self.claims(key, expect, None).await?;
+        self.commit(Op::delete(key, expect), claims).await
     }
 
-    async fn commit(&self, op: Op) -> Result<Written, ApiError> {
-        match self.store.txn(vec![op]).await.map_err(store_error)? {
+    /// What is to be done to an object's claims, in the same transaction.
+    async fn claims(&self, key: &str, expect: Expect, new: Option<&Value>) -> Result<Vec<Op>, ApiError> {
+        if !claims::may_be_held_by(key) {
+            return Ok(Vec::new());
+        }
+        let old = match expect {
+            Expect::Absent => None,
+            _ => self.store.get(key).await.map_err(store_error)?.0,
+        };
+        let old = old.map(|entry| self.decode(&entry)).transpose()?;
+        Ok(claims::changes(key, old.as_ref(), new))
+    }
+
+    async fn commit(&self, op: Op, claims: Vec<Op>) -> Result<Written, ApiError> {
+        let written = op.key.clone();
+        let ops = std::iter::once(op).chain(claims).collect();
+        match self.store.txn(ops).await.map_err(store_error)? {
             TxnResponse::Committed { revision } => Ok(Written::At(revision)),
-            TxnResponse::Conflict { .. } => Ok(Written::Lost),
+            TxnResponse::Conflict { key, .. } if key == written => Ok(Written::Lost),
+            TxnResponse::Conflict { key, .. } => Ok(Written::Taken(key)),
         }
     }
 
@@ -158,8 +181,12 @@ pub fn store_error(error: StoreError) -> ApiError {
         )),
         StoreError::KeyTooLong { .. } => ApiError::bad_request(error.to_string()),
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
-        StoreError::UnknownLease(_) | StoreError::Damaged { .. } | StoreError::Open { .. } => {
-            ApiError::internal(error)
-        }
+        // Nothing was done: it may be asked again. Where nobody knows, the client must look before it does.
+        StoreError::Unavailable { .. } => ApiError::unavailable(error.to_string()),
+        StoreError::Uncertain { .. }
+        | StoreError::UnknownLease(_)
+        | StoreError::Damaged { .. }
+        | StoreError::Unreachable { .. }
+        | StoreError::Open { .. } => ApiError::internal(error),
     }
 }

@@ -80,4 +80,11 @@ pub mod variables {
     pub const DATA_DIR: &str = "KEDGE_DATA_DIR";
     pub const KUBECONFIG: &str = "KUBECONFIG";
     pub const LOG: &str = "KEDGE_LOG";
+    /// Where the state is kept, and how that is reached: see `kedge server --help`.
+    pub const STORE: &str = "KEDGE_STORE";
+    pub const STORE_CA: &str = "KEDGE_STORE_CA";
+    pub const STORE_CERT: &str = "KEDGE_STORE_CERT";
+    pub const STORE_KEY: &str = "KEDGE_STORE_KEY";
+    pub const STORE_USER: &str = "KEDGE_STORE_USER";
+    pub const STORE_PASSWORD: &str = "KEDGE_STORE_PASSWORD";
 }

@@ -41,6 +41,11 @@ impl Layout {
         self.data_dir.join("state.redb")
     }
 
+    /// Where a running server gives out its state to whoever may read the data directory.
+    pub fn state_socket(&self) -> PathBuf {
+        self.data_dir.join("state.sock")
+    }
+
     /// The administrator's way in.
     pub fn kubeconfig(&self) -> PathBuf {
         self.data_dir.join("kubeconfig")

@@ -4,6 +4,7 @@
 
 mod cache;
 mod driver;
+pub mod election;
 mod events;
 mod queue;
 

@@ -7,6 +7,7 @@ use base::constants::paths;
 use base::layout::Layout;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::store::{StoreArguments, StoreCommand, StoreOptions, StoreRequest};
 use crate::verbs::Verb;
 
 /// What the binary knows and this crate may not look for itself.
@@ -18,6 +19,8 @@ pub struct Environment {
     pub kubeconfig: Option<OsString>,
     /// `$HOME`
     pub home: Option<PathBuf>,
+    /// `$KEDGE_STORE` and those that begin so.
+    pub store: StoreOptions,
     /// Ends every container of a cluster whose server is gone and takes its network away. The data stays.
     pub stop_containers: fn(&Layout) -> anyhow::Result<()>,
     /// The same, and deletes the data.
@@ -28,6 +31,7 @@ pub struct Environment {
 #[derive(Debug)]
 pub enum Invocation {
     Server(ServerOptions),
+    Store(StoreRequest),
     Verb(Box<Request>),
 }
 
@@ -38,6 +42,7 @@ pub struct ServerOptions {
     /// On the host's loopback; 0 takes a free one the first time and keeps to it.
     pub api_port: u16,
     pub node_name: String,
+    pub store: StoreOptions,
     /// A filter such as `info` or `warn,gitops=debug`; `None`: as the environment says, else `info`.
     pub log: Option<String>,
     pub log_format: LogFormat,
@@ -96,6 +101,7 @@ pub struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Server(ServerArguments),
+    Store(StoreCommand),
     #[command(flatten)]
     Verb(Verb),
 }
@@ -104,13 +110,16 @@ enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kedge server --data-dir /var/lib/kedge
-  kedge server --api-port 6443 --log warn,gitops=debug --log-format json")]
+  kedge server --api-port 6443 --log warn,gitops=debug --log-format json
+  kedge server --store etcds://10.0.0.1,10.0.0.2 --store-ca ca.pem --store-cert own.pem --store-key own.key")]
 struct ServerArguments {
     /// The API's port on 127.0.0.1; 0 takes a free one the first time and keeps to it
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     api_port: u16,
     #[arg(long, value_name = "NAME", default_value = "node-1")]
     node_name: String,
+    #[command(flatten)]
+    store: StoreArguments,
     /// What to log, such as `info` or `warn,gitops=debug` [default: $KEDGE_LOG or info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -131,9 +140,13 @@ impl Cli {
                 layout: layout(&self.globals, &environment),
                 api_port: arguments.api_port,
                 node_name: arguments.node_name,
+                store: arguments.store.over(&environment.store),
                 log: arguments.log,
                 log_format: arguments.log_format,
             }),
+            Command::Store(command) => Invocation::Store(
+                command.into_request(layout(&self.globals, &environment), &environment.store),
+            ),
             Command::Verb(verb) => {
                 Invocation::Verb(Box::new(Request { verb, globals: self.globals, environment }))
             }

@@ -16,10 +16,12 @@ mod project;
 mod repository;
 mod requests;
 mod session;
+mod store;
 mod table;
 mod tree;
 mod verbs;
 mod world;
 
 pub use cli::{Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from};
+pub use store::{Secret, StoreOptions, StoreRequest, StoreVerb};
 pub use verbs::{Verb, run};

@@ -10,6 +10,7 @@ fn environment() -> Environment {
         data_dir: Some(PathBuf::from("/srv/kedge")),
         kubeconfig: None,
         home: None,
+        store: Default::default(),
         stop_containers: |_| Ok(()),
         purge: |_| Ok(()),
     }
@@ -19,7 +20,7 @@ fn verb(line: &str) -> Request {
     let words = line.split_whitespace();
     match parse_from(words, environment()).unwrap_or_else(|error| panic!("{line}: {error}")) {
         Invocation::Verb(request) => *request,
-        Invocation::Server(_) => panic!("{line}: a server"),
+        other => panic!("{line}: {other:?}"),
     }
 }
 
@@ -136,6 +137,31 @@ fn mistakes_are_told() {
 }
 
 #[test]
+fn the_store_is_named_before_or_after_what_is_done_to_it() {
+    let request = |line: &str| match parse_from(line.split_whitespace(), environment()) {
+        Ok(Invocation::Store(request)) => request,
+        other => panic!("{line}: {other:?}"),
+    };
+    for line in ["kedge store --store etcd://a check", "kedge store check --store etcd://a --data-dir /d"] {
+        let request = request(line);
+        assert_eq!(request.verb, front::StoreVerb::Check { file: None });
+        assert_eq!(request.store.address.as_deref(), Some("etcd://a"), "{line}");
+    }
+    // What is typed goes before the environment, and a file with a password before the password there.
+    let mut with = environment();
+    with.store.address = Some("etcds://e".into());
+    with.store.user = Some("u".into());
+    with.store.password = Some(front::Secret("hidden".into()));
+    let words = "kedge server --store-password-file /p --store-ca /ca";
+    let Ok(Invocation::Server(options)) = parse_from(words.split_whitespace(), with) else {
+        panic!("a server")
+    };
+    assert_eq!(options.store.address.as_deref(), Some("etcds://e"));
+    assert_eq!((options.store.password, options.store.user.as_deref()), (None, Some("u")));
+    assert!(!format!("{:?}", front::Secret("hidden".into())).contains("hidden"));
+}
+
+#[test]
 fn help_lists_every_verb() {
     let help = parse_from(["kedge", "--help"], environment()).expect_err("help").to_string();
     let commands =
@@ -145,6 +171,7 @@ fn help_lists_every_verb() {
     let commands = commands.join("\n") + "\n";
     expect![[r#"
         server      Run all of the cluster's roles in the foreground; `kedge up` does it in the background
+        store       Back up, restore, check or move the cluster's state
         up          Start the cluster on this machine and deploy a Git repository to it
         status      Show what runs: sources, what they deploy, workloads and pods, each with its health
         reconcile   Look at an application's Git repository now, and wait until what it holds is deployed

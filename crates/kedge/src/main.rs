@@ -2,12 +2,13 @@
 //! wires the crates together and holds no logic of its own.
 
 mod server;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use base::constants::variables;
-use front::{Environment, Invocation, LogFormat, ServerOptions};
+use front::{Environment, Invocation, LogFormat, Secret, ServerOptions, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -21,10 +22,20 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let environment = Environment {
         data_dir: path(variables::DATA_DIR).map(PathBuf::from),
         kubeconfig: path(variables::KUBECONFIG),
         home: path("HOME").map(PathBuf::from),
+        store: StoreOptions {
+            address: text(variables::STORE),
+            authority: path(variables::STORE_CA).map(PathBuf::from),
+            certificate: path(variables::STORE_CERT).map(PathBuf::from),
+            key: path(variables::STORE_KEY).map(PathBuf::from),
+            user: text(variables::STORE_USER),
+            password: text(variables::STORE_PASSWORD).map(Secret),
+            password_file: None,
+        },
         stop_containers: server::purge::stop_containers,
         purge: server::purge::purge,
     };
@@ -42,6 +53,7 @@ fn main() -> ExitCode {
             log(&options);
             runtime.block_on(server::main(options))
         }
+        Invocation::Store(request) => runtime.block_on(store::main(request)),
         Invocation::Verb(request) => runtime.block_on(front::run(*request)),
     }
 }

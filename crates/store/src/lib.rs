@@ -5,7 +5,9 @@
 //! durable before it is acknowledged or visible; a range at a revision is a consistent snapshot; a watch
 //! yields every change after its start once and in order, or says that the start was compacted away.
 
+pub mod backup;
 mod embedded;
+mod etcd;
 mod index;
 mod record;
 mod ring;
@@ -15,7 +17,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-pub use embedded::{Embedded, EmbeddedOptions};
+pub use embedded::{Embedded, EmbeddedOptions, OnFault};
+pub use etcd::{AddressError, Etcd, EtcdAddress, EtcdOptions, EtcdTls};
 
 pub type Revision = u64;
 pub type LeaseId = u64;
@@ -65,6 +68,17 @@ pub enum Expect {
     At(Revision),
 }
 
+impl Expect {
+    fn holds(self, entry: Option<&Entry>) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Absent => entry.is_none(),
+            Self::Present => entry.is_some(),
+            Self::At(revision) => entry.is_some_and(|e| e.mod_revision == revision),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Change {
     Put {
@@ -94,6 +108,20 @@ impl Op {
 
     pub fn delete(key: impl Into<String>, expect: Expect) -> Self {
         Self { key: key.into(), expect, change: Change::Delete }
+    }
+
+    fn check_limits(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        if self.key.len() > key_bytes {
+            return Err(StoreError::KeyTooLong { length_bytes: self.key.len(), limit_bytes: key_bytes });
+        }
+        match &self.change {
+            Change::Put { value, .. } if value.len() > value_bytes => Err(StoreError::ValueTooLarge {
+                key: self.key.clone(),
+                length_bytes: value.len(),
+                limit_bytes: value_bytes,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -136,13 +164,19 @@ pub enum StoreError {
     #[error("value of {key:?} is {length_bytes} bytes long, the limit is {limit_bytes}")]
     ValueTooLarge { key: String, length_bytes: usize, limit_bytes: usize },
     #[error(
-        "the store at {path} is damaged: {detail}; restore a backup, or move the file away to start empty"
+        "the store at {path} is damaged: {detail}; restore a backup (`kedge store restore`), or move the file away to start empty"
     )]
     Damaged { path: String, detail: String },
     #[error(
         "cannot open the store at {path}: {source}; if the file is damaged, restore a backup, or move it away to start empty"
     )]
     Open { path: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("cannot open the store at {address}: {source}")]
+    Unreachable { address: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("etcd cannot be reached: {detail}")]
+    Unavailable { detail: String },
+    #[error("etcd did not say whether it was done: {detail}")]
+    Uncertain { detail: String },
     #[error("the store is shutting down")]
     Closed,
 }
@@ -172,4 +206,8 @@ pub trait Store: Send + Sync + 'static {
     fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
     /// Ends the lease and deletes its keys.
     fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
+    /// Whether other servers may write to it too.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

@@ -51,6 +51,16 @@ pub fn decode(revision: u64, bytes: &[u8]) -> Result<(Entry, bool), String> {
     Ok((entry, bytes[4] & DELETED != 0))
 }
 
+/// A number that stands for a record at its place. The sum of all of them tells whether one is missing.
+pub fn mark(place: (u64, u32), bytes: &[u8]) -> u64 {
+    let crc = bytes.get(..4).map_or(0, |b| u32::from_le_bytes(array(b, 0)));
+    // SplitMix64's finish: neighbouring records must not cancel each other out.
+    let mut mixed = place.0 ^ (u64::from(place.1) << 40) ^ (u64::from(crc) << 32 | u64::from(crc));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);

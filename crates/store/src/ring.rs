@@ -25,12 +25,14 @@ struct State {
     bytes: usize,
     /// Events at or before this revision are no longer here.
     gone: Revision,
+    /// How often it began anew: cursors of before are lost.
+    life: u64,
     closed: bool,
 }
 
 impl Ring {
     pub fn new(revision: Revision, limit_bytes: usize) -> Self {
-        let state = State { events: VecDeque::new(), bytes: 0, gone: revision, closed: false };
+        let state = State { events: VecDeque::new(), bytes: 0, gone: revision, life: 0, closed: false };
         Self { state: Mutex::new(state), newest: watch::Sender::new(revision), limit_bytes }
     }
 
@@ -51,18 +53,32 @@ impl Ring {
         self.newest.send_replace(revision);
     }
 
+    /// Begins anew at a revision that need not follow on from what was: whoever watches is told that it was compacted.
+    pub fn reset(&self, revision: Revision) {
+        {
+            let mut state = self.state.lock();
+            state.events.clear();
+            (state.bytes, state.gone) = (0, revision);
+            state.life += 1;
+        }
+        self.newest.send_replace(revision);
+    }
+
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.newest.send_modify(|_| ());
     }
 
     pub fn watch(self: &Arc<Self>, prefix: &str, after: Revision) -> Result<Cursor> {
-        let gone = self.state.lock().gone;
+        let (gone, life) = {
+            let state = self.state.lock();
+            (state.gone, state.life)
+        };
         if after < gone {
             return Err(StoreError::Compacted { requested: after, compacted: gone });
         }
         let newest = self.newest.subscribe();
-        Ok(Cursor { ring: Arc::clone(self), prefix: prefix.to_owned(), after, newest })
+        Ok(Cursor { ring: Arc::clone(self), prefix: prefix.to_owned(), after, life, newest })
     }
 }
 
@@ -70,6 +86,7 @@ pub struct Cursor {
     ring: Arc<Ring>,
     prefix: String,
     after: Revision,
+    life: u64,
     newest: watch::Receiver<Revision>,
 }
 
@@ -80,7 +97,7 @@ impl Cursor {
         if state.closed {
             return Err(StoreError::Closed);
         }
-        if self.after < state.gone {
+        if self.after < state.gone || self.life != state.life {
             return Err(StoreError::Compacted { requested: self.after, compacted: state.gone });
         }
         let start = state.events.partition_point(|e| e.revision <= self.after);

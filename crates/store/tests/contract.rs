@@ -1,15 +1,15 @@
-//! The promises of [`store::Store`], as one suite that every engine must pass.
+//! The promises of [`store::Store`], as one suite that every engine must pass: the embedded one, and etcd's on a real
+//! etcd.
+
+mod engines;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engines::{Engine, World};
 use proptest::prelude::*;
-use store::{Change, Embedded, EmbeddedOptions, Expect, Op, RangeRequest, Store, StoreError, TxnResponse};
-
-fn open(dir: &tempfile::TempDir) -> Embedded {
-    Embedded::open(&dir.path().join("state.redb"), EmbeddedOptions::default()).expect("opens")
-}
+use store::{Change, Expect, Op, RangeRequest, Store, StoreError, TxnResponse};
 
 async fn committed(store: &dyn Store, op: Op) -> u64 {
     match store.txn(vec![op]).await.expect("answers") {
@@ -29,10 +29,51 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-#[tokio::test]
-async fn compare_and_swap_lets_one_writer_through() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(open(&dir));
+/// Each promise once for each engine.
+macro_rules! promises {
+    ($($promise:ident,)*) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::World::new(super::Engine::Embedded).await).await;
+            })*
+
+            #[test]
+            fn agrees_with_a_model() {
+                super::agrees_with_a_model(super::Engine::Embedded);
+            }
+        }
+
+        mod etcd {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(super::World::new(super::Engine::Etcd).await).await;
+            })*
+
+            #[test]
+            fn agrees_with_a_model() {
+                super::agrees_with_a_model(super::Engine::Etcd);
+            }
+        }
+    };
+}
+
+promises! {
+    compare_and_swap_lets_one_writer_through,
+    a_transaction_is_all_or_nothing_under_one_revision,
+    what_was_expected_is_told_where_it_was_not_so,
+    limits_are_told,
+    pages_read_one_snapshot,
+    a_watch_sees_every_change_once_in_order_and_resumes,
+    a_watch_knows_what_was_before,
+    writes_are_seen_at_once,
+    what_was_compacted_is_refused,
+    a_lease_takes_its_keys_along,
+    a_lease_is_kept_alive_and_revoked,
+}
+
+async fn compare_and_swap_lets_one_writer_through(world: World) {
+    let store = world.store();
     let first = committed(&*store, Op::create("/a", "0")).await;
     let mut writers = tokio::task::JoinSet::new();
     for n in 0..32 {
@@ -52,10 +93,8 @@ async fn compare_and_swap_lets_one_writer_through() {
     }
 }
 
-#[tokio::test]
-async fn a_transaction_is_all_or_nothing_under_one_revision() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = open(&dir);
+async fn a_transaction_is_all_or_nothing_under_one_revision(world: World) {
+    let store = world.store();
     let before = store.revision();
     let ops = vec![Op::create("/a", "1"), Op::create("/b", "2")];
     assert!(
@@ -65,19 +104,63 @@ async fn a_transaction_is_all_or_nothing_under_one_revision() {
     assert!(matches!(store.txn(ops).await, Ok(TxnResponse::Conflict { .. })));
     assert_eq!(store.range(below("/")).await.expect("answers").entries.len(), 2);
     assert_eq!(store.revision(), before + 1);
+    // What changes nothing has no revision of its own.
+    let nothing = Op { key: "/a".into(), expect: Expect::Present, change: Change::Nothing };
+    let ops = vec![nothing, Op::delete("/none", Expect::Anything)];
+    assert!(
+        matches!(store.txn(ops).await, Ok(TxnResponse::Committed { revision }) if revision == before + 1)
+    );
 }
 
-#[tokio::test]
-async fn pages_read_one_snapshot() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = open(&dir);
+async fn what_was_expected_is_told_where_it_was_not_so(world: World) {
+    let store = world.store();
+    committed(&*store, Op::create("/held", "1")).await;
+    let check = |key: &str, expect| Op { key: key.into(), expect, change: Change::Nothing };
+    for (key, expect, holds) in [
+        ("/held", Expect::Anything, true),
+        ("/held", Expect::Present, true),
+        ("/held", Expect::Absent, false),
+        ("/held", Expect::At(1 << 40), false),
+        ("/free", Expect::Anything, true),
+        ("/free", Expect::Present, false),
+        ("/free", Expect::Absent, true),
+        ("/free", Expect::At(1), false),
+    ] {
+        // The first expectation holds, so that what is told is the other.
+        let ops = vec![check("/held", Expect::Present), check(key, expect), Op::create("/new", "x")];
+        match store.txn(ops).await.expect("answers") {
+            TxnResponse::Committed { revision } => {
+                assert!(holds, "{key} {expect:?}");
+                committed(&*store, Op::delete("/new", Expect::At(revision))).await;
+            }
+            TxnResponse::Conflict { key: told, current, .. } => {
+                assert!(!holds, "{key} {expect:?}");
+                assert_eq!((told.as_str(), current.is_some()), (key, key == "/held"));
+            }
+        }
+    }
+}
+
+async fn limits_are_told(world: World) {
+    let store = world.store();
+    let long = format!("/{}", "k".repeat(5000));
+    assert!(matches!(store.txn(vec![Op::create(long, "x")]).await, Err(StoreError::KeyTooLong { .. })));
+    let large = Op::create("/large", vec![0_u8; 2 << 20]);
+    assert!(matches!(store.txn(vec![large]).await, Err(StoreError::ValueTooLarge { .. })));
+    committed(&*store, Op::create("/fits", vec![1_u8; 1 << 20])).await;
+    let (entry, _) = store.get("/fits").await.expect("answers");
+    assert_eq!(entry.map(|e| e.value.len()), Some(1 << 20));
+}
+
+async fn pages_read_one_snapshot(world: World) {
+    let store = world.store();
     for n in 0..10 {
-        committed(&store, Op::create(format!("/p/{n}"), "x")).await;
+        committed(&*store, Op::create(format!("/p/{n}"), "x")).await;
     }
     let first = store.range(RangeRequest { limit: 4, ..below("/p/") }).await.expect("answers");
     assert_eq!((first.entries.len(), first.remaining), (4, 6));
-    committed(&store, Op::delete("/p/5", Expect::Present)).await;
-    committed(&store, Op::create("/p/99", "late")).await;
+    committed(&*store, Op::delete("/p/5", Expect::Present)).await;
+    committed(&*store, Op::create("/p/99", "late")).await;
     let after = first.entries.last().map(|e| e.key.to_string());
     let rest = RangeRequest { after, revision: Some(first.revision), ..below("/p/") };
     let rest = store.range(rest).await.expect("answers");
@@ -85,17 +168,15 @@ async fn pages_read_one_snapshot() {
     assert_eq!(keys, ["/p/4", "/p/5", "/p/6", "/p/7", "/p/8", "/p/9"]);
 }
 
-#[tokio::test]
-async fn a_watch_sees_every_change_once_in_order_and_resumes() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = open(&dir);
+async fn a_watch_sees_every_change_once_in_order_and_resumes(mut world: World) {
+    let store = world.store();
     let start = store.revision();
     let mut watch = store.watch("/w/", start).expect("watches");
     for n in 0..50 {
-        committed(&store, Op::put(format!("/w/{}", n % 7), format!("{n}"), Expect::Anything)).await;
-        committed(&store, Op::put("/other", "x", Expect::Anything)).await;
+        committed(&*store, Op::put(format!("/w/{}", n % 7), format!("{n}"), Expect::Anything)).await;
+        committed(&*store, Op::put("/other", "x", Expect::Anything)).await;
     }
-    committed(&store, Op::delete("/w/3", Expect::Present)).await;
+    committed(&*store, Op::delete("/w/3", Expect::Present)).await;
     let mut seen = Vec::new();
     while seen.len() < 51 {
         seen.extend(soon("events", watch.next()).await.expect("events"));
@@ -106,39 +187,94 @@ async fn a_watch_sees_every_change_once_in_order_and_resumes() {
     let mut resumed = store.watch("/w/", seen[20].revision).expect("resumes");
     let again = soon("events", resumed.next()).await.expect("events");
     assert_eq!(again[0].revision, seen[21].revision);
+    drop((store, watch, resumed));
+    world.reopen().await;
+    let mut resumed = world.store().watch("/w/", seen[20].revision).expect("resumes after a restart");
+    let mut again = Vec::new();
+    while again.len() < 30 {
+        again.extend(soon("events", resumed.next()).await.expect("events"));
+    }
+    let told = |events: &[Arc<store::Event>]| -> Vec<_> {
+        events.iter().map(|e| (e.revision, e.entry.clone(), e.previous.clone(), e.deleted)).collect()
+    };
+    assert_eq!(told(&again), told(&seen[21..]));
 }
 
-#[tokio::test]
-async fn what_was_compacted_is_refused() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = open(&dir);
-    let old = committed(&store, Op::create("/c", "1")).await;
-    let new = committed(&store, Op::put("/c", "2", Expect::Anything)).await;
+async fn a_watch_knows_what_was_before(world: World) {
+    let store = world.store();
+    let mut watch = store.watch("/", store.revision()).expect("watches");
+    let first = committed(&*store, Op::create("/b", "1")).await;
+    let second = committed(&*store, Op::put("/b", "2", Expect::Present)).await;
+    let third = committed(&*store, Op::delete("/b", Expect::Present)).await;
+    let fourth = committed(&*store, Op::create("/b", "3")).await;
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        seen.extend(soon("events", watch.next()).await.expect("events"));
+    }
+    let told: Vec<_> = seen
+        .iter()
+        .map(|e| {
+            let text = |v: &store::Entry| String::from_utf8_lossy(&v.value).into_owned();
+            (e.revision, text(&e.entry), e.entry.version, e.previous.as_ref().map(text), e.deleted)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (first, "1".into(), 1, None, false),
+            (second, "2".into(), 2, Some("1".into()), false),
+            (third, "2".into(), 2, Some("2".into()), true),
+            (fourth, "3".into(), 1, None, false),
+        ]
+    );
+    assert_eq!(seen[3].entry.create_revision, fourth);
+    assert!(watch.progress() >= fourth);
+}
+
+async fn writes_are_seen_at_once(world: World) {
+    let store = world.store();
+    for n in 0..20_u64 {
+        let revision = committed(&*store, Op::put("/s", n.to_string(), Expect::Anything)).await;
+        assert!(store.revision() >= revision);
+        let (entry, at) = store.get("/s").await.expect("answers");
+        assert_eq!(entry.map(|e| (e.mod_revision, e.version)), Some((revision, n + 1)));
+        assert!(at >= revision);
+    }
+    assert_eq!(store.count("/s").await.expect("answers"), 1);
+}
+
+async fn what_was_compacted_is_refused(mut world: World) {
+    let store = world.store();
+    let old = committed(&*store, Op::create("/c", "1")).await;
+    let new = committed(&*store, Op::put("/c", "2", Expect::Anything)).await;
     store.compact(new).await.expect("compacts");
     let request = RangeRequest { revision: Some(old), ..below("/c") };
     assert!(matches!(store.range(request).await, Err(StoreError::Compacted { .. })));
     let request = RangeRequest { revision: Some(new + 9), ..below("/c") };
     assert!(matches!(store.range(request).await, Err(StoreError::FutureRevision { .. })));
     assert!(matches!(store.compact(new + 9).await, Err(StoreError::FutureRevision { .. })));
+    store.compact(old).await.expect("it has been already");
     drop(store);
-    let store = open(&dir);
+    world.reopen().await;
+    let store = world.store();
     assert!(matches!(store.watch("/c", old), Err(StoreError::Compacted { .. })));
     assert_eq!(store.range(below("/c")).await.expect("answers").entries[0].value, "2");
 }
 
-#[tokio::test]
-async fn a_lease_takes_its_keys_along() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let store = open(&dir);
-    let mut watch = store.watch("/l/", store.revision()).expect("watches");
-    let lease = store.lease_grant(1).await.expect("grants");
-    let op = |key: &str, lease| Op {
+fn leased(key: &str, lease: u64) -> Op {
+    Op {
         key: key.into(),
         expect: Expect::Anything,
         change: Change::Put { value: "x".into(), lease: Some(lease) },
-    };
-    committed(&store, op("/l/a", lease)).await;
-    committed(&store, Op::create("/l/kept", "x")).await;
+    }
+}
+
+async fn a_lease_takes_its_keys_along(world: World) {
+    let store = world.store();
+    let mut watch = store.watch("/l/", store.revision()).expect("watches");
+    let lease = store.lease_grant(1).await.expect("grants");
+    committed(&*store, leased("/l/a", lease)).await;
+    committed(&*store, Op::create("/l/kept", "x")).await;
     let mut seen = 0;
     loop {
         let events = soon("the expiry", watch.next()).await.expect("events");
@@ -148,35 +284,20 @@ async fn a_lease_takes_its_keys_along() {
         }
     }
     assert_eq!(seen, 3);
-    assert!(matches!(store.txn(vec![op("/l/b", lease)]).await, Err(StoreError::UnknownLease(_))));
+    assert!(matches!(store.txn(vec![leased("/l/b", lease)]).await, Err(StoreError::UnknownLease(_))));
     assert_eq!(store.count("/l/").await.expect("answers"), 1);
 }
 
-#[tokio::test]
-async fn a_damaged_record_refuses_to_start() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("state.redb");
-    let store = open(&dir);
-    committed(&store, Op::create("/d", "a-value-to-be-damaged")).await;
-    drop(store);
-    let mut file = std::fs::read(&path).expect("reads");
-    let needle = b"a-value-to-be-damaged";
-    let at = file.windows(needle.len()).position(|w| w == needle).expect("is in the file");
-    file[at] ^= 1;
-    std::fs::write(&path, file).expect("writes");
-    match Embedded::open(&path, EmbeddedOptions::default()) {
-        Err(StoreError::Damaged { detail, .. }) => assert!(detail.contains("checksum"), "{detail}"),
-        Err(other) => panic!("{other}"),
-        Ok(_) => panic!("it opened"),
-    }
-}
-
-#[test]
-fn an_emptied_file_does_not_pass_for_a_new_store() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("state.redb");
-    std::fs::write(&path, "").expect("written");
-    assert!(matches!(Embedded::open(&path, EmbeddedOptions::default()), Err(StoreError::Damaged { .. })));
+async fn a_lease_is_kept_alive_and_revoked(world: World) {
+    let store = world.store();
+    let lease = store.lease_grant(100).await.expect("grants");
+    committed(&*store, leased("/l/a", lease)).await;
+    assert_eq!(store.get("/l/a").await.expect("answers").0.and_then(|e| e.lease), Some(lease));
+    store.lease_keep_alive(lease).await.expect("is kept");
+    store.lease_revoke(lease).await.expect("is revoked");
+    assert_eq!(store.count("/l/").await.expect("answers"), 0);
+    assert!(matches!(store.lease_keep_alive(lease).await, Err(StoreError::UnknownLease(_))));
+    assert!(matches!(store.lease_revoke(lease).await, Err(StoreError::UnknownLease(_))));
 }
 
 #[derive(Clone, Debug)]
@@ -195,41 +316,46 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-    /// Against a plain map: contents, revisions and what the history says at each past revision.
-    #[test]
-    fn agrees_with_a_model(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        let mut history = vec![(0, model.clone())];
-        let mut store = open(&dir);
-        for step in steps {
-            match step {
-                Step::Put(k, v) => {
-                    let key = format!("/m/{k}");
-                    runtime.block_on(committed(&store, Op::put(key.clone(), vec![v], Expect::Anything)));
-                    model.insert(key, vec![v]);
-                }
-                Step::Delete(k) => {
-                    let key = format!("/m/{k}");
-                    runtime.block_on(committed(&store, Op::delete(key.clone(), Expect::Anything)));
-                    model.remove(&key);
-                }
-                Step::Reopen => {
-                    drop(store);
-                    store = open(&dir);
-                }
-            }
-            history.push((store.revision(), model.clone()));
-        }
-        for (revision, then) in history {
-            let request = RangeRequest { revision: Some(revision), ..below("/m/") };
-            let got = runtime.block_on(store.range(request)).expect("answers");
-            let got: BTreeMap<_, _> = got.entries.into_iter().map(|e| (e.key.to_string(), e.value.to_vec())).collect();
-            prop_assert_eq!(got, then, "at revision {}", revision);
-        }
+/// Against a plain map: contents, revisions and what the history says at each past revision.
+fn agrees_with_a_model(engine: Engine) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut world = runtime.block_on(World::new(engine));
+    let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let world = std::cell::RefCell::new(&mut world);
+    let result = runner.run(&steps(), |steps| runtime.block_on(one_model(&mut world.borrow_mut(), steps)));
+    if let Err(error) = result {
+        panic!("{error}");
     }
+}
+
+async fn one_model(world: &mut World, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    // Each case in a folder of its own, from where the last has left the store.
+    let folder = format!("/m{}/", world.store().revision());
+    let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut history = vec![(world.store().revision(), model.clone())];
+    for step in steps {
+        match step {
+            Step::Put(k, v) => {
+                let key = format!("{folder}{k}");
+                committed(&*world.store(), Op::put(key.clone(), vec![v], Expect::Anything)).await;
+                model.insert(key, vec![v]);
+            }
+            Step::Delete(k) => {
+                let key = format!("{folder}{k}");
+                committed(&*world.store(), Op::delete(key.clone(), Expect::Anything)).await;
+                model.remove(&key);
+            }
+            Step::Reopen => world.reopen().await,
+        }
+        history.push((world.store().revision(), model.clone()));
+    }
+    for (revision, then) in history {
+        let request = RangeRequest { revision: Some(revision), ..below(&folder) };
+        let got = world.store().range(request).await.expect("answers");
+        let got: BTreeMap<_, _> =
+            got.entries.into_iter().map(|e| (e.key.to_string(), e.value.to_vec())).collect();
+        prop_assert_eq!(got, then, "at revision {}", revision);
+    }
+    Ok(())
 }

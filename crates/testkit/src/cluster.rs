@@ -13,6 +13,9 @@ pub struct Cluster {
     executable: PathBuf,
     folder: PathBuf,
     server: Option<Child>,
+    /// Of the node, and what the server is told beside that.
+    node: String,
+    arguments: Vec<String>,
     /// From the start of the process to a ready node.
     pub started_in: Duration,
 }
@@ -59,7 +62,21 @@ impl Cluster {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("kedge-t-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
-        Self { executable: executable.into(), folder, server: None, started_in: Duration::ZERO }
+        Self {
+            executable: executable.into(),
+            folder,
+            server: None,
+            node: "node-1".into(),
+            arguments: Vec::new(),
+            started_in: Duration::ZERO,
+        }
+    }
+
+    /// Names the node, and gives the server further arguments.
+    pub fn told(mut self, node: &str, arguments: &[&str]) -> Self {
+        self.node = node.into();
+        self.arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+        self
     }
 
     /// Where a test may put its own files; deleted with the cluster.
@@ -74,6 +91,19 @@ impl Cluster {
     /// Starts the server on the directory as it is.
     pub fn launch(&mut self) {
         let started = Instant::now();
+        self.begin();
+        let node = self.node.clone();
+        until("a ready node", START_LIMIT, || {
+            let node = self.get("node", "", &node)?;
+            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            if ready { Ok(()) } else { Err(format!("{conditions:?}\n{}", self.log())) }
+        });
+        self.started_in = started.elapsed();
+    }
+
+    /// Starts the server and waits for nothing.
+    fn begin(&mut self) {
         std::fs::create_dir_all(self.data_dir()).expect("a folder");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -81,18 +111,22 @@ impl Cluster {
             .open(self.data_dir().join("server.log"))
             .expect("a log");
         let mut command = Command::new(&self.executable);
-        command
-            .args(["server", "--api-port", "0", "--node-name", "node-1", "--data-dir"])
-            .arg(self.data_dir());
+        command.args(["server", "--api-port", "0", "--node-name", &self.node, "--data-dir"]);
+        command.arg(self.data_dir()).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
         self.server = Some(command.spawn().expect("the server starts"));
-        until("a ready node", START_LIMIT, || {
-            let node = self.get("node", "", "node-1")?;
-            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
-            if ready { Ok(()) } else { Err(format!("{conditions:?}\n{}", self.log())) }
+    }
+
+    /// Starts the server, which ends by itself with a fault; what it said.
+    pub fn launch_in_vain(&mut self) -> String {
+        self.begin();
+        let mut server = self.server.take().expect("the server runs");
+        let status = until("the server's end", START_LIMIT, || match server.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
         });
-        self.started_in = started.elapsed();
+        assert!(!status.success(), "it ended well");
+        self.log()
     }
 
     /// The end of the server's log.

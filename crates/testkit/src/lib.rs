@@ -5,6 +5,7 @@ pub mod api;
 pub mod certificate;
 pub mod cluster;
 pub mod differential;
+pub mod etcd;
 pub mod extension;
 pub mod flux;
 pub mod git_server;
@@ -14,6 +15,7 @@ pub mod wait;
 
 pub use certificate::Certificate;
 pub use cluster::Cluster;
+pub use etcd::Etcd;
 pub use extension::Extension;
 pub use git_server::GitServer;
 pub use repository::Repository;

@@ -169,6 +169,7 @@ pub fn test() -> anyhow::Result<()> {
         ("python3", "python3"),
         ("node", "nodejs"),
         ("npm", "npm"),
+        ("etcd", "etcd-server"),
     ])?;
     install_clients()?;
     cargo(&["fmt", "--all", "--check"])?;

@@ -108,6 +108,7 @@ fn entry(
         selectable,
         ttl_seconds: None,
         rules: Rules { update_needs_version: true, status_keeps: &["metadata"], ..Rules::default() },
+        on_read: std::convert::identity,
         conversion: None,
         deprecated: None,
         custom: Some(Arc::new(CustomResource { schema, document, storage_version: storage_version.into() })),

@@ -24,6 +24,7 @@ mod part;
 mod policy;
 mod printed;
 mod rbac;
+mod read;
 mod registration;
 mod resource;
 mod scheduling;
@@ -167,6 +168,9 @@ pub struct Kind {
     pub rules: Rules,
     /// What whoever still uses the kind is warned of.
     pub deprecated: Option<&'static str>,
+    /// What an object that another server has stored gets when it is read: fields that the original fills in then, and
+    /// the form of this version if it has that of an older one.
+    pub on_read: fn(Value) -> Value,
     /// Set where objects are stored in another version than the one that this entry serves.
     pub conversion: Option<Conversion>,
     /// Set for custom resources.

@@ -211,6 +211,7 @@ impl<T: Object> Build<T> {
             selectable: Vec::new(),
             ttl_seconds: None,
             rules: Rules::default(),
+            on_read: std::convert::identity,
             conversion: None,
             deprecated: None,
             custom: None,
@@ -257,6 +258,12 @@ impl<T: Object> Build<T> {
 
     pub fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
         self.kind.verbs = verbs;
+        self
+    }
+
+    /// What objects that other servers have stored get when they are read.
+    pub fn on_read(mut self, convert: fn(Value) -> Value) -> Self {
+        self.kind.on_read = convert;
         self
     }
 
@@ -424,6 +431,7 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
         selectable: Vec::new(),
         ttl_seconds: None,
         rules: Rules::default(),
+        on_read: std::convert::identity,
         conversion: None,
         deprecated: None,
         custom: None,

@@ -130,6 +130,10 @@ async fn take(
         let status: k8s_openapi::api::core::v1::ResourceQuotaStatus =
             serde_json::from_value(old["status"].clone()).unwrap_or_default();
         let mut used = quota::read(status.used.as_ref());
+        // Another server may have charged it since it was asked.
+        if let Some(why) = quota::exceeded(name, more, &used, &quota::read(status.hard.as_ref())) {
+            return Err(ApiError::forbidden(&context.resource(), &context.target.name, &why));
+        }
         for (name, amount) in more {
             let entry = used.entry(name.clone()).or_insert(api::quantity::Quantity::ZERO);
             *entry = *entry + *amount;

@@ -16,6 +16,8 @@ use crate::{ApiServer, Context};
 
 /// Tries at a name nobody has, for `generateName`.
 const NAME_TRIES: usize = 8;
+/// Tries at an address that no other server is giving out at the same time.
+const CLAIM_TRIES: usize = 16;
 /// A generated name keeps at most this much of its prefix, and gets five letters more.
 const GENERATED_PREFIX_LIMIT: usize = 58;
 
@@ -125,12 +127,28 @@ async fn store_new(
     meta::set(&mut object, "managedFields", owned);
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
     context.warn(kind.behaviour.warnings(&object));
+    for _ in 0..CLAIM_TRIES {
+        if let Some(stored) = store_claiming(server, context, object.clone()).await? {
+            return Ok(stored);
+        }
+    }
+    Err(ApiError::unavailable("other servers were always faster; please try again"))
+}
+
+/// Gives the object what is its alone and stores both; `None` when another server gave that to another object.
+async fn store_claiming(
+    server: &ApiServer,
+    context: &Context,
+    mut object: Value,
+) -> Result<Option<Value>, ApiError> {
+    let kind = &context.kind;
+    let name = meta::name(&object).to_owned();
     let taken = server.0.allocate(kind, &mut object, None)?;
     if context.dry_run() {
         let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();
         return match exists {
             true => Err(ApiError::already_exists(&context.resource(), &name)),
-            false => Ok(object),
+            false => Ok(Some(object)),
         };
     }
     match server.0.put(kind, &object, Expect::Absent).await? {
@@ -138,8 +156,13 @@ async fn store_new(
             taken.keep();
             meta::set(&mut object, "resourceVersion", revision.to_string());
             server.0.after_write(kind, &name).await;
-            Ok(object)
+            Ok(Some(object))
         }
         Written::Lost => Err(ApiError::already_exists(&context.resource(), &name)),
+        Written::Taken(claim) => {
+            drop(taken);
+            server.0.taken_elsewhere(&claim);
+            Ok(None)
+        }
     }
 }

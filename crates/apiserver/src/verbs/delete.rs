@@ -121,7 +121,7 @@ async fn attempt(
                 server.0.after_write(kind, meta::name(&object)).await;
                 Some(Outcome::Removed(object))
             }
-            Written::Lost => None,
+            Written::Lost | Written::Taken(_) => None,
         });
     }
     if object == old {
@@ -133,7 +133,7 @@ async fn attempt(
             server.0.after_write(kind, meta::name(&object)).await;
             Some(Outcome::Marked(object))
         }
-        Written::Lost => None,
+        Written::Lost | Written::Taken(_) => None,
     })
 }
 

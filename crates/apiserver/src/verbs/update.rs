@@ -242,7 +242,7 @@ async fn attempt(
                 server.0.after_write(kind, &name).await;
                 Some(Changed::Removed(new))
             }
-            Written::Lost => None,
+            Written::Lost | Written::Taken(_) => None,
         });
     }
     Ok(match server.0.put(kind, &new, Expect::At(entry.mod_revision)).await? {
@@ -254,6 +254,11 @@ async fn attempt(
             Some(Changed::Stored(new))
         }
         Written::Lost => None,
+        Written::Taken(claim) => {
+            drop(taken);
+            server.0.taken_elsewhere(&claim);
+            None
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 mod credentials;
 mod publish;
 pub mod purge;
-mod run_file;
+pub mod run_file;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use apiserver::http::serve::{node_tls, serve, tls_config};
 use apiserver::{ApiServer, Dial};
 use base::constants::{ports, ranges};
 use base::layout::Layout;
+use client::election::{Candidate, lead};
 use client::{Caches, kube};
 use container::own::OwnRuntime;
 use front::ServerOptions;
@@ -23,7 +24,6 @@ use futures::future::BoxFuture;
 use image::ImageStore;
 use net::namespace::Namespace;
 use node::{Node, NodeConfig};
-use store::{Embedded, EmbeddedOptions, Store};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -82,8 +82,12 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     let listener = run_file::listen(layout, options.api_port).await?;
     let api_port = listener.local_addr()?.port();
     let credentials = Credentials::open(layout, api_port, NODE_ADDRESS, &options.node_name)?;
-    let store = Embedded::open(&layout.state(), EmbeddedOptions::default())?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let opened = crate::store::open(layout, &options.store, true).await?;
+    if let Some(embedded) = &opened.embedded {
+        crate::store::socket::serve(layout, Arc::clone(embedded), stop.clone())?;
+    }
+    let store = opened.store;
+    let shared = store.is_shared();
 
     let namespace = node_namespace(layout).await?;
     let server = ApiServer::open(
@@ -106,7 +110,9 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     run_file::write(layout, api_port)?;
     tracing::info!(api_port, elapsed_ms = started.elapsed().as_millis(), "the API is served");
 
-    let mut roles = roles(&options, &server, &credentials, namespace, &stop).await?;
+    let mut roles = JoinSet::new();
+    cluster_roles(&options, &server, &credentials, shared, &stop, &mut roles);
+    node_role(&options, &server, &credentials, namespace, &stop, &mut roles).await?;
     tracing::info!(elapsed_ms = started.elapsed().as_millis(), "all roles run");
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -123,33 +129,80 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     result
 }
 
-/// Controllers, scheduler, GitOps and the node, each as a user of its own.
-async fn roles(
+type Work = BoxFuture<'static, anyhow::Result<()>>;
+
+/// Controllers, scheduler and GitOps, each as a user of its own. Where other servers may be on the store too, each is
+/// at work on one of them, as a lease says.
+fn cluster_roles(
+    options: &ServerOptions,
+    server: &ApiServer,
+    credentials: &Credentials,
+    shared: bool,
+    stop: &CancellationToken,
+    roles: &mut JoinSet<anyhow::Result<()>>,
+) {
+    let layout = &options.layout;
+    let identity = format!("{}_{}", options.node_name, base::id::uuid());
+    let mut start = |who: &'static str,
+                     lease: &'static str,
+                     work: Box<dyn Fn(Caches, CancellationToken) -> Work + Send + Sync>| {
+        let client = client_of(server, Identity::component(who));
+        let with_caches = {
+            let client = client.clone();
+            move |turn: CancellationToken| work(Caches::new(client.clone(), turn.clone()), turn)
+        };
+        let (stop, identity) = (stop.clone(), identity.clone());
+        roles.spawn(async move {
+            match shared {
+                true => lead(Candidate { client, name: lease, identity }, stop, with_caches).await,
+                false => with_caches(stop).await,
+            }
+        });
+    };
+    let config =
+        controllers::Config { cluster_ca_pem: credentials.authority.clone(), volumes_dir: layout.volumes() };
+    start(
+        "kube-controller-manager",
+        "kube-controller-manager",
+        Box::new(move |caches, turn| {
+            let controllers = controllers::run(caches, config.clone(), turn);
+            Box::pin(async move {
+                controllers.await;
+                Ok(())
+            })
+        }),
+    );
+    start(
+        "kube-scheduler",
+        "kube-scheduler",
+        Box::new(|caches, turn| {
+            Box::pin(async move {
+                scheduler::run(caches, turn).await;
+                Ok(())
+            })
+        }),
+    );
+    let folder = layout.git();
+    start(
+        "gitops",
+        "kedge-gitops",
+        Box::new(move |caches, turn| {
+            let config = gitops::Config { folder: folder.clone() };
+            Box::pin(async move { Ok(gitops::run(caches, config, turn).await?) })
+        }),
+    );
+}
+
+/// The node's agent.
+async fn node_role(
     options: &ServerOptions,
     server: &ApiServer,
     credentials: &Credentials,
     namespace: Namespace,
     stop: &CancellationToken,
-) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    roles: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let layout = &options.layout;
-    let mut roles = JoinSet::new();
-    let caches = |who: &str| Caches::new(client_of(server, Identity::component(who)), stop.clone());
-
-    let config =
-        controllers::Config { cluster_ca_pem: credentials.authority.clone(), volumes_dir: layout.volumes() };
-    let controllers = controllers::run(caches("kube-controller-manager"), config, stop.clone());
-    roles.spawn(async move {
-        controllers.await;
-        Ok(())
-    });
-    let scheduler = scheduler::run(caches("kube-scheduler"), stop.clone());
-    roles.spawn(async move {
-        scheduler.await;
-        Ok(())
-    });
-    let gitops = gitops::run(caches("gitops"), gitops::Config { folder: layout.git() }, stop.clone());
-    roles.spawn(async move { Ok(gitops.await?) });
-
     let who = Identity::new(format!("system:node:{}", options.node_name), &["system:nodes"]);
     let client = client_of(server, who);
     let runtime = OwnRuntime::new(layout.containers(), "/proc/self/exe", layout.cgroup_prefix()).await;
@@ -174,7 +227,7 @@ async fn roles(
         ));
     let node_stop = stop.clone();
     roles.spawn(async move { Ok(node.run(node_stop).await?) });
-    Ok(roles)
+    Ok(())
 }
 
 /// The host's name servers, for names that are not the cluster's.

@@ -14,6 +14,7 @@ use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<StatefulSet>::new("statefulsets", true)
+        .on_read(crate::kinds::read::stateful_set)
         .short(&["sts"])
         .in_all()
         .status()

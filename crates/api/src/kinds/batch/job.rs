@@ -16,6 +16,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Job>::new("jobs", true)
+        .on_read(crate::kinds::read::job)
         .rules(|r| {
             r.orphans_dependents = true;
             r.unknown_field = "field label \"{}\" not supported for Job";

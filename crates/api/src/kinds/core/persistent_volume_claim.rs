@@ -10,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<PersistentVolumeClaim>::new("persistentvolumeclaims", true)
+        .on_read(crate::kinds::read::claim)
         .rules(|r| r.answers_deleted = true)
         .short(&["pvc"])
         .status()

@@ -20,6 +20,7 @@ pub fn kinds() -> Vec<Kind> {
         })
         .short(&["crd", "crds"])
         .prefix("/registry/apiextensions.k8s.io/customresourcedefinitions")
+        .on_read(super::read::definition)
         .status()
         .generation()
         .default(default)

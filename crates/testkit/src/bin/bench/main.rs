@@ -1,8 +1,7 @@
 //! Measurements of the real thing, beside the originals where they are installed, in one run: the machines are noisy,
-//! so ratios count. `bench [NAMES…]` runs those named, or all but the clean build.
+//! so ratios count. `bench [NAMES…]` runs those named, or all but those that take minutes.
 
 mod api;
-mod etcd;
 mod gitops;
 mod idle;
 mod load;
@@ -11,6 +10,7 @@ mod original;
 mod pods;
 mod size;
 mod start;
+mod store;
 mod writes;
 
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("api", true, machinery::run),
     ("size", true, size::run),
     // Minutes of both cores.
+    ("store", false, store::run),
     ("build", false, size::build),
 ];
 

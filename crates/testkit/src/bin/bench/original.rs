@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use testkit::api::Api;
 use testkit::{Certificate, until};
 
-use crate::etcd::{Etcd, free_port};
+use testkit::etcd::{Etcd, free_port};
 
 const TOKEN: &str = "a-token-of-this-measurement";
 const START_LIMIT: Duration = Duration::from_secs(60);

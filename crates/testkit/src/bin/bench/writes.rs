@@ -9,9 +9,9 @@ use testkit::Cluster;
 
 use crate::Row;
 use crate::api::runtime;
-use crate::etcd::Etcd;
 use crate::load::{Load, load};
 use testkit::api::{Api, Grpc};
+use testkit::etcd::Etcd;
 
 const VALUE_BYTES: usize = 256;
 

@@ -1,0 +1,57 @@
+//! Whether what a store holds can be read, without a server: for checks of stores and backups.
+
+use std::path::Path;
+
+use api::meta;
+use store::Entry;
+
+use crate::auth::certificates::PkiError;
+use crate::cipher::Cipher;
+use crate::objects::ENCRYPTED;
+
+/// What the servers keep for themselves; no objects.
+const INTERNAL: &str = "/registry/.kedge";
+
+pub struct Values {
+    /// `None`: the key is not here, so what is encrypted cannot be looked at.
+    cipher: Option<Cipher>,
+}
+
+impl Values {
+    /// With the key of a data directory's folder of keys, if it has one.
+    pub fn open(folder: &Path) -> Result<Self, PkiError> {
+        let path = folder.join("encryption.key");
+        let cipher = path.exists().then(|| Cipher::open(&path)).transpose()?;
+        Ok(Self { cipher })
+    }
+
+    /// What is wrong with an entry.
+    pub fn check(&self, entry: &Entry) -> Result<(), String> {
+        if entry.key.starts_with(INTERNAL) {
+            return Ok(());
+        }
+        let encrypted = ENCRYPTED.iter().any(|prefix| entry.key.starts_with(prefix));
+        let plain = match &self.cipher {
+            Some(cipher) if encrypted => {
+                cipher.open_sealed(&entry.key, &entry.value).map_err(|e| e.to_string())?
+            }
+            None if encrypted && entry.value.starts_with(b"k8s:enc:") => {
+                return Err("it is encrypted, and the key is not here: `pki/encryption.key`".into());
+            }
+            _ => entry.value.clone(),
+        };
+        let ours = match api::stored::ours(&plain) {
+            Ok(ours) => ours,
+            // What other servers keep for themselves is no object of ours, and no damage.
+            Err(api::stored::StoredError::Protobuf(api::proto::ProtoError::UnknownKind { .. })) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let object = meta::from_stored(&ours, entry.mod_revision).map_err(|e| e.to_string())?;
+        match object["kind"].is_string() && object["apiVersion"].is_string() {
+            true => Ok(()),
+            false => Err("it says neither its kind nor its version".into()),
+        }
+    }
+}

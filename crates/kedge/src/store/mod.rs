@@ -1,0 +1,281 @@
+//! The cluster's state: opening it as the options say, and `kedge store`, which takes and gives back all of it.
+
+mod open;
+pub mod socket;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use apiserver::values::Values;
+use base::layout::Layout;
+use front::{StoreOptions, StoreRequest, StoreVerb};
+use store::RangeRequest;
+use store::backup::{self, Reader, Summary};
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncWriteExt, BufReader, BufWriter};
+
+pub use open::open;
+
+/// Damaged entries that are told one by one.
+const TOLD_LIMIT: usize = 20;
+const PAGE: usize = 500;
+/// The name of the data directory's own file, where an address is asked for.
+const FILE: &str = "file";
+
+pub async fn main(request: StoreRequest) -> ExitCode {
+    match run(request).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is well.
+async fn run(request: StoreRequest) -> anyhow::Result<bool> {
+    let StoreRequest { verb, layout, store: options } = request;
+    match verb {
+        StoreVerb::Backup { file } => backup_to(&layout, &options, &file).await?,
+        StoreVerb::Restore { file, replace } => {
+            let summary = restore_from(&layout, &options, &file, Into::Empty { replace }).await?;
+            println!("{} entries restored, at revision {}", summary.entries, summary.revision);
+        }
+        StoreVerb::Check { file: Some(file) } => return check_file(&layout, &file).await,
+        StoreVerb::Check { file: None } => return check(&layout, &options).await,
+        StoreVerb::Migrate { from, to, replace, update } => {
+            let how = if update { Into::Updated } else { Into::Empty { replace } };
+            migrate(&layout, &options, (&from, &to), how).await?;
+        }
+    }
+    Ok(true)
+}
+
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".partial");
+    PathBuf::from(name)
+}
+
+async fn backup_to(layout: &Layout, options: &StoreOptions, file: &Path) -> anyhow::Result<()> {
+    let partial = beside(file);
+    let writing = async {
+        let mut open = File::options();
+        open.write(true).create(true).truncate(true).mode(0o600);
+        let out = open.open(&partial).await.with_context(|| format!("cannot write {}", partial.display()))?;
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        take(layout, options, &mut out).await?;
+        out.flush().await?;
+        out.get_ref().sync_all().await?;
+        // What was written is read again: a backup that cannot be is none.
+        let summary = read_through(&partial).await?;
+        tokio::fs::rename(&partial, file)
+            .await
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        anyhow::Ok(summary)
+    };
+    match writing.await {
+        Ok(summary) => {
+            let Summary { revision, entries, bytes } = summary;
+            println!("{entries} entries ({bytes} bytes) of revision {revision} in {}", file.display());
+            Ok(())
+        }
+        Err(error) => {
+            drop(tokio::fs::remove_file(&partial).await);
+            Err(error)
+        }
+    }
+}
+
+/// Writes a backup of the store that the options name: a running server gives it out itself.
+async fn take(
+    layout: &Layout,
+    options: &StoreOptions,
+    out: &mut (dyn tokio::io::AsyncWrite + Unpin + Send),
+) -> anyhow::Result<()> {
+    if options.address.is_none()
+        && let Some(mut stream) = socket::connect(layout).await?
+    {
+        tokio::io::copy(&mut stream, out).await.context("the server did not come to the end")?;
+        return Ok(());
+    }
+    let opened = open(layout, options, false).await?;
+    opened.verify().await?;
+    backup::write(&*opened.store, out).await?;
+    Ok(())
+}
+
+async fn reader(file: &Path) -> anyhow::Result<Reader<BufReader<File>>> {
+    let input = File::open(file).await.with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Reader::open(BufReader::with_capacity(1 << 20, input)).await?)
+}
+
+async fn read_through(file: &Path) -> anyhow::Result<Summary> {
+    let mut reader = reader(file).await?;
+    let mut summary = Summary { revision: reader.header.revision, entries: 0, bytes: 0 };
+    while reader.next().await?.is_some() {
+        summary.entries += 1;
+    }
+    summary.bytes = tokio::fs::metadata(file).await?.len();
+    Ok(summary)
+}
+
+async fn restore_from(
+    layout: &Layout,
+    options: &StoreOptions,
+    file: &Path,
+    how: Into,
+) -> anyhow::Result<Summary> {
+    // All of it, before anything is touched.
+    read_through(file).await?;
+    put(layout, options, &mut reader(file).await?, how).await
+}
+
+/// What the target may hold before.
+#[derive(Clone, Copy)]
+enum Into {
+    /// Nothing; or what is set aside or deleted.
+    Empty { replace: bool },
+    /// Much of the same: only what differs is written.
+    Updated,
+}
+
+/// Puts a backup into the store that the options name.
+async fn put<R: AsyncRead + Unpin>(
+    layout: &Layout,
+    options: &StoreOptions,
+    reader: &mut Reader<R>,
+    how: Into,
+) -> anyhow::Result<Summary> {
+    let Into::Empty { replace } = how else {
+        let opened = open(layout, options, false).await?;
+        return Ok(backup::update(reader, &*opened.store).await?);
+    };
+    if options.address.is_some() {
+        let opened = open(layout, options, false).await?;
+        if replace {
+            backup::clear(&*opened.store).await?;
+        }
+        return Ok(backup::restore(reader, &*opened.store).await?);
+    }
+    std::fs::create_dir_all(layout.data_dir())?;
+    let _lock = crate::server::run_file::lock(layout).await?;
+    let path = layout.state();
+    if replace && path.exists() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let aside = path.with_extension(format!("redb.before-{now}"));
+        std::fs::rename(&path, &aside).with_context(|| format!("cannot set {} aside", path.display()))?;
+        println!("what was there is in {}", aside.display());
+    }
+    Ok(backup::restore_file(reader, &path).await?)
+}
+
+/// Takes from one and gives to the other by way of a pipe; nothing is kept between them.
+async fn migrate(
+    layout: &Layout,
+    options: &StoreOptions,
+    (from, to): (&str, &str),
+    how: Into,
+) -> anyhow::Result<()> {
+    if from == to {
+        bail!("--from and --to are the same");
+    }
+    let of = |address: &str| match address {
+        // Certificates and passwords are etcd's.
+        FILE => StoreOptions::default(),
+        other => StoreOptions { address: Some(other.to_owned()), ..options.clone() },
+    };
+    let (source, target) = (of(from), of(to));
+    let (mut sink, stream) = tokio::io::duplex(1 << 20);
+    let taking = async {
+        let taken = take(layout, &source, &mut sink).await;
+        drop(sink);
+        taken
+    };
+    let giving = async {
+        let mut reader = Reader::open(stream).await?;
+        put(layout, &target, &mut reader, how).await
+    };
+    let (taken, given) = tokio::join!(taking, giving);
+    taken?;
+    let summary = given?;
+    println!(
+        "{} entries were written to {to}, which is at revision {} now",
+        summary.entries, summary.revision
+    );
+    println!(
+        "what is written to {from} from now on is not in it: stop its servers, then run this again with --update"
+    );
+    Ok(())
+}
+
+/// Counts entries and tells what cannot be read.
+struct Checked {
+    values: Values,
+    entries: u64,
+    bad: usize,
+}
+
+impl Checked {
+    fn new(layout: &Layout) -> anyhow::Result<Self> {
+        Ok(Self { values: Values::open(&layout.pki())?, entries: 0, bad: 0 })
+    }
+
+    fn look(&mut self, entry: &store::Entry) {
+        self.entries += 1;
+        if let Err(why) = self.values.check(entry) {
+            self.bad += 1;
+            if self.bad <= TOLD_LIMIT {
+                eprintln!("{}: {why}", entry.key);
+            }
+        }
+    }
+
+    fn told(self) -> bool {
+        println!("{} entries, {} of them unreadable", self.entries, self.bad);
+        if self.bad > 0 {
+            println!(
+                "remedy: restore a backup with `kedge store restore`, or delete the objects that are named"
+            );
+        }
+        self.bad == 0
+    }
+}
+
+async fn check_file(layout: &Layout, file: &Path) -> anyhow::Result<bool> {
+    let mut checked = Checked::new(layout)?;
+    let mut reader = reader(file).await?;
+    while let Some(entry) = reader.next().await? {
+        checked.look(&entry);
+    }
+    Ok(checked.told())
+}
+
+async fn check(layout: &Layout, options: &StoreOptions) -> anyhow::Result<bool> {
+    let mut checked = Checked::new(layout)?;
+    if options.address.is_none()
+        && let Some(stream) = socket::connect(layout).await?
+    {
+        // The server has verified its file before it answers.
+        let mut reader = Reader::open(stream).await?;
+        while let Some(entry) = reader.next().await? {
+            checked.look(&entry);
+        }
+        return Ok(checked.told());
+    }
+    let opened = open(layout, options, false).await?;
+    opened.verify().await?;
+    let mut request = RangeRequest { limit: PAGE, ..Default::default() };
+    loop {
+        let page = opened.store.range(request.clone()).await?;
+        page.entries.iter().for_each(|entry| checked.look(entry));
+        request.revision = Some(page.revision);
+        request.after = page.entries.last().map(|entry| entry.key.to_string());
+        if page.remaining == 0 {
+            return Ok(checked.told());
+        }
+    }
+}

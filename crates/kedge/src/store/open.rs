@@ -1,0 +1,76 @@
+//! Opening the store that the options name.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use base::layout::Layout;
+use front::StoreOptions;
+use store::{Embedded, EmbeddedOptions, Etcd, EtcdAddress, EtcdOptions, EtcdTls, Store};
+
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    /// Set for the engine that has a file to verify.
+    pub embedded: Option<Arc<Embedded>>,
+    /// Keeps servers off the data directory meanwhile.
+    _lock: Option<File>,
+}
+
+impl Opened {
+    /// Reads everything again where that says more than reading does anyway.
+    pub async fn verify(&self) -> anyhow::Result<()> {
+        if let Some(embedded) = &self.embedded {
+            embedded.verify().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A server (`begin`) makes a store where there is none, and holds the data directory's lock already.
+pub async fn open(layout: &Layout, options: &StoreOptions, begin: bool) -> anyhow::Result<Opened> {
+    if let Some(address) = &options.address {
+        let store = Arc::new(Etcd::open(etcd_options(address, options)?).await?);
+        return Ok(Opened { store, embedded: None, _lock: None });
+    }
+    let path = layout.state();
+    if !begin && !path.exists() {
+        bail!("there is no store at {}; name one with --data-dir or --store", path.display());
+    }
+    let lock = if begin { None } else { Some(crate::server::run_file::lock(layout).await?) };
+    let embedded = Arc::new(Embedded::open(&path, EmbeddedOptions::default())?);
+    Ok(Opened { store: Arc::clone(&embedded) as Arc<dyn Store>, embedded: Some(embedded), _lock: lock })
+}
+
+fn etcd_options(address: &str, options: &StoreOptions) -> anyhow::Result<EtcdOptions> {
+    let read = |path: &Option<std::path::PathBuf>| -> anyhow::Result<Option<Vec<u8>>> {
+        path.as_deref().map(read).transpose()
+    };
+    let password = match (&options.password, &options.password_file) {
+        (Some(password), _) => Some(password.0.clone()),
+        (None, Some(path)) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+        (None, None) => None,
+    };
+    let user = match (&options.user, password) {
+        (Some(name), Some(password)) => Some((name.clone(), password)),
+        (None, None) => None,
+        (Some(_), None) => {
+            bail!("etcd's user has no password: --store-password-file or $KEDGE_STORE_PASSWORD")
+        }
+        (None, Some(_)) => bail!("there is a password for etcd, but no --store-user"),
+    };
+    let tls = EtcdTls {
+        authority: read(&options.authority)?,
+        certificate: read(&options.certificate)?,
+        key: read(&options.key)?,
+    };
+    Ok(EtcdOptions { tls, user, ..EtcdOptions::new(EtcdAddress::parse(address)?) })
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,189 @@
+//! The state of a cluster taken, given back, checked and moved, by the real program.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(40);
+const OBJECTS: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: b}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: hidden}, stringData: {a: b}}";
+
+fn file(cluster: &Cluster, name: &str) -> String {
+    cluster.folder().join(name).to_str().expect("a plain path").to_owned()
+}
+
+fn objects_are_there(cluster: &Cluster) {
+    let map = cluster.get("configmap", "default", "kept").expect("the map");
+    assert_eq!(map["data"]["a"], "b");
+    let secret = cluster.get("secret", "default", "hidden").expect("the secret");
+    assert_eq!(secret["data"]["a"], "Yg==");
+}
+
+#[test]
+fn taken_from_a_running_server_and_given_back() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.apply(OBJECTS).ok();
+    let before = cluster.get("configmap", "default", "kept").expect("the map");
+    let backup = file(&cluster, "backup");
+    let told = cluster.kedge(&["store", "backup", &backup]).ok();
+    assert!(told.contains("entries"), "{told}");
+    for args in [vec!["store", "check"], vec!["store", "check", &backup]] {
+        let told = cluster.kedge(&args).ok();
+        assert!(told.contains(" 0 of them unreadable"), "{told}");
+    }
+    let running = cluster.kedge(&["store", "restore", &backup]);
+    assert!(running.code != Some(0) && running.stderr.contains("another server runs"), "{running:?}");
+
+    cluster.kedge(&["delete", "configmap", "kept"]).ok();
+    cluster.kill();
+    let refused = cluster.kedge(&["store", "restore", &backup]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("--replace"), "{refused:?}");
+    let cut_off = file(&cluster, "cut-off");
+    let bytes = std::fs::read(&backup).expect("reads");
+    std::fs::write(&cut_off, &bytes[..bytes.len() - 7]).expect("written");
+    let refused = cluster.kedge(&["store", "restore", "--replace", &cut_off]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("cut off"), "{refused:?}");
+    cluster.kedge(&["store", "restore", "--replace", &backup]).ok();
+    let told = cluster.kedge(&["store", "check"]).ok();
+    assert!(told.contains(" 0 of them unreadable"), "{told}");
+    cluster.launch();
+    objects_are_there(&cluster);
+    let after = cluster.get("configmap", "default", "kept").expect("the map");
+    assert_eq!(after["metadata"], before["metadata"], "the version too");
+
+    // Damaged while nobody looks: it does not start, and says what to do; which is then done.
+    cluster.kill();
+    damage(&cluster.data_dir().join("state.redb"));
+    let told = cluster.launch_in_vain();
+    assert!(told.contains("is damaged") && told.contains("kedge store restore"), "{told}");
+    let checked = cluster.kedge(&["store", "check"]);
+    assert!(checked.code != Some(0) && checked.stderr.contains("is damaged"), "{checked:?}");
+    cluster.kedge(&["store", "restore", "--replace", &backup]).ok();
+    cluster.launch();
+    objects_are_there(&cluster);
+}
+
+/// Flips a bit of a stored object.
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("reads");
+    let needle = b"\"name\":\"kept\"";
+    let at = bytes.windows(needle.len()).position(|w| w == needle).expect("it is stored");
+    bytes[at + 2] ^= 1;
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn moved_to_etcd_and_back() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let etcd = testkit::Etcd::required(cluster.folder());
+    let address = format!("etcd://{}", etcd.address);
+    cluster.apply(OBJECTS).ok();
+    // The server runs on: what is moved is of one moment.
+    cluster.kedge(&["store", "migrate", "--from", "file", "--to", &address]).ok();
+    cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: later}, data: {}}").ok();
+    cluster.kill();
+    let told = cluster.kedge(&["store", "migrate", "--from", "file", "--to", &address, "--update"]).ok();
+    assert!(!told.starts_with("0 entries"), "{told}");
+    let mut cluster = cluster.told("node-1", &["--store", &address]);
+    cluster.launch();
+    objects_are_there(&cluster);
+    cluster.get("configmap", "default", "later").expect("what came after the first time");
+    cluster.kedge(&["delete", "configmap", "kept"]).ok();
+    cluster.apply(&OBJECTS.replace("a: b", "a: c")).ok();
+    let told = cluster.kedge(&["store", "check", "--store", &address]).ok();
+    assert!(told.contains(" 0 of them unreadable"), "{told}");
+    cluster.kill();
+    cluster.kedge(&["store", "migrate", "--from", &address, "--to", "file", "--replace"]).ok();
+    let mut cluster = cluster.told("node-1", &[]);
+    cluster.launch();
+    let map = cluster.get("configmap", "default", "kept").expect("the map");
+    assert_eq!(map["data"]["a"], "c");
+}
+
+/// Who leads, as the lease says.
+fn leader(cluster: &Cluster, lease: &str) -> Result<(String, i64), String> {
+    let lease = cluster.get("lease", "kube-system", lease)?;
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+    let transitions = lease["spec"]["leaseTransitions"].as_i64().unwrap_or(-1);
+    Ok((holder.split('_').next().unwrap_or_default().to_owned(), transitions))
+}
+
+const LEASES: [&str; 3] = ["kube-controller-manager", "kube-scheduler", "kedge-gitops"];
+
+fn pods(cluster: &Cluster, node_known: bool) -> Result<usize, String> {
+    let pods = cluster.list("pods", "default")?;
+    let bound = |pod: &&Value| !node_known || pod["spec"]["nodeName"].is_string();
+    Ok(pods.iter().filter(bound).count())
+}
+
+#[test]
+fn two_servers_are_one_cluster_and_one_of_them_works() {
+    let program = env!("CARGO_BIN_EXE_kedge");
+    let first = Cluster::prepare(program);
+    let etcd = testkit::Etcd::required(first.folder());
+    let address = format!("etcd://{}", etcd.address);
+    let mut first = first.told("node-1", &["--store", &address]);
+    first.launch();
+    let mut second = Cluster::prepare(program).told("node-2", &["--store", &address]);
+    let told = second.launch_in_vain();
+    assert!(told.contains("copy the folder `pki`"), "{told}");
+    std::fs::remove_dir_all(second.data_dir().join("pki")).expect("removed");
+    copy(&first.data_dir().join("pki"), &second.data_dir().join("pki"));
+    second.launch();
+
+    let deployment = |replicas: u32| {
+        format!(
+            "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web}}, spec: {{replicas: {replicas}, selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: 'localhost/none:1', imagePullPolicy: Never}}]}}}}}}}}"
+        )
+    };
+    second.apply(&deployment(2)).ok();
+    until("pods of what the other server was told", LIMIT, || match pods(&first, true)? {
+        2 => Ok(()),
+        other => Err(format!("{other} pods are bound")),
+    });
+    for lease in LEASES {
+        assert_eq!(leader(&second, lease), Ok(("node-1".into(), 0)), "{lease}");
+    }
+
+    first.kill();
+    let since = std::time::Instant::now();
+    second.apply(&deployment(3)).ok();
+    until("the other takes over", LIMIT, || match pods(&second, true)? {
+        3 => Ok(()),
+        other => Err(format!("{other} pods are bound")),
+    });
+    // The lease's fifteen seconds, a retry of two, and the caches' filling.
+    assert!(since.elapsed() < Duration::from_secs(25), "{:?}", since.elapsed());
+    for lease in LEASES {
+        until(lease, LIMIT, || match leader(&second, lease)? {
+            (holder, 1) if holder == "node-2" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    first.launch();
+    second.apply(&deployment(5)).ok();
+    until("five pods", LIMIT, || match pods(&first, false)? {
+        5 => Ok(()),
+        other => Err(format!("{other} pods")),
+    });
+    assert_eq!(leader(&first, LEASES[0]), Ok(("node-2".into(), 1)), "it leads on");
+    // Had two been at work, there would be more than one set, or more pods than were asked for for a moment.
+    assert_eq!(first.list("replicasets", "default").expect("sets").len(), 1);
+    let created = first.list("events", "default").expect("events");
+    let created = created.iter().filter(|e| e["reason"] == "SuccessfulCreate").count();
+    assert_eq!(created, 5, "one for each pod that was ever made");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied")),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The committer's thread: takes what waits, writes it as one transaction, then makes it visible and answers.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::Database;
+use tokio::sync::{mpsc, oneshot};
+
+use super::stage::{Group, epoch_seconds};
+use super::{
+    COMPACTED, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION, Request, SUM,
+    SWEEP_LIMIT, Shared,
+};
+use crate::index::Index;
+use crate::{Event, LeaseId, Result, Revision, StoreError, record};
+
+/// Owns the file; lives on its thread.
+pub(super) struct Committer {
+    pub(super) database: Arc<Database>,
+    /// The file, as errors name it.
+    pub(super) name: String,
+    pub(super) on_fault: OnFault,
+    pub(super) history: Duration,
+    pub(super) revision: Revision,
+    pub(super) compacted: Revision,
+    pub(super) places: HashMap<Arc<str>, (u64, u32)>,
+    pub(super) garbage: VecDeque<Garbage>,
+    pub(super) leases: HashMap<LeaseId, Lease>,
+    pub(super) next_lease: LeaseId,
+    pub(super) loaded: Index,
+    pub(super) recent: Vec<Event>,
+    /// See [`super::SUM`].
+    pub(super) sum: u64,
+}
+
+impl Committer {
+    pub(super) fn run(mut self, shared: &Shared, mut requests: mpsc::Receiver<Request>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a timer for the committer");
+        loop {
+            let wait = self.until_next_lease();
+            let first = runtime.block_on(async {
+                match wait {
+                    Some(wait) => tokio::time::timeout(wait, requests.recv()).await,
+                    None => Ok(requests.recv().await),
+                }
+            });
+            let mut group = Group { before: self.revision, ..Default::default() };
+            let mut replies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+            match first {
+                Ok(None) => return,
+                Err(_elapsed) => {}
+                Ok(Some(first)) => {
+                    self.take(shared, &mut group, first, &mut replies);
+                    while replies.len() < GROUP_LIMIT {
+                        let Ok(next) = requests.try_recv() else { break };
+                        self.take(shared, &mut group, next, &mut replies);
+                    }
+                }
+            }
+            self.expire_leases(shared, &mut group);
+            if !self.finish(shared, group) {
+                // Whoever waits is told that the store is closed, and that is all it may be told.
+                shared.ring.close();
+                return;
+            }
+            for reply in replies {
+                reply();
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        shared: &Shared,
+        group: &mut Group,
+        request: Request,
+        replies: &mut Vec<Box<dyn FnOnce() + Send>>,
+    ) {
+        // A requester that went away does not want its answer; that is no fault.
+        fn later<T: Send + 'static>(
+            reply: oneshot::Sender<Result<T>>,
+            answer: Result<T>,
+        ) -> Box<dyn FnOnce() + Send> {
+            Box::new(move || drop(reply.send(answer)))
+        }
+        replies.push(match request {
+            Request::Txn(ops, reply) => later(reply, self.stage(shared, group, ops)),
+            Request::Compact(revision, reply) => {
+                let current = self.revision;
+                let valid = revision <= current;
+                if valid {
+                    group.compact_to = Some(revision.max(group.compact_to.unwrap_or(0)));
+                }
+                later(
+                    reply,
+                    if valid {
+                        Ok(())
+                    } else {
+                        Err(StoreError::FutureRevision { requested: revision, current })
+                    },
+                )
+            }
+            Request::LeaseGrant(ttl_seconds, reply) => {
+                let id = self.next_lease;
+                self.next_lease += 1;
+                let expires_at = epoch_seconds() + ttl_seconds;
+                group.leases.push((id, Some((ttl_seconds, expires_at))));
+                self.leases.insert(id, Lease { ttl_seconds, expires_at, keys: HashSet::new() });
+                later(reply, Ok(id))
+            }
+            Request::LeaseKeepAlive(id, reply) => later(
+                reply,
+                match self.leases.get_mut(&id) {
+                    Some(lease) => {
+                        lease.expires_at = epoch_seconds() + lease.ttl_seconds;
+                        group.leases.push((id, Some((lease.ttl_seconds, lease.expires_at))));
+                        Ok(())
+                    }
+                    None => Err(StoreError::UnknownLease(id)),
+                },
+            ),
+            Request::LeaseRevoke(id, reply) => {
+                let known = self.leases.contains_key(&id);
+                self.end_lease(shared, group, id);
+                later(reply, if known { Ok(()) } else { Err(StoreError::UnknownLease(id)) })
+            }
+        });
+    }
+
+    /// Superseded records whose time has come: a few with each commit, all on request.
+    fn sweep(&mut self, group: &mut Group) -> Vec<(Arc<str>, Revision)> {
+        let mut swept = Vec::new();
+        // At least as many as this group will leave behind, so that sustained load does not outrun the sweeping.
+        let limit = SWEEP_LIMIT.max(2 * group.records.len());
+        let explicit = group.compact_to.unwrap_or(0);
+        while let Some(oldest) = self.garbage.front() {
+            // What this very group supersedes stays for the next one: no event is gone before it was there.
+            let old = oldest.superseded_at <= group.before && oldest.since.elapsed() >= self.history;
+            let due = oldest.superseded_at <= explicit || (swept.len() < limit && old);
+            if !due {
+                break;
+            }
+            let Some(garbage) = self.garbage.pop_front() else { break };
+            self.compacted = self.compacted.max(garbage.superseded_at);
+            group.removed.push(garbage.place);
+            swept.push((garbage.key, garbage.superseded_at));
+        }
+        self.compacted = self.compacted.max(explicit);
+        swept
+    }
+
+    /// Writes the group, then publishes it. There is no way back from a failed write (see the module's text): then
+    /// the answer is no, if there is one.
+    fn finish(&mut self, shared: &Shared, mut group: Group) -> bool {
+        let swept = self.sweep(&mut group);
+        let nothing = group.records.is_empty() && group.leases.is_empty() && group.removed.is_empty();
+        if nothing && group.compact_to.is_none() {
+            return true;
+        }
+        if let Err(error) = self.write(&group) {
+            tracing::error!(%error, path = self.name, "cannot write the store; stopping at once");
+            if self.on_fault == OnFault::Abort {
+                eprintln!("kedge: cannot write the store at {}: {error}; stopping at once", self.name);
+                std::process::abort();
+            }
+            return false;
+        }
+        {
+            let mut index = shared.index.write();
+            for event in &group.events {
+                index.apply(event.revision, event.entry.clone(), event.deleted);
+            }
+            for (key, revision) in swept {
+                index.compact_key(&key, revision);
+            }
+            index.compacted = self.compacted;
+        }
+        if !group.events.is_empty() {
+            shared.ring.publish(group.events, self.revision);
+        }
+        true
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), redb::Error> {
+        let mut sum = self.sum;
+        let txn = self.database.begin_write()?;
+        {
+            let mut records = txn.open_table(RECORDS)?;
+            for (place, bytes) in &group.records {
+                records.insert(place, bytes.as_slice())?;
+                sum = sum.wrapping_add(record::mark(*place, bytes));
+            }
+            for place in &group.removed {
+                if let Some(bytes) = records.remove(place)? {
+                    sum = sum.wrapping_sub(record::mark(*place, bytes.value()));
+                }
+            }
+            let mut leases = txn.open_table(LEASES)?;
+            for (id, lease) in &group.leases {
+                match lease {
+                    Some(lease) => leases.insert(id, lease)?.map(drop),
+                    None => leases.remove(id)?.map(drop),
+                };
+            }
+            let mut meta = txn.open_table(META)?;
+            meta.insert(REVISION, self.revision)?;
+            meta.insert(COMPACTED, self.compacted)?;
+            meta.insert(SUM, sum)?;
+        }
+        txn.commit()?;
+        self.sum = sum;
+        Ok(())
+    }
+}

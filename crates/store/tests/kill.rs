@@ -1,0 +1,169 @@
+//! `kill -9` under load: a child process writes and says what was acknowledged over a pipe, and is killed at a random
+//! moment, again and again on the same file. After each time, what it had said is there, whole, and the history tells
+//! each writer's story without a gap. `KEDGE_KILLS=<n>` kills as often as that.
+//!
+//! A program of its own rather than a test function, because it starts itself as the child.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use store::{Embedded, EmbeddedOptions, Expect, Op, RangeRequest, Revision, Store, StoreError, TxnResponse};
+
+const KILLS: u64 = 50;
+const WRITERS: u64 = 6;
+/// A fresh file after so many, so that opening it stays quick.
+const KILLS_PER_FILE: u64 = 25;
+const LIFE_LIMIT_MS: u64 = 60;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [_, child, path] = &args[..]
+        && child == "child"
+    {
+        return write_for_ever(Path::new(path));
+    }
+    if args.iter().any(|arg| arg == "--list") {
+        println!("kill: test");
+        return;
+    }
+    let kills = std::env::var("KEDGE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let started = Instant::now();
+    let mut acknowledged = 0;
+    let mut random =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_micros() as u64);
+    let mut done = 0;
+    while done < kills {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.redb");
+        let mut known = BTreeMap::new();
+        for _ in 0..KILLS_PER_FILE.min(kills - done) {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let said = live_and_die(&path, Duration::from_micros((random >> 33) % (LIFE_LIMIT_MS * 1000)));
+            acknowledged += said.len();
+            known.extend(said);
+            check(&path, &mut known);
+            done += 1;
+        }
+    }
+    assert!(acknowledged > 0, "no load at all");
+    println!(
+        "{kills} kills, {acknowledged} acknowledged transactions, none lost, in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn keys(writer: u64) -> [String; 2] {
+    [format!("/w/{writer}"), format!("/w/{writer}-beside")]
+}
+
+/// The child: each writer counts up in two keys at once, and says so when it is acknowledged.
+fn write_for_ever(path: &Path) {
+    let store = Embedded::open(path, EmbeddedOptions::default()).expect("opens");
+    runtime().block_on(async {
+        let writers = (0..WRITERS).map(|writer| {
+            let store = &store;
+            async move {
+                let [key, beside] = keys(writer);
+                let held = store.get(&key).await.expect("answers").0;
+                let mut n = held.map_or(0, |e| String::from_utf8_lossy(&e.value).parse().unwrap_or(0_u64));
+                loop {
+                    n += 1;
+                    let put = |key: &str| Op::put(key, n.to_string(), Expect::Anything);
+                    match store.txn(vec![put(&key), put(&beside)]).await {
+                        Ok(TxnResponse::Committed { revision }) => {
+                            let mut out = std::io::stdout().lock();
+                            // A pipe that nobody reads any more: we are about to be killed.
+                            if writeln!(out, "{revision} {writer} {n}").and_then(|()| out.flush()).is_err() {
+                                return;
+                            }
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+        });
+        futures::future::join_all(writers).await;
+    });
+}
+
+/// Starts a child, kills it so long after its first word, and gives what it has said: by revision, who wrote what.
+fn live_and_die(path: &Path, life: Duration) -> BTreeMap<Revision, (u64, u64)> {
+    let program = std::env::current_exe().expect("ourselves");
+    let mut child =
+        Command::new(program).arg("child").arg(path).stdout(Stdio::piped()).spawn().expect("a child");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+    let mut first = String::new();
+    lines.read_line(&mut first).expect("its first word");
+    let killer = std::thread::spawn(move || {
+        std::thread::park_timeout(life);
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+    });
+    let mut said = BTreeMap::new();
+    let mut line = first;
+    // A line without its end was cut off by the kill.
+    while line.ends_with('\n') {
+        let numbers: Vec<u64> = line.split_whitespace().map(|n| n.parse().expect("a number")).collect();
+        said.insert(numbers[0], (numbers[1], numbers[2]));
+        line.clear();
+        if lines.read_line(&mut line).expect("reads") == 0 {
+            break;
+        }
+    }
+    killer.join().expect("the killer");
+    said
+}
+
+fn check(path: &Path, known: &mut BTreeMap<Revision, (u64, u64)>) {
+    let store = Embedded::open(path, EmbeddedOptions::default()).expect("opens after a kill");
+    runtime().block_on(async {
+        let mut watch = match store.watch("/w/", 0) {
+            Ok(watch) => watch,
+            Err(StoreError::Compacted { compacted, .. }) => store.watch("/w/", compacted).expect("watches"),
+            Err(error) => panic!("{error}"),
+        };
+        let mut story = BTreeMap::<Revision, Vec<(String, u64)>>::new();
+        let mut last = 0;
+        while watch.progress() < store.revision() {
+            for event in watch.next().await.expect("events") {
+                assert!(event.revision >= last, "out of order: {} after {last}", event.revision);
+                last = event.revision;
+                let n = String::from_utf8_lossy(&event.entry.value).parse().expect("a number");
+                story.entry(event.revision).or_default().push((event.entry.key.to_string(), n));
+            }
+        }
+        let mut counts = BTreeMap::<u64, u64>::new();
+        for (revision, events) in &story {
+            let [(key, n), (beside, m)] = &events[..] else {
+                panic!("half a transaction at {revision}: {events:?}")
+            };
+            assert!(n == m && *beside == format!("{key}-beside"), "not whole at {revision}: {events:?}");
+            let writer: u64 = key.trim_start_matches("/w/").parse().expect("a writer");
+            let before = counts.insert(writer, *n);
+            assert!(before.is_none_or(|before| before + 1 == *n), "a gap in {writer}'s story at {revision}");
+            known.insert(*revision, (writer, *n));
+        }
+        let oldest = story.keys().next().copied().unwrap_or(store.revision() + 1);
+        for (revision, (writer, n)) in known.range(oldest..) {
+            let told = story.get(revision).and_then(|events| events.first());
+            assert_eq!(told, Some(&(keys(*writer)[0].clone(), *n)), "acknowledged at {revision} and lost");
+        }
+        // Replayed in revision order, that is what is there.
+        let mut replayed = BTreeMap::new();
+        for (writer, n) in known.values() {
+            replayed.extend(keys(*writer).map(|key| (key, n.to_string().into_bytes())));
+        }
+        let request = RangeRequest { prefix: "/w/".into(), ..Default::default() };
+        let there = store.range(request).await.expect("answers").entries;
+        let there: BTreeMap<_, _> =
+            there.into_iter().map(|e| (e.key.to_string(), e.value.to_vec())).collect();
+        assert_eq!(there, replayed);
+    });
+}

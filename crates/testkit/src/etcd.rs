@@ -1,0 +1,128 @@
+//! A real etcd of one member on loopback, with its data in a folder of its own, gone when the value is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::certificate::Certificate;
+use crate::wait::until;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+pub struct Etcd {
+    child: Option<Child>,
+    folder: PathBuf,
+    /// Host and port that clients speak to.
+    pub address: String,
+    peer: String,
+    tls: bool,
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+impl Etcd {
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port")
+    }
+
+    /// `None` where the machine has no etcd.
+    pub fn start(beside: &Path) -> Option<Self> {
+        Self::prepared(beside, None).begun().ok()
+    }
+
+    /// For tests that prove nothing without one.
+    pub fn required(beside: &Path) -> Self {
+        match Self::prepared(beside, None).begun() {
+            Ok(etcd) => etcd,
+            Err(error) => panic!("cannot start etcd (Debian's package is etcd-server): {error}"),
+        }
+    }
+
+    /// One that only speaks TLS, and only with clients whose certificate the same authority has signed.
+    pub fn with_tls(beside: &Path, certificate: &Certificate) -> Self {
+        let this = Self::prepared(beside, Some(certificate));
+        this.begun().expect("etcd starts: Debian's package is etcd-server")
+    }
+
+    fn prepared(beside: &Path, certificate: Option<&Certificate>) -> Self {
+        let folder = beside.join("etcd");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        if let Some(certificate) = certificate {
+            for (name, pem) in [
+                ("ca.pem", &certificate.authority),
+                ("own.pem", &certificate.certificate),
+                ("key.pem", &certificate.key),
+            ] {
+                std::fs::write(folder.join(name), pem).expect("written");
+            }
+        }
+        let address = format!("127.0.0.1:{}", free_port());
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        Self { child: None, folder, address, peer, tls: certificate.is_some() }
+    }
+
+    fn begun(mut self) -> std::io::Result<Self> {
+        self.try_launch()?;
+        Ok(self)
+    }
+
+    fn try_launch(&mut self) -> std::io::Result<()> {
+        let program = std::env::var_os("KEDGE_ETCD").unwrap_or_else(|| "etcd".into());
+        let mut command = Command::new(program);
+        command.arg("--data-dir").arg(self.folder.join("data"));
+        let client = format!("{}://{}", if self.tls { "https" } else { "http" }, self.address);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &self.peer, "--initial-advertise-peer-urls", &self.peer]);
+        command.args(["--initial-cluster", &format!("default={}", self.peer)]);
+        if self.tls {
+            command.arg("--client-cert-auth");
+            for (flag, file) in
+                [("--trusted-ca-file", "ca.pem"), ("--cert-file", "own.pem"), ("--key-file", "key.pem")]
+            {
+                command.arg(flag).arg(self.folder.join(file));
+            }
+        }
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        let port = self.port();
+        let tls = self.tls;
+        until("etcd answers", LIMIT, || match tls {
+            true => std::net::TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|e| e.to_string()),
+            false => match crate::http::get(port, "/health") {
+                Ok((200, body)) if body.contains("true") => Ok(()),
+                other => Err(format!("{other:?}")),
+            },
+        });
+        Ok(())
+    }
+
+    /// As after a crash: with nothing said to anyone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+
+    /// On the same data and ports again.
+    pub fn launch(&mut self) {
+        self.try_launch().expect("etcd starts again");
+    }
+
+    /// Takes its data away, as who puts another cluster in its place. It must not be running.
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(self.folder.join("data")).expect("removed");
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
