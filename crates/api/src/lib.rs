@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod columns;
+pub mod csr;
 pub mod expressions;
 pub mod jsonpath;
 pub mod kinds;

@@ -1,3 +1,5 @@
+//! Each check refuses what it is for and nothing else, at every version: pods as data, words as users know them.
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -1,6 +1,8 @@
 //! Who asks, and whether they may.
 
 pub mod certificates;
+mod gate;
+pub mod node;
 pub mod rbac;
 pub mod tokens;
 

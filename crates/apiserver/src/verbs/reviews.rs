@@ -7,13 +7,16 @@ use k8s_openapi::api::authentication::v1::{
     SelfSubjectReviewStatus, TokenRequest, TokenRequestStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use k8s_openapi::api::authorization::v1::{
-    NonResourceRule, ResourceAttributes, ResourceRule, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    FieldSelectorAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SubjectAccessReviewStatus,
+    SubjectRulesReviewStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldSelectorRequirement;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::input;
+use crate::admission::{self, Operation};
 use crate::auth::rbac::Attributes;
 use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
 use crate::auth::{AUTHENTICATED, Identity, MASTERS};
@@ -106,14 +109,28 @@ async fn verdict(
             group: text(resource.group),
             namespace: text(resource.namespace),
             name: text(resource.name),
+            fields: fields(resource.field_selector),
             path: String::new(),
         };
     } else if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
         let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default();
         what = Attributes { verb: verb.into(), path: path.into(), ..Default::default() };
     }
-    let allowed = who.is_in(MASTERS) || server.0.rbac().await?.allows(who, &what);
+    let allowed = server.0.may(who, &what).await?;
     Ok(SubjectAccessReviewStatus { allowed, ..Default::default() })
+}
+
+/// What a question is limited to: requirements, or a selector as a request carries it.
+fn fields(given: Option<FieldSelectorAttributes>) -> Vec<(String, String)> {
+    let given = given.unwrap_or_default();
+    let one =
+        |r: FieldSelectorRequirement| match (r.operator.as_str(), r.values.unwrap_or_default().as_slice()) {
+            ("In", [value]) => Some((r.key, value.clone())),
+            _ => None,
+        };
+    let required = given.requirements.unwrap_or_default().into_iter().filter_map(one);
+    let raw = given.raw_selector.unwrap_or_default();
+    required.chain(raw.split(',').filter_map(crate::http::request::equality)).collect()
 }
 
 async fn rules_review(
@@ -208,6 +225,7 @@ impl Server {
 /// `serviceaccounts/token`.
 pub async fn token_request(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let value = input::other(context, body).await?;
+    admission::validate(server, context, Some(&value), None, Operation::Create).await?;
     let request: TokenRequest = serde_json::from_value(value.clone())
         .map_err(|e| ApiError::bad_request(format!("invalid TokenRequest: {e}")))?;
     let spec = request.spec.unwrap_or_default();

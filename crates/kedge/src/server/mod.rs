@@ -167,7 +167,8 @@ async fn roles(
     let listener =
         namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), config.server_port)).await?;
     let tls = node_tls(&credentials.node_serving, &credentials.node_client_authority)?;
-    let node = Node::new(config, client.clone(), Arc::new(runtime), Arc::new(images))?
+    let proxy = client_of(server, Identity::component("kube-proxy"));
+    let node = Node::new(config, client.clone(), proxy, Arc::new(runtime), Arc::new(images))?
         .with_server(node::agent::Listener { listener, tls })
         .with_load_balancers(publish::start(
             namespace,
