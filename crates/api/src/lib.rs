@@ -2,6 +2,7 @@
 //! ownership, protobuf, selectors, quantities, printer columns. It does no IO and knows no runtime.
 
 pub mod apply;
+pub mod authentication;
 pub mod columns;
 pub mod csr;
 pub mod expressions;

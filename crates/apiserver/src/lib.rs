@@ -38,6 +38,7 @@ use admission::policies::Policies;
 use admission::webhooks::{self, Hooks};
 use aggregation::Aggregation;
 use auth::Identity;
+use auth::authentication::{Authentication, Authenticators};
 use auth::certificates::{Credential, PkiError};
 use auth::rbac::{Attributes, Snapshot};
 use auth::tokens::Signer;
@@ -49,6 +50,7 @@ use http::options;
 use http::query::Query;
 use http::request::{Asked, Target};
 use http::respond::{self, Answer, Form};
+use http::tls::{Doorkeeper, Serving};
 use objects::Objects;
 use reloaded::Reloaded;
 
@@ -68,6 +70,7 @@ pub struct Config {
     pub node_client: Credential,
     pub authority: String,
     pub dial: Arc<dyn Dial>,
+    pub authentication: Authentication,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,8 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error("cannot prepare the first objects: {0}")]
     Bootstrap(ApiError),
+    #[error("authentication: {0}")]
+    Authentication(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
     ServiceCidr(String),
 }
@@ -101,6 +106,8 @@ pub struct Server {
     nodes: proxy::Nodes,
     /// What each node has to do with, and may therefore read.
     nodes_graph: auth::node::Follower,
+    authenticators: Authenticators,
+    doorkeeper: Doorkeeper,
     config: Config,
 }
 
@@ -147,6 +154,9 @@ impl ApiServer {
             .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
         let nodes = proxy::Nodes::new(&config.node_client, &config.authority, Arc::clone(&config.dial))?;
         let aggregation = Aggregation::open(&config.folder)?;
+        let settings = &config.authentication;
+        let authenticators = Authenticators::open(settings).map_err(StartError::Authentication)?;
+        let doorkeeper = Doorkeeper::new(&config.authority, settings.request_header.as_ref())?;
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
             catalog: Catalog::default(),
@@ -162,6 +172,8 @@ impl ApiServer {
             metrics: Arc::default(),
             nodes,
             nodes_graph: Default::default(),
+            authenticators,
+            doorkeeper,
             config,
         }));
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
@@ -170,6 +182,19 @@ impl ApiServer {
         server.follow_services();
         server.follow_nodes();
         Ok(server)
+    }
+
+    /// How it meets those who connect, showing them a certificate.
+    pub fn tls(&self, serving: &Arc<Serving>) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        self.0.doorkeeper.tls(Arc::clone(serving))
+    }
+
+    /// Shows nodes another certificate from now on, other servers a new one, and signs tokens with a new key when the
+    /// present one has served its time.
+    pub fn renew(&self, node_client: &Credential) -> Result<(), PkiError> {
+        self.0.nodes.replace(node_client)?;
+        self.0.aggregation.renew()?;
+        self.0.signer.rotate_when_due(base::time::now().as_second())
     }
 
     /// Answers a request. `who` is what the transport proved (a client certificate, or a component in this process);
@@ -218,7 +243,7 @@ impl Server {
         let method = request.method().clone();
         let who = match who {
             Some(who) => who,
-            None => self.authenticate(request.headers()).await?,
+            None => self.authenticate(request.headers(), &path).await?,
         };
         let who = self.impersonated(who, request.headers()).await?;
         let asked = Asked::parse(&method, &path, &query);
@@ -272,14 +297,6 @@ impl Server {
         let labels =
             metrics::Labels::of(&asked, request.method(), &kinds, dry_run, is_apply(request.headers()));
         metrics::Running::begin(&self.metrics, labels)
-    }
-
-    /// The user behind a bearer token. No token is nobody; a token that does not hold is refused.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Identity::anonymous()) };
-        let value = value.to_str().map_err(|_| ApiError::unauthorized())?;
-        let token = value.strip_prefix("Bearer ").map(str::trim).ok_or_else(ApiError::unauthorized)?;
-        self.token_identity(token, &[auth::tokens::ISSUER]).await.ok_or_else(ApiError::unauthorized)
     }
 
     async fn reload_catalog(&self) -> Result<(), ApiError> {

@@ -1,6 +1,7 @@
 //! The controllers of the control plane: one file (or folder) a controller, each a pure planner and a thin executor.
 //! They only read shared caches and write through the API; the driver in `client` runs, repeats and delays them.
 
+mod certificates;
 mod context;
 mod crd;
 mod deletions;
@@ -30,6 +31,7 @@ use client::{Caches, Controller};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+pub use certificates::CertificateSigner;
 pub use context::Config;
 use context::Context;
 
@@ -53,6 +55,7 @@ const TABLE: &[(&str, Start)] = &[
     ("volumeprotection", volumes::protection::start),
     ("poddisruptionbudget", disruption::start),
     ("resourcequota", quota::start),
+    ("certificatesigningrequest", certificates::start),
 ];
 
 /// Runs all controllers until stopped.

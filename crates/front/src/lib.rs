@@ -21,5 +21,7 @@ mod tree;
 mod verbs;
 mod world;
 
-pub use cli::{Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from};
+pub use cli::{
+    AuthenticationOptions, Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from,
+};
 pub use verbs::{Verb, run};

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match invocation {
         Invocation::Server(options) => {
             log(&options);
-            runtime.block_on(server::main(options))
+            runtime.block_on(server::main(*options))
         }
         Invocation::Verb(request) => runtime.block_on(front::run(*request)),
     }
