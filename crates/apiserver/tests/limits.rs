@@ -169,3 +169,28 @@ async fn defaults_and_finalizers_come_with_the_object() {
     let (code, answer) = world.json("POST", &pods, pod("p", json!({"priority": 9}))).await;
     assert_eq!(code, 403, "{answer}");
 }
+
+#[tokio::test]
+async fn tokens_are_mounted_where_they_are_wanted() {
+    let world = world().await;
+    let silent = json!({"metadata": {"name": "silent"}, "automountServiceAccountToken": false});
+    world.grant(&format!("{NAMESPACE}/serviceaccounts"), silent).await;
+    let said =
+        |wanted: Option<bool>| wanted.map_or(json!({}), |w| json!({"automountServiceAccountToken": w}));
+    for (i, (account, wanted, mounted)) in [
+        ("default", None, true),
+        ("default", Some(false), false),
+        ("silent", None, false),
+        ("silent", Some(true), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut fields = said(wanted);
+        fields["serviceAccountName"] = account.into();
+        let (code, made) =
+            world.json("POST", &format!("{NAMESPACE}/pods"), pod(&format!("p{i}"), fields)).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["spec"]["volumes"].is_array(), mounted, "{account} {wanted:?}");
+    }
+}

@@ -64,7 +64,9 @@ async fn a_node_reads_what_its_pods_refer_to_and_no_other() {
     get("n1", "configmaps/m", 200).await;
     get("n1", "secrets/other", 403).await;
     get("n1", "secrets", 403).await;
-    get("n2", "secrets/s", 403).await;
+    let why = get("n2", "secrets/s", 403).await;
+    let cannot = "secrets \"s\" is forbidden: User \"system:node:n2\" cannot get resource \"secrets\" in API group \"\" in the namespace \"default\"";
+    assert_eq!(why, format!("{cannot}: no relationship found between node 'n2' and this object"));
     get("n2", "pods/p", 403).await;
     get("n1", "pods/p", 200).await;
     cluster.check("n1", "GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", Value::Null, 200).await;

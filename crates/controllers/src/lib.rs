@@ -19,6 +19,7 @@ mod percent;
 mod pod;
 mod quota;
 mod replicaset;
+mod role_aggregation;
 mod service_account;
 mod statefulset;
 #[cfg(test)]
@@ -56,6 +57,7 @@ const TABLE: &[(&str, Start)] = &[
     ("poddisruptionbudget", disruption::start),
     ("resourcequota", quota::start),
     ("certificatesigningrequest", certificates::start),
+    ("clusterroleaggregation", role_aggregation::start),
 ];
 
 /// Runs all controllers until stopped.

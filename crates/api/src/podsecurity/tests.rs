@@ -267,3 +267,25 @@ fn pods_that_are_there_are_told_of_once_a_fault() {
     );
     assert!(of_existing("ns", standard("baseline:latest"), &pods[3..]).is_empty());
 }
+
+/// As v1.36.2 said it of this very pod.
+#[test]
+fn what_the_original_said_of_a_pod_with_everything_wrong_is_what_is_said_here() {
+    let container = json!({"name": "a", "image": "i", "ports": [{"containerPort": 80, "hostPort": 80}], "livenessProbe": {"tcpSocket": {"port": 1, "host": "h"}},
+        "securityContext": {"privileged": true, "capabilities": {"add": ["SYS_ADMIN"]}, "seccompProfile": {"type": "Unconfined"},
+            "seLinuxOptions": {"user": "u"}, "appArmorProfile": {"type": "Unconfined"}}});
+    let spec = json!({"hostNetwork": true, "hostPID": true, "containers": [container], "volumes": [{"name": "v", "hostPath": {"path": "/"}}],
+        "securityContext": {"runAsUser": 0, "sysctls": [{"name": "kernel.msgmax", "value": "1"}]}});
+    let annotations = json!({"container.apparmor.security.beta.kubernetes.io/a": "unconfined"});
+    let said = "forbidden AppArmor profiles (container \"a\" and annotation must not set AppArmor profile type to \"Unconfined\", \
+                \"container.apparmor.security.beta.kubernetes.io/a=\"unconfined\"\"), host namespaces (hostNetwork=true, hostPID=true), hostPort \
+                (container \"a\" uses hostPort 80), probe or lifecycle host (container \"a\" uses probe or lifecycle host \"h\"), privileged (container \
+                \"a\" must not set securityContext.privileged=true), seLinuxOptions (container \"a\" set forbidden securityContext.seLinuxOptions: user \
+                may not be set), forbidden sysctls (kernel.msgmax), allowPrivilegeEscalation != false (container \"a\" must set \
+                securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"a\" must set \
+                securityContext.capabilities.drop=[\"ALL\"]; container \"a\" must not include \"SYS_ADMIN\" in securityContext.capabilities.add), \
+                restricted volume types (volume \"v\" uses restricted volume type \"hostPath\"), runAsNonRoot != true (pod or container \"a\" must set \
+                securityContext.runAsNonRoot=true), runAsUser=0 (pod must not set runAsUser=0), seccompProfile (container \"a\" must not set \
+                securityContext.seccompProfile.type to \"Unconfined\")";
+    assert_eq!(told("restricted:latest", &spec, &annotations), said);
+}

@@ -36,7 +36,10 @@ impl Server {
         if who.username == Identity::anonymous().username {
             return Err(ApiError::unauthorized());
         }
-        let refusal = what.refusal(who);
+        let mut refusal = what.refusal(who);
+        if let Some(reason) = node::name_of(who).and_then(|name| node::reason(name, what)) {
+            refusal = format!("{refusal}: {reason}");
+        }
         Err(match what.is_resource() {
             true => {
                 let resource = Resource { group: &what.group, plural: &what.resource };

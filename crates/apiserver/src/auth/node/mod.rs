@@ -10,7 +10,7 @@ use super::Identity;
 
 pub use follow::Follower;
 pub use graph::Graph;
-pub use rules::decide;
+pub use rules::{decide, reason};
 
 const USER_PREFIX: &str = "system:node:";
 pub const GROUP: &str = "system:nodes";

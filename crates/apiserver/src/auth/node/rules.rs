@@ -87,6 +87,53 @@ pub fn decide(graph: &Graph, node: &str, what: &Attributes) -> bool {
     }
 }
 
+/// Why a node was refused, where there is more to say than that it was.
+pub fn reason(node: &str, what: &Attributes) -> Option<String> {
+    let (verb, sub, name) = (what.verb.as_str(), what.subresource.as_str(), what.name.as_str());
+    let reads = matches!(verb, "get" | "list" | "watch");
+    Some(match (what.group.as_str(), what.resource.as_str()) {
+        ("", "secrets" | "configmaps") if !reads => "can only read resources of this type".into(),
+        ("", "secrets" | "configmaps") if !sub.is_empty() => "cannot read subresource".into(),
+        ("", "secrets" | "configmaps") if what.namespace.is_empty() => {
+            "can only read namespaced object of this type".into()
+        }
+        ("", "secrets" | "configmaps") if name.is_empty() => "No Object name found".into(),
+        ("", "persistentvolumes") | ("storage.k8s.io", "volumeattachments") if verb != "get" => {
+            "can only get individual resources of this type".into()
+        }
+        ("", "nodes") if reads && sub.is_empty() && name.is_empty() => {
+            format!("node '{node}' cannot read all nodes, only its own Node object")
+        }
+        ("", "nodes") if reads && sub.is_empty() => {
+            format!("node '{node}' cannot read '{name}', only its own Node object")
+        }
+        ("", "pods") if matches!(verb, "list" | "watch") && sub.is_empty() && name.is_empty() => {
+            "can only list/watch pods with spec.nodeName field selector".into()
+        }
+        ("coordination.k8s.io", "leases") if what.namespace != LEASES => {
+            format!("can only access leases in the {LEASES:?} system namespace")
+        }
+        ("coordination.k8s.io", "leases") => {
+            "can only access node lease with the same name as the requesting node".into()
+        }
+        ("storage.k8s.io", "csinodes") => {
+            "can only access CSINode with the same name as the requesting node".into()
+        }
+        (
+            "",
+            "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes" | "serviceaccounts",
+        )
+        | ("resource.k8s.io", "resourceclaims")
+        | ("storage.k8s.io", "volumeattachments") => {
+            format!("no relationship found between node '{node}' and this object")
+        }
+        ("", "pods") if verb == "get" && sub.is_empty() => {
+            format!("no relationship found between node '{node}' and this object")
+        }
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
