@@ -76,6 +76,14 @@ pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     metadata(object).get("annotations")?.get(key)?.as_str()
 }
 
+pub fn annotate(object: &mut Value, key: &str, value: &str) {
+    let annotations = metadata_mut(object).entry("annotations").or_insert(Value::Null);
+    match annotations {
+        Value::Object(map) => drop(map.insert(key.to_owned(), value.into())),
+        other => *other = serde_json::json!({key: value}),
+    }
+}
+
 /// The stored form: `metadata` right behind `apiVersion` and `kind`, so that the resourceVersion's place is found
 /// at once, and without `resourceVersion`, which only the commit knows.
 pub fn to_stored(object: &Value) -> Bytes {

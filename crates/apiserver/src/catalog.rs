@@ -51,6 +51,11 @@ impl Kinds {
         self.all.iter().find(|k| k.group == group && k.kind == kind)
     }
 
+    /// By resource, in the first version in discovery order.
+    pub fn of_resource(&self, group: &str, plural: &str) -> Option<&Arc<Kind>> {
+        self.all.iter().find(|k| k.group == group && k.plural == plural)
+    }
+
     /// Groups in order, each with its versions in order.
     pub fn groups(&self) -> Vec<(String, Vec<String>)> {
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();

@@ -42,10 +42,11 @@ use tokio::net::TcpStream;
 use admission::policies::Policies;
 use admission::webhooks::{self, Hooks};
 use aggregation::Aggregation;
+use auth::Identity;
+use auth::authentication::{Authentication, Authenticators};
 use auth::certificates::{Credential, PkiError};
 use auth::rbac::{Attributes, Snapshot};
 use auth::tokens::Signer;
-use auth::{Identity, MASTERS};
 use catalog::Catalog;
 use cipher::Cipher;
 use http::accept::{Offer, Shape};
@@ -54,6 +55,7 @@ use http::options;
 use http::query::Query;
 use http::request::{Asked, Target};
 use http::respond::{self, Answer, Form};
+use http::tls::{Doorkeeper, Serving};
 use objects::Objects;
 use reloaded::Reloaded;
 
@@ -73,6 +75,7 @@ pub struct Config {
     pub node_client: Credential,
     pub authority: String,
     pub dial: Arc<dyn Dial>,
+    pub authentication: Authentication,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,8 @@ pub enum StartError {
         "the store belongs to servers with another {0}; copy the folder `pki` of one of them into this server's data directory"
     )]
     OtherKeys(String),
+    #[error("authentication: {0}")]
+    Authentication(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
     ServiceCidr(String),
 }
@@ -108,6 +113,10 @@ pub struct Server {
     documents: documents::Documents,
     metrics: Arc<metrics::Metrics>,
     nodes: proxy::Nodes,
+    /// What each node has to do with, and may therefore read.
+    nodes_graph: auth::node::Follower,
+    authenticators: Authenticators,
+    doorkeeper: Doorkeeper,
     config: Config,
 }
 
@@ -164,6 +173,9 @@ impl ApiServer {
             .ok_or_else(|| StartError::ServiceCidr(config.service_cidr.clone()))?;
         let nodes = proxy::Nodes::new(&config.node_client, &config.authority, Arc::clone(&config.dial))?;
         let aggregation = Aggregation::open(&config.folder)?;
+        let settings = &config.authentication;
+        let authenticators = Authenticators::open(settings).map_err(StartError::Authentication)?;
+        let doorkeeper = Doorkeeper::new(&config.authority, settings.request_header.as_ref())?;
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
             catalog: Catalog::default(),
@@ -178,6 +190,9 @@ impl ApiServer {
             documents: documents::Documents::default(),
             metrics: Arc::default(),
             nodes,
+            nodes_graph: Default::default(),
+            authenticators,
+            doorkeeper,
             config,
         }));
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
@@ -186,7 +201,21 @@ impl ApiServer {
         claims::settle(&server).await.map_err(StartError::Bootstrap)?;
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         server.follow_services();
+        server.follow_nodes();
         Ok(server)
+    }
+
+    /// How it meets those who connect, showing them a certificate.
+    pub fn tls(&self, serving: &Arc<Serving>) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        self.0.doorkeeper.tls(Arc::clone(serving))
+    }
+
+    /// Shows nodes another certificate from now on, other servers a new one, and signs tokens with a new key when the
+    /// present one has served its time.
+    pub fn renew(&self, node_client: &Credential) -> Result<(), PkiError> {
+        self.0.nodes.replace(node_client)?;
+        self.0.aggregation.renew()?;
+        self.0.signer.rotate_when_due(base::time::now().as_second())
     }
 
     /// Answers a request. `who` is what the transport proved (a client certificate, or a component in this process);
@@ -235,7 +264,7 @@ impl Server {
         let method = request.method().clone();
         let who = match who {
             Some(who) => who,
-            None => self.authenticate(request.headers()).await?,
+            None => self.authenticate(request.headers(), &path).await?,
         };
         let who = self.impersonated(who, request.headers()).await?;
         let asked = Asked::parse(&method, &path, &query);
@@ -295,126 +324,6 @@ impl Server {
         let labels =
             metrics::Labels::of(&asked, request.method(), &kinds, dry_run, is_apply(request.headers()));
         metrics::Running::begin(&self.metrics, labels)
-    }
-
-    /// The user behind a bearer token. No token is nobody; a token that does not hold is refused.
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Identity::anonymous()) };
-        let value = value.to_str().map_err(|_| ApiError::unauthorized())?;
-        let token = value.strip_prefix("Bearer ").map(str::trim).ok_or_else(ApiError::unauthorized)?;
-        self.token_identity(token, &[auth::tokens::ISSUER]).await.ok_or_else(ApiError::unauthorized)
-    }
-
-    async fn impersonated(&self, who: Identity, headers: &HeaderMap) -> Result<Identity, ApiError> {
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let groups: Vec<String> = headers
-            .get_all("impersonate-group")
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .map(str::to_owned)
-            .collect();
-        let Some(username) = text("impersonate-user") else {
-            let more = headers.keys().find(|name| name.as_str().starts_with("impersonate-"));
-            return match more {
-                None => Ok(who),
-                Some(name) => {
-                    Err(ApiError::bad_request(format!("requested {name} without impersonating a user")))
-                }
-            };
-        };
-        let check = |resource: &str, name: &str| Attributes {
-            verb: "impersonate".into(),
-            resource: resource.into(),
-            name: name.into(),
-            ..Default::default()
-        };
-        match username.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) {
-            Some((namespace, name)) => {
-                let what = Attributes { namespace: namespace.into(), ..check("serviceaccounts", name) };
-                self.authorize(&who, &what).await?;
-            }
-            None => self.authorize(&who, &check("users", &username)).await?,
-        }
-        for group in &groups {
-            self.authorize(&who, &check("groups", group)).await?;
-        }
-        let uid = text("impersonate-uid").unwrap_or_default();
-        let extra = impersonated_extra(headers);
-        let of_identity = |resource: &str, name: &str| Attributes {
-            group: "authentication.k8s.io".into(),
-            ..check(resource, name)
-        };
-        if !uid.is_empty() {
-            self.authorize(&who, &of_identity("uids", &uid)).await?;
-        }
-        for (key, values) in &extra {
-            for value in values {
-                let what = Attributes { subresource: key.clone(), ..of_identity("userextras", value) };
-                self.authorize(&who, &what).await?;
-            }
-        }
-        let mut impersonated = Identity { username, uid, groups, extra };
-        if let Some((namespace, _)) =
-            impersonated.username.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':'))
-            && impersonated.groups.is_empty()
-        {
-            impersonated.groups =
-                vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
-        }
-        if !impersonated.is_in(auth::AUTHENTICATED) {
-            impersonated.groups.push(auth::AUTHENTICATED.into());
-        }
-        Ok(impersonated)
-    }
-
-    /// Applying to an object that does not exist creates it, which is a right of its own.
-    async fn authorize_create(&self, context: &Context) -> Result<(), ApiError> {
-        let target = &context.target;
-        let what = Attributes {
-            verb: "create".into(),
-            resource: target.plural.clone(),
-            group: target.group.clone(),
-            namespace: target.namespace.clone(),
-            name: target.name.clone(),
-            ..Default::default()
-        };
-        self.authorize(&context.who, &what).await
-    }
-
-    async fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), ApiError> {
-        if who.is_in(MASTERS) || self.rbac().await?.allows(who, what) {
-            return Ok(());
-        }
-        if who.username == Identity::anonymous().username {
-            return Err(ApiError::unauthorized());
-        }
-        let refusal = what.refusal(who);
-        Err(match what.is_resource() {
-            true => {
-                let resource = Resource { group: &what.group, plural: &what.resource };
-                ApiError::forbidden(&resource, &what.name, &refusal)
-            }
-            false => ApiError::forbidden_path(format!("forbidden: {refusal}")),
-        })
-    }
-
-    /// The roles and bindings as they are now.
-    async fn rbac(&self) -> Result<Arc<Snapshot>, ApiError> {
-        self.rbac.get(|| self.load_rbac()).await
-    }
-
-    async fn load_rbac(&self) -> Result<Snapshot, ApiError> {
-        let kinds = self.catalog.snapshot();
-        let kind = |plural: &str| {
-            let kind = kinds.find(api::kinds::RBAC_GROUP, "v1", plural);
-            kind.cloned().ok_or_else(|| ApiError::internal(format!("the kinds table has no {plural}")))
-        };
-        Ok(Snapshot::new(
-            self.objects.all(&*kind("clusterroles")?).await?,
-            self.objects.all(&*kind("roles")?).await?,
-            self.objects.all(&*kind("clusterrolebindings")?).await?,
-            self.objects.all(&*kind("rolebindings")?).await?,
-        ))
     }
 
     async fn reload_catalog(&self) -> Result<(), ApiError> {
@@ -489,16 +398,4 @@ fn form(target: &Target, kind: &Kind, query: &Query, headers: &HeaderMap) -> Res
         table::check_options(query)?;
     }
     Ok(form.with_pretty(query, text(header::USER_AGENT).unwrap_or_default()))
-}
-
-/// The extra fields of the user who is to be spoken for: `Impersonate-Extra-<key>`, the key percent-encoded.
-fn impersonated_extra(headers: &HeaderMap) -> std::collections::BTreeMap<String, Vec<String>> {
-    let mut extra = std::collections::BTreeMap::<String, Vec<String>>::new();
-    for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
-            let key = http::query::percent_decode(key, false);
-            extra.entry(key).or_default().push(value.to_owned());
-        }
-    }
-    extra
 }

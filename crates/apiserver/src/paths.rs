@@ -11,7 +11,7 @@ use crate::{Server, discovery, health, objects};
 pub fn is_open(path: &str) -> bool {
     let part =
         |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(part)
+    ["/healthz", "/livez", "/readyz"].into_iter().any(part)
 }
 
 impl Server {

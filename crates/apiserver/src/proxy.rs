@@ -7,6 +7,7 @@ use ::http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use ::http::{Request, StatusCode};
 use api::status::ApiError;
 use hyper_util::rt::TokioIo;
+use parking_lot::RwLock;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -18,12 +19,24 @@ use crate::http::respond::Answer;
 use crate::{Dial, Server};
 
 pub struct Nodes {
-    tls: TlsConnector,
+    tls: RwLock<TlsConnector>,
+    authority: String,
     dial: Arc<dyn Dial>,
 }
 
 impl Nodes {
     pub fn new(client: &Credential, authority: &str, dial: Arc<dyn Dial>) -> Result<Self, PkiError> {
+        let tls = RwLock::new(Self::connector(client, authority)?);
+        Ok(Self { tls, authority: authority.to_owned(), dial })
+    }
+
+    /// Connections from now on show another certificate.
+    pub fn replace(&self, client: &Credential) -> Result<(), PkiError> {
+        *self.tls.write() = Self::connector(client, &self.authority)?;
+        Ok(())
+    }
+
+    fn connector(client: &Credential, authority: &str) -> Result<TlsConnector, PkiError> {
         let invalid =
             |detail: String| PkiError::Invalid { path: "the node client certificate".into(), detail };
         let mut roots = RootCertStore::empty();
@@ -38,7 +51,7 @@ impl Nodes {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|e| invalid(e.to_string()))?;
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), dial })
+        Ok(TlsConnector::from(Arc::new(config)))
     }
 
     /// Sends a request to an agent under another path and returns its answer; an upgrade is carried through.
@@ -53,7 +66,8 @@ impl Nodes {
         };
         let stream = self.dial.dial(address).await.map_err(|e| failed("connect", &e))?;
         let name = ServerName::from(address.ip());
-        let stream = self.tls.connect(name, stream).await.map_err(|e| failed("TLS", &e))?;
+        let tls = self.tls.read().clone();
+        let stream = tls.connect(name, stream).await.map_err(|e| failed("TLS", &e))?;
         let mut request = request;
         // The agent must not see who the client is by its secrets, only that the server asks.
         request.headers_mut().remove(::http::header::AUTHORIZATION);

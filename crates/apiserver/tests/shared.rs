@@ -37,6 +37,7 @@ async fn start(server: &testkit::Etcd, folder: &Path) -> Result<ApiServer, Start
         node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
         authority: authority.certificate.clone(),
         dial: Arc::new(Nowhere),
+        authentication: Default::default(),
     };
     ApiServer::open(config, Arc::new(store)).await
 }

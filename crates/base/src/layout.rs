@@ -99,7 +99,7 @@ impl Layout {
         let failed = |source| PrepareError::Io { path: self.data_dir.clone(), source };
         std::fs::create_dir_all(&self.data_dir).map_err(failed)?;
         if !self.lock().exists()
-            && let Some(stranger) = self.strangers().map_err(failed)?.into_iter().next()
+            && let Some(stranger) = self.entries().map_err(failed)?.1.into_iter().next()
         {
             return Err(PrepareError::Foreign { path: self.data_dir.clone(), stranger });
         }
@@ -107,11 +107,10 @@ impl Layout {
         std::fs::set_permissions(&self.data_dir, private).map_err(failed)
     }
 
-    /// Everything below the data directory that a cluster makes.
-    pub fn entries(&self) -> Vec<PathBuf> {
-        vec![
+    /// Whether a cluster makes an entry of this name in its data directory.
+    fn makes(&self, path: &Path) -> bool {
+        let own = [
             self.pki(),
-            self.state(),
             self.kubeconfig(),
             self.images(),
             self.containers(),
@@ -122,23 +121,22 @@ impl Layout {
             self.run_file(),
             self.run_file().with_extension("new"),
             self.api_port(),
-            // Last: without it the directory is a cluster's no more.
             self.lock(),
-        ]
+        ];
+        // The state comes with copies and what was set aside.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        own.iter().any(|own| own == path) || name.starts_with("state.")
     }
 
-    /// What else lies in the data directory.
-    pub fn strangers(&self) -> std::io::Result<Vec<PathBuf>> {
-        let own = self.entries();
-        let mut strangers = Vec::new();
+    /// What lies in the data directory: what a cluster has made, the lock last, since without it the directory is a
+    /// cluster's no more; and what else there is.
+    pub fn entries(&self) -> std::io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.data_dir)? {
-            let path = entry?.path();
-            if !own.contains(&path) {
-                strangers.push(path);
-            }
+            all.push(entry?.path());
         }
-        strangers.sort();
-        Ok(strangers)
+        all.sort_by_key(|path| (*path == self.lock(), path.clone()));
+        Ok(all.into_iter().partition(|path| self.makes(path)))
     }
 
     /// Pinned network namespaces.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::CertificateSigner;
 use crate::deletions::Deletions;
 use crate::meta;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub cluster_ca_pem: String,
     /// Where the local provisioner makes the directories of volumes, on the node.
     pub volumes_dir: PathBuf,
+    /// Signs the certificates of requests that were approved.
+    pub signer: Arc<dyn CertificateSigner>,
 }
 
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! The controllers of the control plane: one file (or folder) a controller, each a pure planner and a thin executor.
 //! They only read shared caches and write through the API; the driver in `client` runs, repeats and delays them.
 
+mod certificates;
 mod context;
 mod crd;
 mod deletions;
@@ -19,6 +20,7 @@ mod percent;
 mod pod;
 mod quota;
 mod replicaset;
+mod role_aggregation;
 mod service_account;
 mod statefulset;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use client::{Caches, Controller};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+pub use certificates::CertificateSigner;
 pub use context::Config;
 use context::Context;
 
@@ -55,6 +58,8 @@ const TABLE: &[(&str, Start)] = &[
     ("volumeprotection", volumes::protection::start),
     ("poddisruptionbudget", disruption::start),
     ("resourcequota", quota::start),
+    ("certificatesigningrequest", certificates::start),
+    ("clusterroleaggregation", role_aggregation::start),
 ];
 
 /// Runs all controllers until stopped.

@@ -30,8 +30,8 @@ pub struct Environment {
 /// What the binary is to do.
 #[derive(Debug)]
 pub enum Invocation {
-    Server(ServerOptions),
-    Store(StoreRequest),
+    Server(Box<ServerOptions>),
+    Store(Box<StoreRequest>),
     Verb(Box<Request>),
 }
 
@@ -46,6 +46,36 @@ pub struct ServerOptions {
     /// A filter such as `info` or `warn,gitops=debug`; `None`: as the environment says, else `info`.
     pub log: Option<String>,
     pub log_format: LogFormat,
+    pub authentication: AuthenticationOptions,
+}
+
+/// Whom the API believes, beside its own certificates and tokens. Named as kube-apiserver names them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AuthenticationOptions {
+    /// An AuthenticationConfiguration: issuers of tokens, and what nobody in particular may see
+    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
+    pub authentication_config: Option<PathBuf>,
+    /// A kubeconfig that says which service knows tokens
+    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Signs the certificates of proxies that say in headers who asks
+    #[arg(long, value_name = "FILE", help_heading = "Authentication")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of such proxies; none means all that the authority has signed
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Authentication")]
+    pub requestheader_allowed_names: Vec<String>,
+    /// [default: X-Remote-User]
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',', help_heading = "Authentication")]
+    pub requestheader_username_headers: Vec<String>,
+    /// [default: X-Remote-Uid]
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',', help_heading = "Authentication")]
+    pub requestheader_uid_headers: Vec<String>,
+    /// [default: X-Remote-Group]
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',', help_heading = "Authentication")]
+    pub requestheader_group_headers: Vec<String>,
+    /// [default: X-Remote-Extra-]
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', help_heading = "Authentication")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -125,6 +155,8 @@ struct ServerArguments {
     log: Option<String>,
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    authentication: AuthenticationOptions,
 }
 
 /// Reads the process' arguments. Prints help and errors itself, and then ends the process.
@@ -136,17 +168,18 @@ pub fn parse(environment: Environment) -> Invocation {
 impl Cli {
     fn into_invocation(self, environment: Environment) -> Invocation {
         match self.command {
-            Command::Server(arguments) => Invocation::Server(ServerOptions {
+            Command::Server(arguments) => Invocation::Server(Box::new(ServerOptions {
                 layout: layout(&self.globals, &environment),
                 api_port: arguments.api_port,
                 node_name: arguments.node_name,
                 store: arguments.store.over(&environment.store),
                 log: arguments.log,
                 log_format: arguments.log_format,
-            }),
-            Command::Store(command) => Invocation::Store(
+                authentication: arguments.authentication,
+            })),
+            Command::Store(command) => Invocation::Store(Box::new(
                 command.into_request(layout(&self.globals, &environment), &environment.store),
-            ),
+            )),
             Command::Verb(verb) => {
                 Invocation::Verb(Box::new(Request { verb, globals: self.globals, environment }))
             }

@@ -22,6 +22,8 @@ mod tree;
 mod verbs;
 mod world;
 
-pub use cli::{Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from};
+pub use cli::{
+    AuthenticationOptions, Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from,
+};
 pub use store::{Secret, StoreOptions, StoreRequest, StoreVerb};
 pub use verbs::{Verb, run};

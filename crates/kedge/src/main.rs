@@ -51,9 +51,9 @@ fn main() -> ExitCode {
     match invocation {
         Invocation::Server(options) => {
             log(&options);
-            runtime.block_on(server::main(options))
+            runtime.block_on(server::main(*options))
         }
-        Invocation::Store(request) => runtime.block_on(store::main(request)),
+        Invocation::Store(request) => runtime.block_on(store::main(*request)),
         Invocation::Verb(request) => runtime.block_on(front::run(*request)),
     }
 }

@@ -59,9 +59,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// `client` speaks as the node, which sees what its pods need; `proxy` as the one who makes services reachable, who
+    /// sees all of them and where they end.
     pub fn new(
         config: NodeConfig,
         client: Client,
+        proxy: Client,
         runtime: Arc<dyn Runtime>,
         images: Arc<dyn Images>,
     ) -> Result<Self, NodeError> {
@@ -83,6 +86,7 @@ impl Node {
             directory: Directory::default(),
             events,
             client,
+            proxy,
             runtime,
             images,
             heavy,
@@ -129,7 +133,7 @@ impl Node {
         let background = &mut self.background;
         background.spawn(registration::run(context.clone()));
         background.spawn(context.services.clone().follow(Api::<Service>::all(context.client.clone())));
-        background.spawn(self.slices.clone().follow(Api::<EndpointSlice>::all(context.client.clone())));
+        background.spawn(self.slices.clone().follow(Api::<EndpointSlice>::all(context.proxy.clone())));
         let parts = services::Parts {
             slices: self.slices.clone(),
             rules,

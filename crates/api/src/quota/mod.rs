@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::quantity::Quantity;
 use crate::status::Resource;
 
-pub use pod::{missing, uses_nothing};
+pub use pod::{missing, most_of_containers, uses_nothing};
 pub use scopes::{needs_pods, scopes_choose};
 
 /// Amounts by the name of the resource (`requests.cpu`, `count/deployments.apps`).

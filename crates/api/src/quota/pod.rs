@@ -54,6 +54,16 @@ fn raise(most: &mut Amounts, other: &Amounts) {
 /// The most of each resource that the pod holds at once: containers together with the sidecars, or one init container
 /// with the sidecars before it.
 fn most(pod: &Pod, limits: bool) -> Amounts {
+    let mut sum = most_of_containers(pod, limits);
+    let overhead = read(pod.spec.as_ref().and_then(|s| s.overhead.as_ref()));
+    let present: Amounts =
+        overhead.into_iter().filter(|(name, _)| !limits || sum.contains_key(name)).collect();
+    add(&mut sum, &present);
+    sum
+}
+
+/// The same without what the runtime itself takes.
+pub fn most_of_containers(pod: &Pod, limits: bool) -> Amounts {
     let spec = pod.spec.clone().unwrap_or_default();
     let (mut sum, mut sidecars, mut starting) = (Amounts::new(), Amounts::new(), Amounts::new());
     for container in spec.init_containers.iter().flatten() {
@@ -71,10 +81,6 @@ fn most(pod: &Pod, limits: bool) -> Amounts {
     let whole =
         spec.resources.as_ref().and_then(|r| if limits { r.limits.as_ref() } else { r.requests.as_ref() });
     sum.extend(read(whole));
-    let overhead = read(spec.overhead.as_ref());
-    let present: Amounts =
-        overhead.into_iter().filter(|(name, _)| !limits || sum.contains_key(name)).collect();
-    add(&mut sum, &present);
     sum
 }
 

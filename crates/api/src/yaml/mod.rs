@@ -48,7 +48,21 @@ pub fn parse_one(text: &str) -> Result<Value, YamlError> {
     }
 }
 
+/// The reader calls itself for each level, and a level may take tens of kilobytes: as many as are allowed must fit,
+/// whatever thread asks.
+const STACK_BYTES: usize = 32 << 20;
+
 fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>, YamlError> {
+    let failed = |message: &str| YamlError { line: 0, column: 0, message: message.into() };
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let reader = reader.spawn_scoped(scope, || read(text, duplicate_keys));
+        let reader = reader.map_err(|error| failed(&format!("cannot be read now: {error}")))?;
+        reader.join().unwrap_or_else(|_| Err(failed("cannot be read")))
+    })
+}
+
+fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(text, options(duplicate_keys))
         .map_err(|error| {

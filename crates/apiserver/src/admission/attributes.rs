@@ -106,6 +106,10 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.group() == group && self.resource() == resource
+    }
+
     pub fn is_namespace(&self) -> bool {
         self.group().is_empty() && self.resource() == "namespaces"
     }

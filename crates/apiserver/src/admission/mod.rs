@@ -2,15 +2,26 @@
 //! after that. A plugin is one file and one line of the table.
 
 pub mod attributes;
+mod certificates;
+mod claim_resize;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
+mod node_taint;
+mod pod_resize;
+mod pod_security;
 pub mod policies;
 mod priority;
 mod requester;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod storage_protection;
+pub mod topology_labels;
 pub mod webhooks;
 
 use api::status::ApiError;
@@ -32,10 +43,36 @@ const PLUGINS: &[Plugin] = &[
     namespace_lifecycle::admit,
     escalation::admit,
     requester::admit,
+    limit_ranger::admit,
     service_account::admit,
+    node_taint::admit,
     priority::admit,
     default_tolerations::admit,
     default_storage_class::admit,
+    storage_protection::admit,
+    runtime_class::admit,
+    default_ingress_class::admit,
+    topology_labels::admit,
+];
+
+type Judge = for<'a> fn(
+    &'a ApiServer,
+    &'a Attributes<'a>,
+    Option<&'a Value>,
+    Option<&'a Value>,
+) -> BoxFuture<'a, Result<(), ApiError>>;
+
+/// Those that see what an object has become, and what it replaces, and may only refuse. They are asked of parts of
+/// objects, deletions and streams as well.
+const JUDGES: &[Judge] = &[
+    node_restriction::judge,
+    limit_ranger::judge,
+    service_account::judge,
+    pod_security::judge,
+    priority::judge,
+    claim_resize::judge,
+    certificates::judge,
+    pod_resize::judge,
 ];
 
 /// Runs our own plugins over a whole object.
@@ -109,6 +146,9 @@ pub async fn validate(
     let (shown, shown_old) =
         (object.and_then(|o| scale::view(context, o)), old.and_then(|o| scale::view(context, o)));
     let seen = Seen { object: shown.as_ref().or(object), old: shown_old.as_ref().or(old) };
+    for judge in JUDGES {
+        judge(server, &attributes, object, old).await?;
+    }
     policies::validate(server, &attributes, seen.object, seen.old).await?;
     webhooks::validate(server, &attributes, &seen).await?;
     resource_quota::admit(server, &attributes, object, old).await
@@ -125,4 +165,14 @@ fn name_of(context: &Context, object: &Value) -> String {
 /// Whether the request is about pods themselves.
 fn is_pod(context: &Context) -> bool {
     context.kind.group.is_empty() && context.kind.kind == "Pod"
+}
+
+/// A refusal of a whole object on its way in.
+fn forbid(context: &Context, object: &Value, why: &str) -> ApiError {
+    ApiError::forbidden(&context.resource(), &name_of(context, object), why)
+}
+
+/// A refusal by a judge.
+fn refused(attributes: &Attributes<'_>, why: &str) -> ApiError {
+    ApiError::forbidden(&attributes.context.resource(), attributes.name, why)
 }

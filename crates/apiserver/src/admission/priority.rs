@@ -6,7 +6,8 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::Value;
 
-use super::{Operation, is_pod};
+use super::attributes::Attributes;
+use super::{Operation, forbid, is_pod, refused};
 use crate::{ApiServer, Context};
 
 pub fn admit<'a>(
@@ -34,21 +35,58 @@ pub fn admit<'a>(
                 found
             }
         };
-        let spec = &mut object["spec"];
-        spec["priority"] = class.and_then(|c| c.value).unwrap_or(0).into();
-        if let Some(class) = class {
-            spec["priorityClassName"] = class.metadata.name.clone().into();
-        }
+        let computed = class.and_then(|c| c.value).unwrap_or(0);
         let policy = class.and_then(|c| c.preemption_policy.clone());
         let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".into());
-        if let Some(given) = spec["preemptionPolicy"].as_str().filter(|given| *given != policy) {
+        let name = class.and_then(|c| c.metadata.name.clone());
+        if let Some(given) = object["spec"]["priority"].as_i64().filter(|given| *given != i64::from(computed))
+        {
             let why = format!(
-                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller \
-                 computed {policy} from the given PriorityClass name"
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
+                 computed {computed} from the given PriorityClass name"
             );
-            return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why));
+            return Err(forbid(context, object, &why));
+        }
+        if let Some(given) = object["spec"]["preemptionPolicy"].as_str().filter(|given| *given != policy) {
+            let why = format!(
+                "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
+                 controller computed {policy} from the given PriorityClass name"
+            );
+            return Err(forbid(context, object, &why));
+        }
+        let spec = &mut object["spec"];
+        spec["priority"] = computed.into();
+        if let Some(name) = name {
+            spec["priorityClassName"] = name.into();
         }
         spec["preemptionPolicy"] = policy.into();
         Ok(())
+    })
+}
+
+/// There is one default class, or none.
+pub fn judge<'a>(
+    server: &'a ApiServer,
+    attributes: &'a Attributes<'a>,
+    object: Option<&'a Value>,
+    _old: Option<&'a Value>,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    Box::pin(async move {
+        let classes = attributes.is("scheduling.k8s.io", "priorityclasses");
+        let writes = matches!(attributes.operation, Operation::Create | Operation::Update);
+        let Some(object) = object.filter(|o| classes && writes && o["globalDefault"] == true) else {
+            return Ok(());
+        };
+        let held: Vec<PriorityClass> = server.0.objects.all(&attributes.context.kind).await?;
+        let default =
+            held.into_iter().filter(|c| c.global_default == Some(true)).find_map(|c| c.metadata.name);
+        match default.filter(|name| attributes.operation.is_create() || name != meta::name(object)) {
+            Some(name) => {
+                let why =
+                    format!("PriorityClass {name} is already marked as default. Only one default can exist");
+                Err(refused(attributes, &why))
+            }
+            None => Ok(()),
+        }
     })
 }

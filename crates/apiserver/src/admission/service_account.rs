@@ -6,9 +6,13 @@ use base::constants::paths::SERVICE_ACCOUNT_MOUNT;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::{Operation, is_pod};
+use super::attributes::Attributes;
+use super::{Operation, is_pod, refused};
+use crate::auth::node::references;
 use crate::{ApiServer, Context};
 
+/// The agent tells by such a pod what it runs of its own.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Seconds a mounted token lives; the agent renews it well before.
 const TOKEN_SECONDS: i64 = 3607;
 
@@ -20,6 +24,10 @@ pub fn admit<'a>(
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     Box::pin(async move {
         if !is_pod(context) || !operation.is_create() || !object["spec"].is_object() {
+            return Ok(());
+        }
+        // The agent runs a mirror pod's original as it is: what were added to its image here would be a lie.
+        if meta::annotation(object, MIRROR).is_some() {
             return Ok(());
         }
         let spec = &mut object["spec"];
@@ -53,6 +61,36 @@ pub fn admit<'a>(
             mount_token(spec);
         }
         Ok(())
+    })
+}
+
+/// What an agent runs of its own reaches nothing of the cluster.
+pub fn judge<'a>(
+    _server: &'a ApiServer,
+    attributes: &'a Attributes<'a>,
+    object: Option<&'a Value>,
+    _old: Option<&'a Value>,
+) -> BoxFuture<'a, Result<(), ApiError>> {
+    Box::pin(async move {
+        let creates = attributes.operation.is_create() && attributes.subresource.is_empty();
+        let Some(pod) = object.filter(|_| creates && attributes.is("", "pods")) else { return Ok(()) };
+        if meta::annotation(pod, MIRROR).is_none() {
+            return Ok(());
+        }
+        let spec = &pod["spec"];
+        let volumes = spec["volumes"].as_array().into_iter().flatten();
+        let mut sources = volumes.flat_map(|v| v["projected"]["sources"].as_array().into_iter().flatten());
+        let typed = serde_json::from_value(pod.clone()).unwrap_or_default();
+        let why = if spec["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
+            "a mirror pod may not reference service accounts"
+        } else if references::of(&typed).iter().any(|r| r.kind == references::Kind::Secret) {
+            "a mirror pod may not reference secrets"
+        } else if sources.any(|s| s.get("serviceAccountToken").is_some()) {
+            "a mirror pod may not use ServiceAccountToken volume projections"
+        } else {
+            return Ok(());
+        };
+        Err(refused(attributes, why))
     })
 }
 

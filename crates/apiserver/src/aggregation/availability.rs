@@ -82,6 +82,7 @@ async fn settle_local(server: &ApiServer) -> Result<(), ApiError> {
 async fn visit_all(server: &ApiServer) -> Result<bool, ApiError> {
     let remotes = server.0.remotes().await?;
     let mut heard = BTreeMap::new();
+    let mut reports = Vec::new();
     for (key, remote) in &remotes.0 {
         let before = server.0.aggregation.heard(remote);
         let visited = visit(&server.0, remote).await;
@@ -91,9 +92,13 @@ async fn visit_all(server: &ApiServer) -> Result<bool, ApiError> {
             Err(fault) => (Heard { available: false, ..before }, (false, fault.reason, fault.message)),
         };
         heard.insert(key.clone(), now);
-        report(server, remote, condition).await?;
+        reports.push((remote, condition));
     }
     *server.0.aggregation.heard.write() = heard;
+    // Said when it holds: whoever reads that a server is available is let through to it.
+    for (remote, condition) in reports {
+        report(server, remote, condition).await?;
+    }
     Ok(!remotes.0.is_empty())
 }
 

@@ -72,9 +72,9 @@ pub struct Aggregation {
     heard: RwLock<BTreeMap<(String, String), Heard>>,
     /// Told when there is something to look at.
     wake: Arc<Notify>,
-    client: Credential,
-    /// What signs our client certificate, as PEM.
-    authority: String,
+    client: RwLock<Credential>,
+    /// Signs our client certificate, and nothing else.
+    authority: Authority,
 }
 
 impl Aggregation {
@@ -82,14 +82,25 @@ impl Aggregation {
         let folder = folder.join("front-proxy");
         std::fs::create_dir_all(&folder).map_err(|source| PkiError::File { path: folder.clone(), source })?;
         let authority = Authority::open(&folder)?;
-        let client = authority.issue(CLIENT_NAME, Usage::Client { group: "system:front-proxy".into() })?;
+        let client = RwLock::new(Self::issue(&authority)?);
         Ok(Self {
             remotes: Reloaded::default(),
             heard: RwLock::default(),
             wake: Arc::default(),
             client,
-            authority: authority.certificate,
+            authority,
         })
+    }
+
+    fn issue(authority: &Authority) -> Result<Credential, PkiError> {
+        authority.issue(CLIENT_NAME, Usage::Client { group: "system:front-proxy".into() })
+    }
+
+    /// Other servers are shown a new certificate from now on.
+    pub fn renew(&self) -> Result<(), PkiError> {
+        *self.client.write() = Self::issue(&self.authority)?;
+        self.remotes.outdate();
+        Ok(())
     }
 
     /// To be called after each write of what availability follows from.
@@ -109,7 +120,7 @@ impl Aggregation {
             "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
             "data": {
                 "client-ca-file": client_authority,
-                "requestheader-client-ca-file": self.authority,
+                "requestheader-client-ca-file": self.authority.certificate,
                 "requestheader-allowed-names": json!([CLIENT_NAME]).to_string(),
                 "requestheader-extra-headers-prefix": json!(["X-Remote-Extra-"]).to_string(),
                 "requestheader-group-headers": json!(["X-Remote-Group"]).to_string(),
@@ -144,7 +155,7 @@ impl Server {
         };
         let bundle = spec.ca_bundle.as_ref().map(|b| b.0.as_slice());
         let insecure = spec.insecure_skip_tls_verify == Some(true);
-        let certificate = self.aggregation.client.parse().ok();
+        let certificate = self.aggregation.client.read().parse().ok();
         Some(Remote {
             backend: Backend::new(None, Some(reference.clone()), bundle, insecure, certificate),
             service: reference,

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use api::csr::Request;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -79,9 +80,14 @@ impl Authority {
 
     /// Signs a certificate that is good for a year.
     pub fn issue(&self, common_name: &str, usage: Usage) -> Result<Credential, PkiError> {
+        self.issue_for(common_name, usage, YEAR_SECONDS)
+    }
+
+    /// Signs a certificate that is good for so long.
+    pub fn issue_for(&self, common_name: &str, usage: Usage, seconds: i64) -> Result<Credential, PkiError> {
         let make = |source| PkiError::Make { subject: common_name.to_owned(), source };
         let mut params = CertificateParams::default();
-        set_lifetime(&mut params, YEAR_SECONDS);
+        set_lifetime(&mut params, seconds);
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         match usage {
@@ -103,6 +109,47 @@ impl Authority {
     }
 }
 
+/// Key usages by the names that certificate requests have for them. One who signs certificates is not among them.
+const KEY_USAGES: &[(&str, KeyUsagePurpose)] = &[
+    ("digital signature", KeyUsagePurpose::DigitalSignature),
+    ("signing", KeyUsagePurpose::DigitalSignature),
+    ("content commitment", KeyUsagePurpose::ContentCommitment),
+    ("key encipherment", KeyUsagePurpose::KeyEncipherment),
+    ("key agreement", KeyUsagePurpose::KeyAgreement),
+    ("data encipherment", KeyUsagePurpose::DataEncipherment),
+];
+const EXTENDED_USAGES: &[(&str, ExtendedKeyUsagePurpose)] = &[
+    ("client auth", ExtendedKeyUsagePurpose::ClientAuth),
+    ("server auth", ExtendedKeyUsagePurpose::ServerAuth),
+    ("code signing", ExtendedKeyUsagePurpose::CodeSigning),
+    ("email protection", ExtendedKeyUsagePurpose::EmailProtection),
+    ("timestamping", ExtendedKeyUsagePurpose::TimeStamping),
+    ("ocsp signing", ExtendedKeyUsagePurpose::OcspSigning),
+];
+
+impl Authority {
+    /// Signs what somebody asked for: their names and their key, for these usages, and never as an authority. As PEM.
+    pub fn sign(&self, request: &Request, usages: &[String], seconds: i64) -> Result<String, PkiError> {
+        let make = |source| PkiError::Make { subject: request.common_name.clone(), source };
+        let der = rustls::pki_types::CertificateSigningRequestDer::from(request.der.as_slice());
+        // This checks that whoever asks has the key.
+        let mut asked = CertificateSigningRequestParams::from_der(&der).map_err(make)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = asked.params.distinguished_name;
+        params.subject_alt_names = asked.params.subject_alt_names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        asked.params = params;
+        set_lifetime(&mut asked.params, seconds);
+        for usage in usages {
+            let found = KEY_USAGES.iter().find(|(name, _)| name == usage).map(|(_, purpose)| *purpose);
+            asked.params.key_usages.extend(found);
+            let extended = EXTENDED_USAGES.iter().find(|(name, _)| name == usage);
+            asked.params.extended_key_usages.extend(extended.map(|(_, purpose)| purpose.clone()));
+        }
+        Ok(asked.signed_by(&self.issuer).map_err(make)?.pem())
+    }
+}
+
 fn make_authority() -> Result<Credential, PkiError> {
     let make = |source| PkiError::Make { subject: "the authority".into(), source };
     let mut params = CertificateParams::default();
@@ -118,16 +165,29 @@ fn make_authority() -> Result<Credential, PkiError> {
     Ok(Credential { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
+/// Clocks of clients may lag by this.
+const LAG_SECONDS: i64 = 300;
+
 fn set_lifetime(params: &mut CertificateParams, seconds: i64) {
-    // An hour back: clocks of clients may lag.
-    let start = base::time::now().as_second() - 3600;
-    let day = |at: i64| {
-        let date =
-            jiff::Timestamp::from_second(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC).date();
-        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
+    let now = base::time::now().as_second();
+    let at = |seconds: i64| {
+        let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        rcgen::date_time_ymd(1970, 1, 1) + since
     };
-    params.not_before = day(start);
-    params.not_after = day(start + seconds + 24 * 3600);
+    params.not_before = at(now - LAG_SECONDS);
+    params.not_after = at(now + seconds);
+}
+
+/// From when to when, in seconds since the epoch, a certificate is good.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
+    let validity = parsed.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// When a certificate is made anew: with four fifths of its life gone, early enough for what goes wrong at first.
+pub fn renewal((not_before, not_after): (i64, i64)) -> i64 {
+    not_before + (not_after - not_before) / 5 * 4
 }
 
 /// The user that a verified client certificate names: its common name, in the groups of its organizations.
@@ -179,6 +239,31 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signed_request_has_the_names_that_were_asked_for_and_is_no_authority() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open(folder.path()).expect("made");
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "jane");
+        params.distinguished_name.push(DnType::OrganizationName, "devs");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let asked = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+        let request = Request::parse(asked.as_bytes()).expect("reads");
+        let pem = authority.sign(&request, &["client auth".to_owned()], 1000).expect("signs");
+        let signed = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let who = identity(&signed).expect("an identity");
+        assert_eq!((who.username.as_str(), who.groups[0].as_str()), ("jane", "devs"));
+        let (from, until) = validity(&signed).expect("a life");
+        assert_eq!(until - from, 1000 + LAG_SECONDS);
+        assert_eq!(renewal((0, 1000)), 800);
+        let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(&signed).expect("parses");
+        assert!(!parsed.is_ca());
+        let forged =
+            Request { der: [&request.der[..request.der.len() - 1], &[0x55][..]].concat(), ..request };
+        assert!(authority.sign(&forged, &[], 1000).is_err(), "whoever asks must have the key");
+    }
 
     #[test]
     fn a_client_certificate_names_its_user_and_groups() {

@@ -1,8 +1,16 @@
 //! Who asks, and whether they may.
 
+pub mod authentication;
+mod bootstrap_tokens;
 pub mod certificates;
+mod gate;
+mod jwk;
+pub mod node;
+mod oidc;
 pub mod rbac;
+pub mod request_header;
 pub mod tokens;
+mod webhook;
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! Role-based access control: a snapshot of all roles and bindings, and the decision over it (pure).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -20,6 +20,8 @@ pub struct Attributes {
     pub name: String,
     /// The path, for such a request.
     pub path: String,
+    /// What a list or a watch is limited to: fields and the one value each must have.
+    pub fields: Vec<(String, String)>,
 }
 
 impl Attributes {
@@ -82,8 +84,8 @@ impl Snapshot {
                 .push((binding.subjects.unwrap_or_default(), binding.role_ref));
         }
         for role in &cluster_roles {
-            let mut rules = role.rules.clone().unwrap_or_default();
-            rules.extend(aggregated(role, &cluster_roles));
+            let mut seen = HashSet::new();
+            let rules = gathered(role, &cluster_roles, &mut seen);
             this.cluster_roles.insert(role.metadata.name.clone().unwrap_or_default(), rules);
         }
         this
@@ -131,17 +133,33 @@ impl Snapshot {
     }
 }
 
-/// The rules of every role that an aggregating role selects.
-fn aggregated<'a>(role: &'a ClusterRole, all: &'a [ClusterRole]) -> impl Iterator<Item = PolicyRule> + 'a {
+/// A role's own rules and those of every role that it selects, and that those select in turn; each role once, also where
+/// they select each other.
+fn gathered<'a>(
+    role: &'a ClusterRole,
+    all: &'a [ClusterRole],
+    seen: &mut HashSet<&'a str>,
+) -> Vec<PolicyRule> {
+    if !seen.insert(role.metadata.name.as_deref().unwrap_or_default()) {
+        return Vec::new();
+    }
+    let mut rules = role.rules.clone().unwrap_or_default();
     let selectors = role.aggregation_rule.iter().flat_map(|a| a.cluster_role_selectors.iter().flatten());
     let selectors: Vec<_> = selectors.filter_map(|s| api::selector::Selector::from_object(s).ok()).collect();
-    let own = role.metadata.name.clone();
-    all.iter()
-        .filter(move |other| {
-            let labels = other.metadata.labels.clone().unwrap_or_default();
-            other.metadata.name != own && selectors.iter().any(|s| s.matches(&labels))
-        })
-        .flat_map(|other| other.rules.clone().unwrap_or_default())
+    if selectors.is_empty() {
+        return rules;
+    }
+    for other in all {
+        let labels = other.metadata.labels.clone().unwrap_or_default();
+        if selectors.iter().any(|s| s.matches(&labels)) {
+            for rule in gathered(other, all, seen) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+    }
+    rules
 }
 
 fn is_subject(subjects: &[Subject], who: &Identity, binding_namespace: &str) -> bool {
@@ -162,7 +180,7 @@ fn has(list: &Option<Vec<String>>, wanted: &str) -> bool {
     list.iter().flatten().any(|item| item == "*" || item == wanted)
 }
 
-fn rule_allows(rule: &PolicyRule, what: &Attributes) -> bool {
+pub fn rule_allows(rule: &PolicyRule, what: &Attributes) -> bool {
     if !rule.verbs.iter().any(|v| v == "*" || *v == what.verb) {
         return false;
     }
@@ -205,7 +223,7 @@ fn single_requests(rule: &PolicyRule, namespace: &str) -> Vec<Attributes> {
                     subresource: subresource.to_owned(),
                     namespace: namespace.to_owned(),
                     name,
-                    path: String::new(),
+                    ..Default::default()
                 }));
             }
         }
@@ -249,7 +267,7 @@ mod tests {
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
-            path: String::new(),
+            ..Default::default()
         }
     }
 

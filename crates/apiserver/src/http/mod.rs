@@ -8,4 +8,5 @@ pub mod request;
 pub mod respond;
 pub mod serve;
 pub mod service;
+pub mod tls;
 pub(crate) mod websocket;

@@ -15,6 +15,8 @@ pub struct Target {
     pub name: String,
     /// The one name that a field selector leaves: rights to that object suffice.
     pub selected: String,
+    /// The fields that a list or a watch is limited to, and the one value each must have.
+    pub fields: Box<[(String, String)]>,
     pub subresource: String,
     /// What follows the subresource (`…/proxy/path`).
     pub rest: String,
@@ -52,6 +54,7 @@ impl Asked {
                 namespace: t.namespace.clone(),
                 name: if t.name.is_empty() { t.selected.clone() } else { t.name.clone() },
                 path: String::new(),
+                fields: t.fields.to_vec(),
             },
             Self::Path(path) => {
                 Attributes { verb: method.as_str().to_lowercase(), path: path.clone(), ..Default::default() }
@@ -100,12 +103,18 @@ fn target(method: &Method, path: &str, query: &Query) -> Option<Target> {
         true => "",
         false => verb(method, &name, query),
     };
-    let fields = query.get("fieldSelector").unwrap_or_default().split(',');
-    let selected =
-        fields.filter_map(|f| f.strip_prefix("metadata.name=")).map(|n| n.trim_start_matches('=')).next();
     let over_many = matches!(verb, "list" | "watch" | "deletecollection");
-    let selected = selected.filter(|_| over_many).unwrap_or_default().to_owned();
-    Some(Target { group, version, plural, namespace, name, selected, subresource, rest, verb })
+    let fields = query.get("fieldSelector").filter(|_| over_many).unwrap_or_default();
+    let fields: Box<[(String, String)]> = fields.split(',').filter_map(equality).collect();
+    let selected = fields.iter().find(|(field, _)| field == "metadata.name");
+    let selected = selected.map(|(_, name)| name.clone()).unwrap_or_default();
+    Some(Target { group, version, plural, namespace, name, selected, fields, subresource, rest, verb })
+}
+
+/// `field=value` or `field==value`; what a field must not be limits nothing.
+pub fn equality(requirement: &str) -> Option<(String, String)> {
+    let (field, value) = requirement.split_once('=')?;
+    (!field.ends_with('!')).then(|| (field.to_owned(), value.trim_start_matches('=').to_owned()))
 }
 
 fn verb(method: &Method, name: &str, query: &Query) -> &'static str {

@@ -52,6 +52,9 @@ pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<A
         .map_err(|e| ApiError::bad_request(format!("invalid Binding: {e}")))?;
     let wanted = binding.metadata.uid.clone().unwrap_or_default();
     let node = binding.target.name.unwrap_or_default();
+    if value["target"]["kind"] == "Node" {
+        admission::topology_labels::label(server, &mut value, &node).await?;
+    }
     admission::extend(server, context, &mut value, None, Operation::Create).await?;
     admission::validate(server, context, Some(&value), None, Operation::Create).await?;
     if node.is_empty() {
@@ -73,6 +76,11 @@ pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<A
         }
         let mut new = old.clone();
         new["spec"]["nodeName"] = node.as_str().into();
+        let labels: Vec<(&str, &str)> = meta::pairs(&value, "labels").collect();
+        if !labels.is_empty() {
+            let held = meta::pairs(old, "labels").chain(labels).map(|(k, v)| (k.to_owned(), v.into()));
+            meta::set(&mut new, "labels", Value::Object(held.collect()));
+        }
         Ok(new)
     })
     .await?;

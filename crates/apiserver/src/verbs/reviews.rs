@@ -7,15 +7,19 @@ use k8s_openapi::api::authentication::v1::{
     SelfSubjectReviewStatus, TokenRequest, TokenRequestStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use k8s_openapi::api::authorization::v1::{
-    NonResourceRule, ResourceAttributes, ResourceRule, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    FieldSelectorAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SubjectAccessReviewStatus,
+    SubjectRulesReviewStatus,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldSelectorRequirement;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::input;
+use crate::admission::{self, Operation};
+use crate::auth::authentication::Authenticated;
 use crate::auth::rbac::Attributes;
-use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
+use crate::auth::tokens::{Bound, Claims, ISSUER, LIFETIME_MAX_SECONDS, Reference};
 use crate::auth::{AUTHENTICATED, Identity, MASTERS};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
@@ -23,7 +27,6 @@ use crate::{ApiServer, Context, Server};
 
 const TOKEN_MIN_SECONDS: i64 = 600;
 const TOKEN_DEFAULT_SECONDS: i64 = 3600;
-const TOKEN_MAX_SECONDS: i64 = 24 * 3600 * 365;
 
 pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     match (&*context.kind.kind, context.target.verb) {
@@ -106,14 +109,28 @@ async fn verdict(
             group: text(resource.group),
             namespace: text(resource.namespace),
             name: text(resource.name),
+            fields: fields(resource.field_selector),
             path: String::new(),
         };
     } else if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
         let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default();
         what = Attributes { verb: verb.into(), path: path.into(), ..Default::default() };
     }
-    let allowed = who.is_in(MASTERS) || server.0.rbac().await?.allows(who, &what);
+    let allowed = server.0.may(who, &what).await?;
     Ok(SubjectAccessReviewStatus { allowed, ..Default::default() })
+}
+
+/// What a question is limited to: requirements, or a selector as a request carries it.
+fn fields(given: Option<FieldSelectorAttributes>) -> Vec<(String, String)> {
+    let given = given.unwrap_or_default();
+    let one =
+        |r: FieldSelectorRequirement| match (r.operator.as_str(), r.values.unwrap_or_default().as_slice()) {
+            ("In", [value]) => Some((r.key, value.clone())),
+            _ => None,
+        };
+    let required = given.requirements.unwrap_or_default().into_iter().filter_map(one);
+    let raw = given.raw_selector.unwrap_or_default();
+    required.chain(raw.split(',').filter_map(crate::http::request::equality)).collect()
 }
 
 async fn rules_review(
@@ -156,19 +173,21 @@ async fn token_review(server: &ApiServer, review: &Value) -> TokenReviewStatus {
         review.spec.audiences.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
     let audiences: Vec<&str> = wanted.iter().map(String::as_str).collect();
     match server.0.token_identity(&review.spec.token, &audiences).await {
-        Some(who) => TokenReviewStatus {
+        Some(found) => TokenReviewStatus {
             authenticated: Some(true),
-            user: Some(user_info(&who)),
-            audiences: Some(wanted),
+            user: Some(user_info(&found.who)),
+            audiences: Some(found.audiences),
             error: None,
         },
-        None => TokenReviewStatus { error: Some("the token is not valid".into()), ..Default::default() },
+        None => TokenReviewStatus { error: Some("invalid bearer token".into()), ..Default::default() },
     }
 }
 
+const EXTRA: &str = "authentication.kubernetes.io";
+
 impl Server {
-    /// Who a token stands for, if it holds and everything it is bound to is still there.
-    pub(crate) async fn token_identity(&self, token: &str, audiences: &[&str]) -> Option<Identity> {
+    /// Whom a token of a service account stands for, if it holds and everything it is bound to is still there.
+    pub(crate) async fn account_identity(&self, token: &str, audiences: &[&str]) -> Option<Authenticated> {
         let claims = match self.signer.verify(token, audiences, base::time::now().as_second()) {
             Ok(claims) => claims,
             Err(error) => {
@@ -176,7 +195,7 @@ impl Server {
                 return None;
             }
         };
-        let Bound { namespace, serviceaccount: account, pod, .. } = &claims.kubernetes;
+        let Bound { namespace, serviceaccount: account, pod, secret, node } = &claims.kubernetes;
         self.still_there("serviceaccounts", namespace, account).await?;
         let mut who = Identity {
             username: format!("system:serviceaccount:{namespace}:{}", account.name),
@@ -188,12 +207,26 @@ impl Server {
             ],
             ..Default::default()
         };
+        let mut tell = |key: &str, value: String| who.extra.insert(format!("{EXTRA}/{key}"), vec![value]);
+        tell("credential-id", format!("JTI={}", claims.jti));
         if let Some(pod) = pod {
             self.still_there("pods", namespace, pod).await?;
-            who.extra.insert("authentication.kubernetes.io/pod-name".into(), vec![pod.name.clone()]);
-            who.extra.insert("authentication.kubernetes.io/pod-uid".into(), vec![pod.uid.clone()]);
+            tell("pod-name", pod.name.clone());
+            tell("pod-uid", pod.uid.clone());
         }
-        Some(who)
+        if let Some(secret) = secret {
+            self.still_there("secrets", namespace, secret).await?;
+        }
+        if let Some(node) = node {
+            // A pod's node is only told; a token for a node is bound to it.
+            if pod.is_none() {
+                self.still_there("nodes", "", node).await?;
+            }
+            tell("node-name", node.name.clone());
+            tell("node-uid", node.uid.clone());
+        }
+        let audiences = claims.aud.into_iter().filter(|a| audiences.contains(&a.as_str())).collect();
+        Some(Authenticated { who, audiences })
     }
 
     /// Whether what a token is bound to is the object that has its name now.
@@ -208,6 +241,7 @@ impl Server {
 /// `serviceaccounts/token`.
 pub async fn token_request(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let value = input::other(context, body).await?;
+    admission::validate(server, context, Some(&value), None, Operation::Create).await?;
     let request: TokenRequest = serde_json::from_value(value.clone())
         .map_err(|e| ApiError::bad_request(format!("invalid TokenRequest: {e}")))?;
     let spec = request.spec.unwrap_or_default();
@@ -219,10 +253,10 @@ pub async fn token_request(server: &ApiServer, context: &Context, body: Body) ->
         ..Default::default()
     };
     if let Some(object) = &spec.bound_object_ref {
-        bound.pod = Some(bound_pod(server, context, &namespace, object, meta::name(&account)).await?);
+        bind(server, context, &mut bound, object).await?;
     }
     let seconds = spec.expiration_seconds.unwrap_or(TOKEN_DEFAULT_SECONDS);
-    if !(TOKEN_MIN_SECONDS..=TOKEN_MAX_SECONDS).contains(&seconds) {
+    if !(TOKEN_MIN_SECONDS..=LIFETIME_MAX_SECONDS).contains(&seconds) {
         let detail = "may not specify a duration less than 10 minutes";
         let errors = [api::status::FieldError::invalid("spec.expirationSeconds", seconds, detail)];
         return Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &errors));
@@ -253,34 +287,56 @@ pub async fn token_request(server: &ApiServer, context: &Context, body: Body) ->
     Ok(respond::json(StatusCode::CREATED, &answer))
 }
 
-async fn bound_pod(
+/// What a token may be bound to, and where that is.
+const BINDABLE: &[(&str, &str)] = &[("Pod", "pods"), ("Secret", "secrets"), ("Node", "nodes")];
+
+async fn bind(
     server: &ApiServer,
     context: &Context,
-    namespace: &str,
+    bound: &mut Bound,
     object: &k8s_openapi::api::authentication::v1::BoundObjectReference,
-    account: &str,
-) -> Result<Reference, ApiError> {
+) -> Result<(), ApiError> {
     let name = object.name.clone().unwrap_or_default();
     let kind = object.kind.as_deref().unwrap_or_default();
-    if kind != "Pod" {
+    let Some((_, plural)) = BINDABLE.iter().find(|(known, _)| *known == kind) else {
         return Err(ApiError::bad_request(format!("cannot bind token to object of type {kind:?}")));
-    }
+    };
     let kinds = server.0.catalog.snapshot();
-    let pods = kinds.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
-    let found = server.0.objects.get(pods, namespace, &name).await?;
-    let (_, pod) = found.ok_or_else(|| ApiError::not_found(&pods.resource(), &name))?;
+    let found_kind = kinds.find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    let namespace = if found_kind.namespaced { bound.namespace.clone() } else { String::new() };
+    let found = server.0.objects.get(found_kind, &namespace, &name).await?;
+    let (_, found) = found.ok_or_else(|| ApiError::not_found(&found_kind.resource(), &name))?;
     let wanted = object.uid.as_deref().unwrap_or_default();
-    if !wanted.is_empty() && wanted != meta::uid(&pod) {
+    if !wanted.is_empty() && wanted != meta::uid(&found) {
         let why = format!(
             "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(ApiError::conflict(&pods.resource(), &name, &why));
+        return Err(ApiError::conflict(&found_kind.resource(), &name, &why));
     }
-    if pod["spec"]["serviceAccountName"].as_str().unwrap_or("default") != account {
-        let why = format!(
-            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
-        );
-        return Err(ApiError::forbidden(&context.resource(), account, &why));
+    let reference = Some(Reference { name, uid: meta::uid(&found).to_owned() });
+    match kind {
+        "Secret" => bound.secret = reference,
+        "Node" => bound.node = reference,
+        _ => {
+            let account = &bound.serviceaccount.name;
+            if found["spec"]["serviceAccountName"].as_str().unwrap_or("default") != account {
+                let why = format!(
+                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+                );
+                return Err(ApiError::forbidden(&context.resource(), account, &why));
+            }
+            bound.pod = reference;
+            bound.node = pods_node(server, &found).await?;
+        }
     }
-    Ok(Reference { name, uid: meta::uid(&pod).to_owned() })
+    Ok(())
+}
+
+/// The node of a pod, where it is known.
+async fn pods_node(server: &ApiServer, pod: &Value) -> Result<Option<Reference>, ApiError> {
+    let Some(name) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else { return Ok(None) };
+    let kinds = server.0.catalog.snapshot();
+    let nodes = kinds.find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
+    let found = server.0.objects.get(nodes, "", name).await?;
+    Ok(found.map(|(_, node)| Reference { name: name.to_owned(), uid: meta::uid(&node).to_owned() }))
 }

@@ -232,6 +232,10 @@ async fn attempt(
         return Ok(Some(Changed::Same(old)));
     }
     if context.dry_run() {
+        // Whoever does not say which version they change is shown the one that is.
+        if meta::resource_version(&new).is_empty() {
+            meta::set(&mut new, "resourceVersion", meta::resource_version(&old));
+        }
         return Ok(Some(Changed::Stored(new)));
     }
     if is_finished(kind, &new) {

@@ -45,6 +45,7 @@ impl World {
             node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
             authority: authority.certificate.clone(),
             dial: Arc::new(Nowhere),
+            authentication: Default::default(),
         };
         let store = Embedded::open(&folder.path().join("state"), EmbeddedOptions::default()).expect("opens");
         let server = ApiServer::open(config, Arc::new(store)).await.expect("starts");

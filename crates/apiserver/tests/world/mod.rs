@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use apiserver::auth::Identity;
+use apiserver::auth::authentication::Authentication;
 use apiserver::auth::certificates::{Authority, Usage};
 use apiserver::http::body::{Body, full, read};
 use apiserver::{ApiServer, Config, Dial};
@@ -36,6 +37,8 @@ impl Dial for Nowhere {
 pub struct World {
     pub server: ApiServer,
     pub store: Arc<Embedded>,
+    /// What signs the certificates of the cluster's users.
+    pub authority: Authority,
     _folder: tempfile::TempDir,
 }
 
@@ -48,14 +51,19 @@ impl World {
 
     /// One whose Services all end at a port of loopback.
     pub async fn reaching(port: u16) -> Self {
-        Self::made(EmbeddedOptions::default(), Arc::new(ToLoopback(port))).await
+        Self::made(EmbeddedOptions::default(), Arc::new(ToLoopback(port)), Authentication::default()).await
     }
 
     pub async fn with(options: EmbeddedOptions) -> Self {
-        Self::made(options, Arc::new(Nowhere)).await
+        Self::made(options, Arc::new(Nowhere), Authentication::default()).await
     }
 
-    async fn made(options: EmbeddedOptions, dial: Arc<dyn Dial>) -> Self {
+    /// One that believes more than its own certificates and tokens.
+    pub async fn believing(authentication: Authentication) -> Self {
+        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), authentication).await
+    }
+
+    async fn made(options: EmbeddedOptions, dial: Arc<dyn Dial>, authentication: Authentication) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
@@ -66,11 +74,12 @@ impl World {
             node_client: authority.issue("x", Usage::Client { group: "g".into() }).expect("issues"),
             authority: authority.certificate.clone(),
             dial,
+            authentication,
         };
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
         let store = Arc::new(store);
         let server = ApiServer::open(config, store.clone()).await.expect("starts");
-        Self { server, store, _folder: folder }
+        Self { server, store, authority, _folder: folder }
     }
 
     /// Code and body of a request as some user.
@@ -116,6 +125,28 @@ impl World {
         let (parts, body) = self.raw(method, path, headers, body).await.into_parts();
         let Ok(bytes) = read(body, 1 << 26).await else { panic!("{method} {path}: no body") };
         (parts.status.as_u16(), parts.headers, bytes)
+    }
+
+    /// Code and body of a request that carries these headers and nothing else to say who sent it.
+    pub async fn unknown(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+        let mut request =
+            Request::builder().method(method).uri(path).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = if method == "POST" { "{}" } else { "" };
+        let answer = self.server.handle(request.body(full(body)).expect("a request"), None).await;
+        let code = answer.status().as_u16();
+        let Ok(bytes) = read(answer.into_body(), 1 << 24).await else { panic!("{method} {path}: no body") };
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// Who the server holds the bearer of a token for.
+    pub async fn bearer(&self, token: &str) -> (u16, Value) {
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let (code, answer) =
+            self.unknown("POST", path, &[("authorization", &format!("Bearer {token}"))]).await;
+        (code, answer["status"]["userInfo"].clone())
     }
 
     /// As the master, in JSON.

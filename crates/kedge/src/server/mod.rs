@@ -12,14 +12,17 @@ use std::time::Instant;
 
 use anyhow::Context;
 use apiserver::auth::Identity;
-use apiserver::http::serve::{node_tls, serve, tls_config};
+use apiserver::auth::authentication::Authentication;
+use apiserver::auth::request_header::RequestHeader;
+use apiserver::http::serve::serve;
+use apiserver::http::tls::node_tls;
 use apiserver::{ApiServer, Dial};
 use base::constants::{ports, ranges};
 use base::layout::Layout;
 use client::election::{Candidate, lead};
 use client::{Caches, kube};
 use container::own::OwnRuntime;
-use front::ServerOptions;
+use front::{AuthenticationOptions, ServerOptions};
 use futures::future::BoxFuture;
 use image::ImageStore;
 use net::namespace::Namespace;
@@ -81,7 +84,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     let _lock = run_file::lock(layout).await?;
     let listener = run_file::listen(layout, options.api_port).await?;
     let api_port = listener.local_addr()?.port();
-    let credentials = Credentials::open(layout, api_port, NODE_ADDRESS, &options.node_name)?;
+    let credentials = Arc::new(Credentials::open(layout, api_port, NODE_ADDRESS, &options.node_name)?);
     let opened = crate::store::open(layout, &options.store, true).await?;
     if let Some(embedded) = &opened.embedded {
         crate::store::socket::serve(layout, Arc::clone(embedded), stop.clone())?;
@@ -99,14 +102,16 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             node_client: credentials.node_client.clone(),
             authority: credentials.authority.clone(),
             dial: Arc::new(InNamespace(namespace.clone())),
+            authentication: authentication(&options.authentication)?,
         },
         store,
     )
     .await?;
-    let tls = tls_config(&credentials.serving, &credentials.authority)?;
+    let tls = server.tls(&credentials.serving)?;
     let inside = namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), ports::API_SERVER)).await?;
     tokio::spawn(serve(server.clone(), listener, Arc::clone(&tls), stop.clone()));
     tokio::spawn(serve(server.clone(), inside, tls, stop.clone()));
+    tokio::spawn(Arc::clone(&credentials).keep(server.clone(), stop.clone()));
     run_file::write(layout, api_port)?;
     tracing::info!(api_port, elapsed_ms = started.elapsed().as_millis(), "the API is served");
 
@@ -127,6 +132,37 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     }
     run_file::remove(layout);
     result
+}
+
+/// Whom the API server believes, as the options say.
+fn authentication(options: &AuthenticationOptions) -> anyhow::Result<Authentication> {
+    let request_header = match &options.requestheader_client_ca_file {
+        None => None,
+        Some(path) => {
+            let mut header = RequestHeader {
+                authority: std::fs::read_to_string(path)
+                    .with_context(|| format!("read {}", path.display()))?,
+                allowed_names: options.requestheader_allowed_names.clone(),
+                ..RequestHeader::default()
+            };
+            for (given, into) in [
+                (&options.requestheader_username_headers, &mut header.username_headers),
+                (&options.requestheader_uid_headers, &mut header.uid_headers),
+                (&options.requestheader_group_headers, &mut header.group_headers),
+                (&options.requestheader_extra_headers_prefix, &mut header.extra_prefixes),
+            ] {
+                if !given.is_empty() {
+                    into.clone_from(given);
+                }
+            }
+            Some(header)
+        }
+    };
+    Ok(Authentication {
+        configuration_file: options.authentication_config.clone(),
+        token_webhook_file: options.authentication_token_webhook_config_file.clone(),
+        request_header,
+    })
 }
 
 type Work = BoxFuture<'static, anyhow::Result<()>>;
@@ -159,8 +195,11 @@ fn cluster_roles(
             }
         });
     };
-    let config =
-        controllers::Config { cluster_ca_pem: credentials.authority.clone(), volumes_dir: layout.volumes() };
+    let config = controllers::Config {
+        cluster_ca_pem: credentials.authority.clone(),
+        volumes_dir: layout.volumes(),
+        signer: credentials.signer(),
+    };
     start(
         "kube-controller-manager",
         "kube-controller-manager",
@@ -218,8 +257,9 @@ async fn node_role(
     config.dns_upstreams = upstreams();
     let listener =
         namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), config.server_port)).await?;
-    let tls = node_tls(&credentials.node_serving, &credentials.node_client_authority)?;
-    let node = Node::new(config, client.clone(), Arc::new(runtime), Arc::new(images))?
+    let tls = node_tls(Arc::clone(&credentials.node_serving), &credentials.node_client_authority)?;
+    let proxy = client_of(server, Identity::component("kube-proxy"));
+    let node = Node::new(config, client.clone(), proxy, Arc::new(runtime), Arc::new(images))?
         .with_server(node::agent::Listener { listener, tls })
         .with_load_balancers(publish::start(
             namespace,

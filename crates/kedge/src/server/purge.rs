@@ -25,17 +25,16 @@ pub fn purge(layout: &Layout) -> anyhow::Result<()> {
         bail!("{} does not look like a cluster's data directory; nothing was deleted", data_dir.display());
     }
     stop_containers(layout)?;
-    layout.entries().iter().try_for_each(|entry| remove(entry))?;
-    match layout.strangers() {
-        Ok(left) if !left.is_empty() => {
-            eprintln!(
-                "{} stays: it holds {}, which no cluster has made",
-                data_dir.display(),
-                left[0].display()
-            );
+    let entries = layout.entries().with_context(|| format!("cannot read {}", data_dir.display()))?;
+    let (own, strangers) = entries;
+    own.iter().try_for_each(|entry| remove(entry))?;
+    match strangers.first() {
+        Some(stranger) => {
+            let (folder, stranger) = (data_dir.display(), stranger.display());
+            eprintln!("{folder} stays: it holds {stranger}, which no cluster has made");
             Ok(())
         }
-        _ => remove(data_dir),
+        None => remove(data_dir),
     }
 }
 

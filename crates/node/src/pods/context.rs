@@ -26,6 +26,8 @@ const PULLS_MAX: usize = 4;
 pub struct Context {
     pub config: NodeConfig,
     pub client: Client,
+    /// Speaks as the one who makes services reachable.
+    pub proxy: Client,
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
     pub events: Recorder,

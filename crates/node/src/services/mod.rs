@@ -145,7 +145,7 @@ async fn announce(context: &Context, services: &[Arc<Service>]) {
             continue;
         }
         let api: Api<Service> =
-            Api::namespaced(context.client.clone(), &service.namespace().unwrap_or_default());
+            Api::namespaced(context.proxy.clone(), &service.namespace().unwrap_or_default());
         let ingress = json!([{"ip": context.config.address, "ipMode": "VIP"}]);
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
         if let Err(error) = api.patch_status(&service.name_any(), &PatchParams::default(), &patch).await {

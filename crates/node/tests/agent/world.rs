@@ -110,8 +110,14 @@ impl World {
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         self.server = listener.local_addr().ok();
-        let node = Node::new(config, self.api.client(), Arc::new(runtime), Arc::new(self.images.clone()))
-            .expect("a node");
+        let node = Node::new(
+            config,
+            self.api.client(),
+            self.api.client(),
+            Arc::new(runtime),
+            Arc::new(self.images.clone()),
+        )
+        .expect("a node");
         let node = node.with_server(Listener { listener, tls: Arc::new(self.tls()) });
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();

@@ -41,7 +41,7 @@ impl Authorizer for Rights {
                 group: question.group.clone(),
                 namespace: question.namespace.clone(),
                 name: question.name.clone(),
-                path: String::new(),
+                ..Default::default()
             },
         };
         Decision { allowed: self.rbac.allows(who, &what), ..Default::default() }

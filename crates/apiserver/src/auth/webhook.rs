@@ -1,0 +1,114 @@
+//! Tokens that another service knows: it is asked by a `TokenReview`, and its answers hold for a little while.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::authentication::v1::TokenReview;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::certificates::Credential;
+use super::{AUTHENTICATED, Identity};
+use crate::Server;
+use crate::backend::Backend;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const KEPT_FOR: Duration = Duration::from_secs(120);
+/// A no holds for less: the token may have been made just now.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// Answers that are kept; when there are as many, all are asked anew.
+const KEPT_MAX: usize = 4096;
+
+pub struct TokenWebhook {
+    backend: Backend,
+    answers: Mutex<HashMap<String, (Option<Identity>, Instant)>>,
+}
+
+impl TokenWebhook {
+    /// Reads where the service is from a kubeconfig.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let fault = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|e| fault(&e))?;
+        let config = api::yaml::parse_one(&text).map_err(|e| fault(&e))?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let part = |of: &Value, name: &str| -> Result<Option<Vec<u8>>, String> {
+            if let Some(data) = of[format!("{name}-data")].as_str() {
+                return STANDARD.decode(data).map(Some).map_err(|e| fault(&e));
+            }
+            match of[name].as_str() {
+                Some(file) => std::fs::read(folder.join(file)).map(Some).map_err(|e| fault(&e)),
+                None => Ok(None),
+            }
+        };
+        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+        let server = cluster["server"].as_str().ok_or_else(|| fault(&"it names no server"))?;
+        let authority = part(cluster, "certificate-authority")?;
+        let certificate = match (part(user, "client-certificate")?, part(user, "client-key")?) {
+            (Some(certificate), Some(key)) => {
+                let text = |bytes| String::from_utf8(bytes).map_err(|e| fault(&e));
+                let credential = Credential { certificate: text(certificate)?, key: text(key)? };
+                Some(credential.parse().map_err(|e| fault(&e))?)
+            }
+            _ => None,
+        };
+        let backend = Backend::new(Some(server), None, authority.as_deref(), false, certificate);
+        Ok(Self { backend: backend.map_err(|e| fault(&e))?, answers: Mutex::default() })
+    }
+
+    pub async fn identity(&self, server: &Server, token: &str, audiences: &[&str]) -> Option<Identity> {
+        let key = base::id::sha256_hex(format!("{}\n{token}", audiences.join("\n")).as_bytes());
+        if let Some((answer, until)) = self.answers.lock().get(&key).cloned()
+            && Instant::now() < until
+        {
+            return answer;
+        }
+        let answer = match self.ask(server, token, audiences).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Nobody has said no: the next one asks again.
+                tracing::warn!(error, "the token webhook does not answer");
+                return None;
+            }
+        };
+        let kept_for = if answer.is_some() { KEPT_FOR } else { REFUSED_FOR };
+        let mut answers = self.answers.lock();
+        if answers.len() >= KEPT_MAX {
+            answers.clear();
+        }
+        answers.insert(key, (answer.clone(), Instant::now() + kept_for));
+        answer
+    }
+
+    async fn ask(
+        &self,
+        server: &Server,
+        token: &str,
+        audiences: &[&str],
+    ) -> Result<Option<Identity>, String> {
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {},
+            "spec": {"token": token, "audiences": audiences}});
+        let answer = self.backend.post(server, "", &review, TIMEOUT).await.map_err(|e| e.to_string())?;
+        if !answer.0.is_success() {
+            return Err(format!("it answered {}", answer.0));
+        }
+        let review: TokenReview = serde_json::from_slice(&answer.1).map_err(|e| e.to_string())?;
+        let status = review.status.unwrap_or_default();
+        // One that says nothing of audiences knows of none but ours.
+        let fits = status.audiences.is_none_or(|all| all.iter().any(|a| audiences.contains(&a.as_str())));
+        let user = status.user.filter(|_| status.authenticated == Some(true) && fits);
+        Ok(user.and_then(|user| {
+            let username = user.username.filter(|name| !name.is_empty())?;
+            let mut groups = user.groups.unwrap_or_default();
+            groups.push(AUTHENTICATED.into());
+            Some(Identity {
+                username,
+                uid: user.uid.unwrap_or_default(),
+                groups,
+                extra: user.extra.unwrap_or_default(),
+            })
+        }))
+    }
+}

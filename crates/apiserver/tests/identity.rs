@@ -1,0 +1,262 @@
+//! Who is believed, and for how long: tokens of our own and of others, what they are bound to and for whom they are.
+
+mod world;
+
+use std::sync::{Arc, OnceLock};
+
+use apiserver::auth::authentication::Authentication;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+use testkit::Extension;
+use world::World;
+
+const NAMESPACE: &str = "/api/v1/namespaces/default";
+const OWN: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// An issuer of tokens on loopback.
+struct Issuer {
+    url: String,
+    authority: String,
+    key: EcdsaKeyPair,
+    server: Extension,
+}
+
+fn pair() -> EcdsaKeyPair {
+    let random = SystemRandom::new();
+    let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, made.as_ref(), &random).expect("a key")
+}
+
+impl Issuer {
+    async fn start() -> Self {
+        let key = pair();
+        let point = key.public_key().as_ref().to_vec();
+        let own = Arc::new(OnceLock::<String>::new());
+        let url = Arc::clone(&own);
+        let server = Extension::start(&["localhost"], move |parts, _| {
+            let url = url.get().expect("set at once");
+            Some((200, match parts.uri.path() {
+                "/.well-known/openid-configuration" => json!({"issuer": url, "jwks_uri": format!("{url}/keys")}),
+                "/keys" => json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "alg": "ES256", "use": "sig",
+                    "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..])}]}),
+                _ => return Some((404, Value::Null)),
+            }))
+        })
+        .await;
+        let url = format!("https://localhost:{}", server.port);
+        own.set(url.clone()).expect("once");
+        Self { url, authority: server.authority.clone(), key, server }
+    }
+
+    fn token(&self, change: impl Fn(&mut Value)) -> String {
+        let now = base::time::now().as_second();
+        let mut claims =
+            json!({"iss": self.url, "aud": "kedge", "sub": "jane", "groups": ["devs"], "exp": now + 600});
+        change(&mut claims);
+        sign(&self.key, json!({"alg": "ES256", "kid": "k"}), &claims)
+    }
+
+    fn configuration(&self, prefix: &str) -> String {
+        let authority = self.authority.lines().map(|line| format!("      {line}\n")).collect::<String>();
+        format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    url: {}\n    audiences: [kedge]\n    \
+             certificateAuthority: |\n{authority}  claimValidationRules:\n  - {{expression: \"claims.sub != 'banned'\", message: banned}}\n  \
+             claimMappings:\n    username: {{claim: sub, prefix: '{prefix}'}}\n    groups: {{expression: \"claims.groups.map(g, 'org:' + g)\"}}\n    \
+             extra: [{{key: example.com/issuer, valueExpression: claims.iss}}]\n  \
+             userValidationRules:\n  - {{expression: \"!user.username.startsWith('system:')\", message: reserved}}\n\
+             anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}\n",
+            self.url
+        )
+    }
+}
+
+fn sign(key: &EcdsaKeyPair, header: Value, claims: &Value) -> String {
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
+    let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).expect("signs");
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn tokens_of_another_issuer_are_met_as_the_file_says() {
+    let issuer = Issuer::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("authentication.yaml");
+    std::fs::write(&file, issuer.configuration("oidc:")).expect("writes");
+    let settings = Authentication { configuration_file: Some(file.clone()), ..Default::default() };
+    let world = World::believing(settings).await;
+    let (code, who) = world.bearer(&issuer.token(|_| ())).await;
+    assert_eq!((code, who["username"].as_str()), (201, Some("oidc:jane")), "{who}");
+    assert_eq!(who["groups"], json!(["org:devs", "system:authenticated"]));
+    assert_eq!(who["extra"]["example.com/issuer"], json!([issuer.url]));
+    let now = base::time::now().as_second();
+    for (why, token) in [
+        ("another audience", issuer.token(|c| c["aud"] = "other".into())),
+        ("expired", issuer.token(|c| c["exp"] = (now - 1).into())),
+        ("without an end", issuer.token(|c| drop(c.as_object_mut().expect("claims").remove("exp")))),
+        ("not yet", issuer.token(|c| c["nbf"] = (now + 600).into())),
+        ("another issuer", issuer.token(|c| c["iss"] = "https://elsewhere".into())),
+        ("a rule", issuer.token(|c| c["sub"] = "banned".into())),
+        (
+            "another key",
+            sign(
+                &pair(),
+                json!({"alg": "ES256", "kid": "k"}),
+                &json!({"iss": issuer.url, "aud": "kedge", "sub": "jane", "groups": [], "exp": now + 600}),
+            ),
+        ),
+        (
+            "no key",
+            sign(
+                &issuer.key,
+                json!({"alg": "none"}),
+                &json!({"iss": issuer.url, "aud": "kedge", "sub": "jane", "groups": [], "exp": now + 600}),
+            ),
+        ),
+    ] {
+        assert_eq!(world.bearer(&token).await.0, 401, "{why}");
+    }
+    let fetched = issuer.server.asked().len();
+    assert!(fetched <= 4, "keys are not fetched for every stranger: {fetched}");
+    // Only where it is said may nobody in particular stand.
+    assert_eq!(world.unknown("GET", "/livez", &[]).await.0, 200);
+    assert_eq!(world.unknown("GET", "/readyz", &[]).await.0, 401);
+
+    std::fs::write(&file, "kind: nonsense").expect("writes");
+    assert_eq!(
+        world.bearer(&issuer.token(|_| ())).await.1["username"],
+        "oidc:jane",
+        "what cannot be read changes nothing"
+    );
+    std::fs::write(&file, issuer.configuration("changed:")).expect("writes");
+    assert_eq!(world.bearer(&issuer.token(|_| ())).await.1["username"], "changed:jane");
+    std::fs::write(&file, issuer.configuration("system:")).expect("writes");
+    assert_eq!(world.bearer(&issuer.token(|_| ())).await.0, 401, "a user that the rules refuse");
+}
+
+#[tokio::test]
+async fn another_service_may_know_tokens() {
+    let service = Extension::start(&["localhost"], |_, body| {
+        let known = body["spec"]["token"] == "known";
+        let user = json!({"username": "jane", "uid": "7", "groups": ["devs"]});
+        Some((200, json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": {"authenticated": known, "user": user}})))
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("webhook.yaml");
+    let config = json!({"clusters": [{"name": "a", "cluster": {"server": format!("https://localhost:{}/review", service.port),
+        "certificate-authority-data": STANDARD.encode(&service.authority)}}]});
+    std::fs::write(&file, config.to_string()).expect("writes");
+    let settings = Authentication { token_webhook_file: Some(file), ..Default::default() };
+    let world = World::believing(settings).await;
+    for _ in 0..3 {
+        let (code, who) = world.bearer("known").await;
+        assert_eq!((code, who["username"].as_str()), (201, Some("jane")));
+        assert_eq!(world.bearer("unknown").await.0, 401);
+    }
+    assert_eq!(service.asked().len(), 2, "answers are kept for a while");
+}
+
+#[tokio::test]
+async fn an_invitation_lets_a_node_ask_for_its_certificate() {
+    let world = World::new().await;
+    let secret = json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token",
+        "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"}});
+    world.grant("/api/v1/namespaces/kube-system/secrets", secret).await;
+    let (code, who) = world.bearer("abcdef.0123456789abcdef").await;
+    assert_eq!((code, who["username"].as_str()), (201, Some("system:bootstrap:abcdef")));
+    assert_eq!(who["groups"], json!(["system:bootstrappers", "system:authenticated"]));
+    assert_eq!(world.bearer("abcdef.0123456789abcdee").await.0, 401);
+    let path = "/api/v1/namespaces/kube-system/secrets/bootstrap-token-abcdef";
+    world.json("DELETE", path, Value::Null).await;
+    assert_eq!(world.bearer("abcdef.0123456789abcdef").await.0, 401, "it was taken back");
+}
+
+async fn pod_with_account(world: &World) -> Value {
+    world.grant(&format!("{NAMESPACE}/serviceaccounts"), json!({"metadata": {"name": "sa"}})).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"serviceAccountName": "sa", "containers": [{"name": "c", "image": "i"}]}});
+    let (code, pod) = world.json("POST", &format!("{NAMESPACE}/pods"), pod).await;
+    assert_eq!(code, 201, "{pod}");
+    pod
+}
+
+async fn token(world: &World, spec: Value) -> String {
+    let path = format!("{NAMESPACE}/serviceaccounts/sa/token");
+    let (code, answer) = world.json("POST", &path, json!({"spec": spec})).await;
+    assert_eq!(code, 201, "{answer}");
+    answer["status"]["token"].as_str().expect("a token").to_owned()
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_as_long_as_what_it_is_bound_to() {
+    let world = World::new().await;
+    let pod = pod_with_account(&world).await;
+    world.grant(&format!("{NAMESPACE}/secrets"), json!({"metadata": {"name": "s"}})).await;
+    let bound =
+        |kind: &str, name: &str| json!({"boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name}});
+    let of_pod = token(&world, bound("Pod", "p")).await;
+    let of_secret = token(&world, bound("Secret", "s")).await;
+    let of_account = token(&world, json!({})).await;
+    let (code, who) = world.bearer(&of_pod).await;
+    assert_eq!((code, who["username"].as_str()), (201, Some("system:serviceaccount:default:sa")));
+    assert_eq!(who["extra"]["authentication.kubernetes.io/pod-uid"], json!([pod["metadata"]["uid"]]));
+    assert!(
+        who["extra"]["authentication.kubernetes.io/credential-id"][0]
+            .as_str()
+            .is_some_and(|id| id.starts_with("JTI="))
+    );
+    world.json("DELETE", &format!("{NAMESPACE}/pods/p"), json!({"gracePeriodSeconds": 0})).await;
+    assert_eq!(world.bearer(&of_pod).await.0, 401, "its pod is gone");
+    assert_eq!(world.bearer(&of_secret).await.0, 201);
+    world.json("DELETE", &format!("{NAMESPACE}/secrets/s"), Value::Null).await;
+    world.grant(&format!("{NAMESPACE}/secrets"), json!({"metadata": {"name": "s"}})).await;
+    assert_eq!(world.bearer(&of_secret).await.0, 401, "a namesake is not what it was bound to");
+    assert_eq!(world.bearer(&of_account).await.0, 201);
+    world.json("DELETE", &format!("{NAMESPACE}/serviceaccounts/sa"), Value::Null).await;
+    assert_eq!(world.bearer(&of_account).await.0, 401, "its account is gone");
+}
+
+#[tokio::test]
+async fn a_token_is_for_its_audience() {
+    let world = World::new().await;
+    pod_with_account(&world).await;
+    let other = token(&world, json!({"audiences": ["vault", "mail"]})).await;
+    assert_eq!(world.bearer(&other).await.0, 401, "it is not for this server");
+    let review = async |token: &str, audiences: Value| {
+        let review = json!({"spec": {"token": token, "audiences": audiences}});
+        world.json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review).await.1["status"].clone()
+    };
+    let status = review(&other, json!(["vault", "bank"])).await;
+    assert_eq!(
+        (&status["authenticated"], &status["audiences"]),
+        (&json!(true), &json!(["vault"])),
+        "{status}"
+    );
+    let status = review(&other, json!(["bank"])).await;
+    assert_ne!(status["authenticated"], true, "{status}");
+    let ours = token(&world, json!({})).await;
+    let status = review(&ours, json!([])).await;
+    assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!([OWN])), "{status}");
+}
+
+#[tokio::test]
+async fn whoever_verifies_tokens_themselves_finds_the_keys() {
+    let world = World::new().await;
+    pod_with_account(&world).await;
+    let ours = token(&world, json!({})).await;
+    let (_, document) = world.json("GET", "/.well-known/openid-configuration", Value::Null).await;
+    assert_eq!(
+        (&document["issuer"], &document["jwks_uri"]),
+        (&json!(OWN), &json!(format!("{OWN}/openid/v1/jwks")))
+    );
+    let (_, keys) = world.json("GET", "/openid/v1/jwks", Value::Null).await;
+    let header = URL_SAFE_NO_PAD.decode(ours.split('.').next().expect("a header")).expect("base64");
+    let header: Value = serde_json::from_slice(&header).expect("JSON");
+    assert_eq!(keys["keys"][0]["kid"], header["kid"], "{keys}");
+}

@@ -1,0 +1,196 @@
+//! What admission adds to pods and claims and what it refuses: limit ranges, pod security, runtime classes, finalizers.
+
+mod world;
+
+use serde_json::{Value, json};
+use world::{World, master};
+
+const NAMESPACE: &str = "/api/v1/namespaces/default";
+
+fn pod(name: &str, fields: Value) -> Value {
+    let mut pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (field, value) in fields.as_object().expect("fields") {
+        pod["spec"][field] = value.clone();
+    }
+    pod
+}
+
+async fn world() -> World {
+    let world = World::new().await;
+    world.grant(&format!("{NAMESPACE}/serviceaccounts"), json!({"metadata": {"name": "default"}})).await;
+    world
+}
+
+/// The answer and what it warns of.
+async fn warned(world: &World, method: &str, path: &str, body: Value) -> (u16, Value, Vec<String>) {
+    let form = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let (code, headers, bytes) = world.send(method, path, &[("content-type", form)], body.to_string()).await;
+    let warnings = headers.get_all("warning").iter().map(|w| w.to_str().expect("text").replace('\\', ""));
+    (code, serde_json::from_slice(&bytes).unwrap_or_default(), warnings.collect())
+}
+
+#[tokio::test]
+async fn limit_ranges_fill_in_and_refuse() {
+    let world = world().await;
+    let limits = json!([
+        {"type": "Container", "max": {"cpu": "1"}, "min": {"memory": "1Mi"}, "default": {"memory": "64Mi"}, "defaultRequest": {"cpu": "50m"}},
+        {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}]);
+    world
+        .grant(
+            &format!("{NAMESPACE}/limitranges"),
+            json!({"metadata": {"name": "r"}, "spec": {"limits": limits}}),
+        )
+        .await;
+    let pods = format!("{NAMESPACE}/pods");
+    let (code, made) = world.json("POST", &pods, pod("a", json!({}))).await;
+    assert_eq!(code, 201, "{made}");
+    let resources = &made["spec"]["containers"][0]["resources"];
+    assert_eq!(
+        *resources,
+        json!({"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"cpu": "50m", "memory": "64Mi"}})
+    );
+    let told = &made["metadata"]["annotations"]["kubernetes.io/limit-ranger"];
+    assert_eq!(
+        told,
+        "LimitRanger plugin set: cpu, memory request for container c; cpu, memory limit for container c"
+    );
+    let large = json!([{"name": "c", "image": "i", "resources": {"limits": {"cpu": "2"}}}]);
+    let (code, answer) = world.json("POST", &pods, pod("b", json!({"containers": large}))).await;
+    let why = "pods \"b\" is forbidden: maximum cpu usage per Container is 1, but limit is 2";
+    assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+    let claim = json!({"metadata": {"name": "d"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}}});
+    let (code, answer) = world.json("POST", &format!("{NAMESPACE}/persistentvolumeclaims"), claim).await;
+    let why = "persistentvolumeclaims \"d\" is forbidden: maximum storage usage per PersistentVolumeClaim is 1Gi, but request is 2Gi";
+    assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+}
+
+#[tokio::test]
+async fn a_namespace_holds_its_pods_to_a_standard() {
+    let world = world().await;
+    let pods = format!("{NAMESPACE}/pods");
+    let host = || json!({"hostNetwork": true});
+    world.grant(&pods, pod("before", host())).await;
+    let labels = |pairs: Value| json!({"metadata": {"labels": pairs}});
+    let enforce = labels(
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}),
+    );
+    let (code, answer, warnings) = warned(&world, "PATCH", NAMESPACE, enforce).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(
+        warnings,
+        [
+            "299 - \"existing pods in namespace \"default\" violate the new PodSecurity enforce level \"baseline:latest\"\"",
+            "299 - \"before: host namespaces\"",
+        ]
+    );
+    let (code, answer, _) = warned(&world, "POST", &pods, pod("after", host())).await;
+    let why = "pods \"after\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+    let (code, answer, warnings) = warned(&world, "POST", &pods, pod("plain", json!({}))).await;
+    assert_eq!(code, 201, "{answer}");
+    let would = "299 - \"would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false \
+                 (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities \
+                 (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \
+                 \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set \
+                 securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")\"";
+    assert_eq!(warnings, [would]);
+    // What makes pods is warned of.
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let set = json!({"metadata": {"name": "set"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let (code, answer, warnings) =
+        warned(&world, "POST", "/apis/apps/v1/namespaces/default/replicasets", set).await;
+    assert_eq!((code, warnings.as_slice()), (201, [would.to_owned()].as_slice()), "{answer}");
+    let wrong = labels(json!({"pod-security.kubernetes.io/enforce": "strict"}));
+    let (code, answer, _) = warned(&world, "PATCH", NAMESPACE, wrong).await;
+    let why = "Namespace \"default\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": \
+               must be one of privileged, baseline, restricted";
+    assert_eq!((code, answer["message"].as_str()), (422, Some(why)));
+    // An ephemeral container is a container.
+    let added = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i", "securityContext": {"privileged": true}}]}});
+    let (code, answer, _) =
+        warned(&world, "PATCH", &format!("{pods}/plain/ephemeralcontainers"), added).await;
+    assert_eq!(code, 403, "{answer}");
+}
+
+#[tokio::test]
+async fn defaults_and_finalizers_come_with_the_object() {
+    let world = world().await;
+    let class = json!({"metadata": {"name": "slow"}, "handler": "slow", "overhead": {"podFixed": {"cpu": "100m"}}, "scheduling": {"nodeSelector": {"k": "v"}}});
+    world.grant("/apis/node.k8s.io/v1/runtimeclasses", class).await;
+    let pods = format!("{NAMESPACE}/pods");
+    let (_, made) = world.json("POST", &pods, pod("a", json!({"runtimeClassName": "slow"}))).await;
+    assert_eq!(
+        (&made["spec"]["overhead"], &made["spec"]["nodeSelector"]),
+        (&json!({"cpu": "100m"}), &json!({"k": "v"})),
+        "{made}"
+    );
+    let (code, answer) = world.json("POST", &pods, pod("b", json!({"runtimeClassName": "none"}))).await;
+    let why = "pods \"b\" is forbidden: pod rejected: RuntimeClass \"none\" not found";
+    assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims = format!("{NAMESPACE}/persistentvolumeclaims");
+    let (_, made) = world.json("POST", &claims, claim.clone()).await;
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]), "{made}");
+    let grown = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let (code, answer) = world.ask(&master(), "PATCH", &format!("{claims}/c"), grown).await;
+    assert!(code == 403 || code == 422, "{answer}");
+    let (_, node) = world
+        .json(
+            "POST",
+            "/api/v1/nodes",
+            json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}}),
+        )
+        .await;
+    assert_eq!(
+        node["spec"]["taints"],
+        json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]),
+        "{node}"
+    );
+    world.grant(&pods, pod("bound", json!({}))).await;
+    let binding = json!({"target": {"kind": "Node", "name": "n"}});
+    let (code, answer) = world.json("POST", &format!("{pods}/bound/binding"), binding).await;
+    assert_eq!(code, 201, "{answer}");
+    let (_, bound) = world.json("GET", &format!("{pods}/bound"), Value::Null).await;
+    assert_eq!(bound["metadata"]["labels"], json!({"topology.kubernetes.io/zone": "z"}), "{bound}");
+    let ingress_class = json!({"metadata": {"name": "first", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}}, "spec": {"controller": "a/b"}});
+    world.grant("/apis/networking.k8s.io/v1/ingressclasses", ingress_class).await;
+    let ingress = json!({"metadata": {"name": "i"}, "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+    let (_, made) =
+        world.json("POST", "/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress).await;
+    assert_eq!(made["spec"]["ingressClassName"], "first", "{made}");
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    world.grant(classes, json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true})).await;
+    let (code, answer) = world
+        .json("POST", classes, json!({"metadata": {"name": "other"}, "value": 8, "globalDefault": true}))
+        .await;
+    let why = "priorityclasses.scheduling.k8s.io \"other\" is forbidden: PriorityClass usual is already marked as default. Only one default can exist";
+    assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+    let (code, answer) = world.json("POST", &pods, pod("p", json!({"priority": 9}))).await;
+    assert_eq!(code, 403, "{answer}");
+}
+
+#[tokio::test]
+async fn tokens_are_mounted_where_they_are_wanted() {
+    let world = world().await;
+    let silent = json!({"metadata": {"name": "silent"}, "automountServiceAccountToken": false});
+    world.grant(&format!("{NAMESPACE}/serviceaccounts"), silent).await;
+    let said =
+        |wanted: Option<bool>| wanted.map_or(json!({}), |w| json!({"automountServiceAccountToken": w}));
+    for (i, (account, wanted, mounted)) in [
+        ("default", None, true),
+        ("default", Some(false), false),
+        ("silent", None, false),
+        ("silent", Some(true), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut fields = said(wanted);
+        fields["serviceAccountName"] = account.into();
+        let (code, made) =
+            world.json("POST", &format!("{NAMESPACE}/pods"), pod(&format!("p{i}"), fields)).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["spec"]["volumes"].is_array(), mounted, "{account} {wanted:?}");
+    }
+}
