@@ -129,3 +129,33 @@ fn the_important_pod_takes_the_place_of_the_least_important() {
     running("third");
     running("fourth");
 }
+
+#[test]
+fn a_class_of_attributes_stays_while_a_volume_names_it() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    for name in ["used", "free"] {
+        cluster
+            .apply(&format!(
+                "{{apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {{name: {name}}}, driverName: a.example.com, parameters: {{a: b}}}}"
+            ))
+            .ok();
+    }
+    cluster
+        .apply("{apiVersion: v1, kind: PersistentVolume, metadata: {name: v}, spec: {capacity: {storage: 1Mi}, accessModes: [ReadWriteOnce], volumeAttributesClassName: used, csi: {driver: a.example.com, volumeHandle: h}}}")
+        .ok();
+    for name in ["used", "free"] {
+        cluster.kedge(&["delete", "volumeattributesclass", name, "--wait=false"]).ok();
+    }
+    let exists = |name: &str| cluster.get("volumeattributesclass", "", name);
+    until("the one that nobody names goes", LIMIT, || match exists("free") {
+        Ok(found) => Err(found["metadata"].to_string()),
+        Err(_) => Ok(()),
+    });
+    let held = exists("used").expect("it is held");
+    assert!(held["metadata"]["deletionTimestamp"].is_string(), "{held}");
+    cluster.kedge(&["delete", "persistentvolume", "v"]).ok();
+    until("the other follows its volume", LIMIT, || match exists("used") {
+        Ok(found) => Err(found["metadata"].to_string()),
+        Err(_) => Ok(()),
+    });
+}

@@ -1,4 +1,4 @@
-//! Claims and volumes come with the finalizer that holds them while they are used: no moment passes without it. The
+//! Claims, volumes and their classes of attributes come with the finalizer that holds them while they are used: no moment passes without it. The
 //! controllers that take it off again are in `controllers`.
 
 use api::meta;
@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::Operation;
 use crate::{ApiServer, Context};
 
-const FINALIZERS: &[(&str, &str)] = &[
-    ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
-    ("persistentvolumes", "kubernetes.io/pv-protection"),
+const FINALIZERS: &[(&str, &str, &str)] = &[
+    ("", "persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+    ("", "persistentvolumes", "kubernetes.io/pv-protection"),
+    ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
 ];
 
 pub fn admit<'a>(
@@ -22,8 +23,8 @@ pub fn admit<'a>(
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     Box::pin(async move {
         let kind = &context.kind;
-        let of_kind = FINALIZERS.iter().find(|(plural, _)| kind.group.is_empty() && kind.plural == *plural);
-        let Some((_, finalizer)) = of_kind.filter(|_| operation.is_create()) else { return Ok(()) };
+        let of_kind = FINALIZERS.iter().find(|(g, plural, _)| kind.group == *g && kind.plural == *plural);
+        let Some((_, _, finalizer)) = of_kind.filter(|_| operation.is_create()) else { return Ok(()) };
         let mut all: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
         if !all.iter().any(|f| f == finalizer) {
             all.push((*finalizer).to_owned());
