@@ -242,7 +242,8 @@ async fn without_etcd_it_is_not_ready_and_then_it_is() {
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(text.contains("[-]etcd failed: reason withheld\n"), "{text}");
     let (code, answer) = world.ask(0, "GET", "/api/v1/namespaces/default", Value::Null).await;
-    assert_eq!((code, answer["reason"].as_str()), (503, Some("ServiceUnavailable")), "{answer}");
+    assert_eq!((code, answer["reason"].as_str()), (500, Some("InternalError")), "{answer}");
+    assert!(answer["message"].to_string().contains("etcd cannot be reached"), "{answer}");
     world.etcd.launch();
     world.becomes(&admin, 0, "/readyz", 200).await;
     world.becomes(&admin, 1, "/api/v1/namespaces/default", 200).await;
