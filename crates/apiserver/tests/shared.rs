@@ -118,11 +118,13 @@ async fn addresses_and_ports_are_given_out_once() {
             assert!(ports.insert(answer["spec"]["ports"][0]["nodePort"].to_string()), "{answer}");
         }
         // The same address and port asked for at both servers at once: one gets them.
+        let free = (32_000..32_767).find(|port| !ports.contains(&port.to_string())).expect("a free port");
+        ports.insert(free.to_string());
         for spec in [json!({"clusterIP": format!("10.43.0.{}", 100 + round)}), json!({"type": "NodePort"})] {
             let fight = (0..8).map(|n| {
                 let mut object = service(&format!("f-{round}-{n}-{}", spec["type"].is_null()), spec.clone());
                 if spec["type"] == "NodePort" {
-                    object["spec"]["ports"][0]["nodePort"] = json!(32_700 + round);
+                    object["spec"]["ports"][0]["nodePort"] = json!(free);
                 }
                 world.ask(n, "POST", SERVICES, object)
             });
