@@ -181,9 +181,9 @@ pub fn store_error(error: StoreError) -> ApiError {
         )),
         StoreError::KeyTooLong { .. } => ApiError::bad_request(error.to_string()),
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
-        // Nothing was done: it may be asked again. Where nobody knows, the client must look before it does.
-        StoreError::Unavailable { .. } => ApiError::unavailable(error.to_string()),
-        StoreError::Uncertain { .. }
+        // As the original: a fault of its own. 503 would have clients try again by themselves, for minutes.
+        StoreError::Unavailable { .. }
+        | StoreError::Uncertain { .. }
         | StoreError::UnknownLease(_)
         | StoreError::Damaged { .. }
         | StoreError::Unreachable { .. }

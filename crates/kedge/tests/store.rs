@@ -78,7 +78,7 @@ fn damage(path: &Path) {
 #[test]
 fn moved_to_etcd_and_back() {
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
-    let etcd = testkit::Etcd::required(cluster.folder());
+    let mut etcd = testkit::Etcd::required(cluster.folder());
     let address = format!("etcd://{}", etcd.address);
     cluster.apply(OBJECTS).ok();
     // The server runs on: what is moved is of one moment.
@@ -91,6 +91,14 @@ fn moved_to_etcd_and_back() {
     cluster.launch();
     objects_are_there(&cluster);
     cluster.get("configmap", "default", "later").expect("what came after the first time");
+    // Lost and back: told soon, and mended by itself.
+    etcd.kill();
+    let since = std::time::Instant::now();
+    let told = cluster.get("configmap", "default", "kept").expect_err("nothing old is shown");
+    assert!(told.contains("etcd cannot be reached"), "{told}");
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+    etcd.launch();
+    until("etcd is back", LIMIT, || cluster.get("configmap", "default", "kept").map(drop));
     cluster.kedge(&["delete", "configmap", "kept"]).ok();
     cluster.apply(&OBJECTS.replace("a: b", "a: c")).ok();
     let told = cluster.kedge(&["store", "check", "--store", &address]).ok();

@@ -15,6 +15,9 @@ pub struct Etcd {
     /// Host and port that clients speak to.
     pub address: String,
     peer: String,
+    name: String,
+    /// All members, as etcd wants them named.
+    members: String,
     tls: bool,
 }
 
@@ -64,7 +67,22 @@ impl Etcd {
         }
         let address = format!("127.0.0.1:{}", free_port());
         let peer = format!("http://127.0.0.1:{}", free_port());
-        Self { child: None, folder, address, peer, tls: certificate.is_some() }
+        let (name, members) = ("default".to_owned(), format!("default={peer}"));
+        Self { child: None, folder, address, peer, name, members, tls: certificate.is_some() }
+    }
+
+    /// Several members of one cluster.
+    pub fn members(beside: &Path, count: usize) -> Vec<Self> {
+        let mut members: Vec<Self> =
+            (0..count).map(|n| Self::prepared(&beside.join(format!("member-{n}")), None)).collect();
+        let named = members.iter().enumerate().map(|(n, member)| format!("m{n}={}", member.peer));
+        let all = named.collect::<Vec<_>>().join(",");
+        for (n, member) in members.iter_mut().enumerate() {
+            (member.name, member.members) = (format!("m{n}"), all.clone());
+            member.child = Some(member.spawn().expect("etcd starts: Debian's package is etcd-server"));
+        }
+        members.iter().for_each(Self::wait);
+        members
     }
 
     fn begun(mut self) -> std::io::Result<Self> {
@@ -73,13 +91,19 @@ impl Etcd {
     }
 
     fn try_launch(&mut self) -> std::io::Result<()> {
+        self.child = Some(self.spawn()?);
+        self.wait();
+        Ok(())
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
         let program = std::env::var_os("KEDGE_ETCD").unwrap_or_else(|| "etcd".into());
         let mut command = Command::new(program);
         command.arg("--data-dir").arg(self.folder.join("data"));
         let client = format!("{}://{}", if self.tls { "https" } else { "http" }, self.address);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &self.peer, "--initial-advertise-peer-urls", &self.peer]);
-        command.args(["--initial-cluster", &format!("default={}", self.peer)]);
+        command.args(["--name", &self.name, "--initial-cluster", &self.members]);
         if self.tls {
             command.arg("--client-cert-auth");
             for (flag, file) in
@@ -88,7 +112,10 @@ impl Etcd {
                 command.arg(flag).arg(self.folder.join(file));
             }
         }
-        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    }
+
+    fn wait(&self) {
         let port = self.port();
         let tls = self.tls;
         until("etcd answers", LIMIT, || match tls {
@@ -98,7 +125,6 @@ impl Etcd {
                 other => Err(format!("{other:?}")),
             },
         });
-        Ok(())
     }
 
     /// As after a crash: with nothing said to anyone.

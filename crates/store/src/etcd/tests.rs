@@ -331,3 +331,40 @@ async fn watches_over_kills_under_load_tell_everything_once() {
     }
     assert_eq!(told(&again), told(&seen));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_member_takes_over() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut members = testkit::Etcd::members(dir.path(), 3);
+    let all: Vec<&str> = members.iter().map(|member| member.address.as_str()).collect();
+    let address = EtcdAddress::parse(&format!("etcd://{}", all.join(","))).expect("an address");
+    let store = Etcd::open(EtcdOptions::new(address)).await.expect("opens");
+    let mut watch = store.watch("/registry/", store.revision()).expect("watches");
+    let mut expected = Vec::new();
+    // Each in its turn is the one that is spoken with, or the leader.
+    for (n, member) in members.iter_mut().enumerate() {
+        expected.push(committed(&store, Op::put("/registry/a", "x", Expect::Anything)).await);
+        member.kill();
+        let written = async {
+            loop {
+                // One that nobody has answered may have been done: it is not done again.
+                let op = Op::create(format!("/registry/after-{n}"), "x");
+                match store.txn(vec![op]).await {
+                    Ok(TxnResponse::Committed { revision }) => break revision,
+                    Ok(TxnResponse::Conflict { current, .. }) => {
+                        break current.expect("it is ours").mod_revision;
+                    }
+                    Err(_) => {}
+                }
+            }
+        };
+        expected.push(soon("the other members", written).await);
+        member.launch();
+        well(&store).await;
+    }
+    let mut seen = Vec::new();
+    while seen.len() < expected.len() {
+        seen.extend(soon("events", watch.next()).await.expect("no gap").iter().map(|e| e.revision));
+    }
+    assert_eq!(seen, expected);
+}
