@@ -41,7 +41,10 @@ const DECIDED: &[&str] = &["Approved", "Denied", "Failed"];
 pub fn kinds() -> Vec<Kind> {
     let request = Build::<CertificateSigningRequest>::new("certificatesigningrequests", false)
         .short(&["csr"])
-        .rules(|r| r.spec_names_requester = true)
+        .rules(|r| {
+            r.spec_names_requester = true;
+            r.status_labels = true;
+        })
         .part(&APPROVAL, |new, old, errors| validate_status(new, old, errors))
         .status()
         .prepare_update(|new, old| new.spec = old.spec.clone())

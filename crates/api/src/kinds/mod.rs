@@ -105,6 +105,8 @@ pub struct Rules {
     pub update_needs_version: bool,
     /// A new set of annotations is a new generation, as a new spec is.
     pub annotations_count: bool,
+    /// Whether labels and annotations may be written with the status.
+    pub status_labels: bool,
     /// A deletion is answered with the object, not with a Status.
     pub answers_deleted: bool,
     /// Deleting it leaves what it owns, unless the request says otherwise.

@@ -290,6 +290,10 @@ fn settle(context: &Context, writes: Writes, old: &Value, new: Value) -> Result<
                 }
             }
             copy_field(&new, &mut out, "managedFields");
+            if kind.rules.status_labels {
+                copy_field(&new, &mut out, "labels");
+                copy_field(&new, &mut out, "annotations");
+            }
             out
         }
         Writes::Part(part) => {
