@@ -278,6 +278,7 @@ async fn no_name_leads_out_of_its_place() {
         "/api/v1/namespaces/default/../kube-system/secrets/hidden",
         "/api/v1/namespaces/default%2F..%2Fkube-system/secrets/hidden",
         "/api/v1/namespaces/default/secrets/..%2F..%2Fkube-system%2Fsecrets%2Fhidden",
+        "/api/v1/namespaces/default/secrets/..%2Fkube-system%2Fhidden",
         "/api/v1/namespaces/default/secrets/%2e%2e/%2e%2e/kube-system/secrets/hidden",
         "/api/v1//namespaces/kube-system/secrets/hidden",
         "/api/v1/namespaces/default//kube-system/secrets/hidden",

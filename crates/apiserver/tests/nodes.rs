@@ -228,4 +228,8 @@ async fn nobody_gets_a_certificate_for_the_masters_and_a_node_one_for_itself() {
     assert_eq!(code, 200, "{answer}");
     let (code, answer) = cluster.world.ask(&jane, "PATCH", &path, approved).await;
     assert_eq!(code, 200, "{answer}");
+    // What is said of a request may be noted with its status.
+    let noted = json!({"metadata": {"annotations": {"noted": "yes"}}});
+    let (code, answer) = cluster.world.json("PATCH", &format!("{requests}/own/status"), noted).await;
+    assert_eq!((code, &answer["metadata"]["annotations"]["noted"]), (200, &json!("yes")), "{answer}");
 }
