@@ -97,6 +97,12 @@ fn select_own_pods(job: &mut Job) {
 fn validate(job: &Job, errors: &mut Errors) {
     job_policies::check_selector(job, errors);
     validate_spec("spec", job.spec.as_ref().unwrap_or(&JobSpec::default()), false, errors);
+    if job.spec.as_ref().is_some_and(|s| s.selector.is_none()) {
+        // No selector matches nothing.
+        let labels = job.spec.as_ref().and_then(|s| s.template.metadata.as_ref()?.labels.clone());
+        let detail = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid("spec.template.metadata.labels", json(&labels), detail));
+    }
 }
 
 pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, errors: &mut Errors) {
