@@ -26,8 +26,14 @@ pub fn serve(layout: &Layout, store: Arc<Embedded>, stop: CancellationToken) -> 
         }
         _ => {}
     }
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener = match UnixListener::bind(&path) {
+        // A socket's path has at most a hundred letters or so. Everything else works without it.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            tracing::warn!(%error, path = %path.display(), "backups of the running server cannot be given out");
+            return Ok(());
+        }
+        bound => bound.with_context(|| format!("cannot listen on {}", path.display()))?,
+    };
     let turns = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     tokio::spawn(async move {
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
