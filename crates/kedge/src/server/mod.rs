@@ -1,6 +1,7 @@
 //! `kedge server`: all roles in one process, from an empty directory to a ready node.
 
 mod credentials;
+mod footprint;
 mod publish;
 pub mod purge;
 pub mod run_file;
@@ -119,6 +120,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     cluster_roles(&options, &server, &credentials, shared, &stop, &mut roles);
     node_role(&options, &server, &credentials, namespace, &stop, &mut roles).await?;
     tracing::info!(elapsed_ms = started.elapsed().as_millis(), "all roles run");
+    tokio::spawn(footprint::let_go(stop.clone()));
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
         // A role ends only when it is told to: anything else is a fault that a restart may mend.
