@@ -71,13 +71,19 @@ impl Api {
     }
 
     pub async fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(&self.address).await.expect("connects");
-        stream.set_nodelay(true).expect("nodelay");
+        self.try_connect().await.expect("connects")
+    }
+
+    /// To a server that may not be there yet.
+    pub async fn try_connect(&self) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").expect("a name");
-        let stream = self.tls.connect(name, stream).await.expect("TLS");
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        let stream = self.tls.connect(name, stream).await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
-        Connection { sender, token: self.token.clone() }
+        Ok(Connection { sender, token: self.token.clone() })
     }
 }
 

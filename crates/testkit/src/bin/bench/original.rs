@@ -62,13 +62,11 @@ impl Original {
         let runtime = crate::api::runtime();
         let api = self.api();
         until("the original is ready", START_LIMIT, || {
-            // Until it listens, there is nothing to connect to.
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-                return Err("it does not listen");
-            }
-            let ready =
-                runtime.block_on(async { api.connect().await.send("GET", "/readyz", "").await.status() });
-            if ready.is_success() { Ok(()) } else { Err("it is not ready") }
+            let ready = runtime.block_on(async {
+                let mut connection = api.try_connect().await.map_err(|e| e.to_string())?;
+                Ok::<_, String>(connection.send("GET", "/readyz", "").await.status())
+            })?;
+            if ready.is_success() { Ok(()) } else { Err(format!("it is not ready: {ready}")) }
         });
     }
 }
@@ -87,7 +85,7 @@ fn spawn(folder: &Path, etcd: &Etcd, port: u16) -> Option<Child> {
         "--authorization-mode=RBAC".into(),
         "--service-cluster-ip-range=10.43.0.0/16".into(),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
-        format!("--service-account-key-file={}", file("tls.key")),
+        format!("--service-account-key-file={}", file("tls.crt")),
         format!("--service-account-signing-key-file={}", file("tls.key")),
     ]);
     let log = std::fs::File::create(folder.join("log")).expect("a log");
