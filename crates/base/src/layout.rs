@@ -133,7 +133,11 @@ impl Layout {
     pub fn entries(&self) -> std::io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let mut all = Vec::new();
         for entry in std::fs::read_dir(&self.data_dir)? {
-            all.push(entry?.path());
+            let path = entry?.path();
+            // A file system of its own comes with this.
+            if !path.ends_with("lost+found") {
+                all.push(path);
+            }
         }
         all.sort_by_key(|path| (*path == self.lock(), path.clone()));
         Ok(all.into_iter().partition(|path| self.makes(path)))
@@ -177,6 +181,7 @@ mod tests {
         let layout = Layout::new(&folder);
         layout.prepare().expect("a new folder");
         std::fs::write(layout.log(), "").expect("a file of ours");
+        std::fs::create_dir(folder.join("lost+found")).expect("a folder");
         layout.prepare().expect("begun by us");
         std::fs::write(folder.join("thesis.txt"), "").expect("a file");
         let refused = layout.prepare().expect_err("somebody else's");

@@ -10,10 +10,9 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::DeleteParams;
 
-use crate::context::{self, Context, is_namespace_terminating};
+use crate::context::{Context, is_namespace_terminating};
+use crate::endpoints::{self, Plan};
 use crate::expectations::Expectations;
 use crate::{meta, pod};
 
@@ -56,15 +55,16 @@ impl Reconciler for Mirrors {
     fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
         Box::pin(async move {
             // Their slices go with them: they own them.
-            let Some(endpoints) = self.endpoints.get(&key) else { return Ok(Next::OnChange) };
-            let owner = meta::uid(&endpoints.metadata);
+            let Some(given) = self.endpoints.get(&key) else { return Ok(Next::OnChange) };
+            let owner = meta::uid(&given.metadata);
             if let Some(wait) = self.expectations.pending(owner) {
                 return Ok(Next::After(wait));
             }
             let service = self.services.get(&key);
             let existing: Vec<_> = self.slices.owned_by(owner).into_iter().filter(|s| is_ours(s)).collect();
-            let plan = plan(&endpoints, service.as_deref(), &existing);
-            match self.execute(&endpoints, plan).await {
+            let plan = plan(&given, service.as_deref(), &existing);
+            let owner = (key.namespace.as_str(), owner);
+            match endpoints::write(&self.context, &self.expectations, owner, &plan).await {
                 Err(error) if is_namespace_terminating(&error) => Ok(Next::OnChange),
                 done => done.map(|()| Next::OnChange).map_err(Into::into),
             }
@@ -72,46 +72,9 @@ impl Reconciler for Mirrors {
     }
 }
 
-impl Mirrors {
-    async fn execute(&self, endpoints: &Endpoints, plan: Plan) -> Result<(), kube::Error> {
-        let api: Api<EndpointSlice> = self.context.api(meta::namespace(&endpoints.metadata));
-        let owner = meta::uid(&endpoints.metadata);
-        if !plan.create.is_empty() || !plan.delete.is_empty() {
-            let deleted = plan.delete.iter().map(|s| meta::uid(&s.metadata).to_owned());
-            self.expectations.expect(owner, plan.create.len(), deleted);
-        }
-        let mut result = Ok(());
-        for slice in &plan.create {
-            if let Err(error) = api.create(&context::params(), slice).await {
-                self.expectations.created(owner);
-                result = Err(error);
-            }
-        }
-        for slice in &plan.replace {
-            let replaced = api.replace(meta::name(&slice.metadata), &context::params(), slice).await;
-            result = result.and(replaced.map(drop));
-        }
-        for slice in &plan.delete {
-            let deleted = context::delete_exactly(&api, &slice.metadata, DeleteParams::default()).await;
-            if deleted.is_err() {
-                self.expectations.deleted(owner, meta::uid(&slice.metadata));
-            }
-            result = result.and(deleted);
-        }
-        result
-    }
-}
-
 fn is_ours(slice: &EndpointSlice) -> bool {
     let managed = meta::labels(&slice.metadata).get(labels::ENDPOINTSLICE_MANAGED_BY);
     managed.map(String::as_str) == Some(MANAGED_BY) && !meta::is_deleting(&slice.metadata)
-}
-
-#[derive(Debug, Default)]
-struct Plan {
-    create: Vec<EndpointSlice>,
-    replace: Vec<EndpointSlice>,
-    delete: Vec<Arc<EndpointSlice>>,
 }
 
 /// One slice for each subset and family of addresses; one that has the ports already is written over.

@@ -2,6 +2,8 @@
 
 mod plan;
 
+pub use plan::Plan;
+
 use std::sync::Arc;
 
 use api::selector::Selector;
@@ -65,6 +67,39 @@ fn selector(service: &Service) -> Option<Selector> {
     service.spec.as_ref()?.selector.clone().map(Selector::from_labels)
 }
 
+/// Brings a plan for the slices of one owner (its namespace and uid) about, as far as it goes; the first fault is told.
+pub async fn write(
+    context: &Context,
+    expectations: &Expectations,
+    (namespace, owner): (&str, &str),
+    plan: &Plan,
+) -> Result<(), kube::Error> {
+    let api: Api<EndpointSlice> = context.api(namespace);
+    if !plan.create.is_empty() || !plan.delete.is_empty() {
+        let deleted = plan.delete.iter().map(|s| meta::uid(&s.metadata).to_owned());
+        expectations.expect(owner, plan.create.len(), deleted);
+    }
+    let mut result = Ok(());
+    for slice in &plan.create {
+        if let Err(error) = api.create(&context::params(), slice).await {
+            expectations.created(owner);
+            result = result.and(Err(error));
+        }
+    }
+    for slice in &plan.replace {
+        let replaced = api.replace(meta::name(&slice.metadata), &context::params(), slice).await;
+        result = result.and(replaced.map(drop));
+    }
+    for slice in &plan.delete {
+        let deleted = context::delete_exactly(&api, &slice.metadata, DeleteParams::default()).await;
+        if deleted.is_err() {
+            expectations.deleted(owner, meta::uid(&slice.metadata));
+        }
+        result = result.and(deleted);
+    }
+    result
+}
+
 struct Slices {
     context: Context,
     services: Arc<Cache<Service>>,
@@ -116,30 +151,8 @@ impl Slices {
         pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let existing: Vec<_> = self.owned(service);
         let plan = plan::slices(service, &pods, &existing);
-        let api: Api<EndpointSlice> = self.context.api(namespace);
-        let owner = meta::uid(&service.metadata);
-        if !plan.create.is_empty() || !plan.delete.is_empty() {
-            let deleted = plan.delete.iter().map(|s| meta::uid(&s.metadata).to_owned());
-            self.expectations.expect(owner, plan.create.len(), deleted);
-        }
-        let mut result = Ok(());
-        for slice in &plan.create {
-            if let Err(error) = api.create(&context::params(), slice).await {
-                self.expectations.created(owner);
-                result = Err(error);
-            }
-        }
-        for slice in &plan.replace {
-            let replaced = api.replace(meta::name(&slice.metadata), &context::params(), slice).await;
-            result = result.and(replaced.map(drop));
-        }
-        for slice in &plan.delete {
-            let deleted = context::delete_exactly(&api, &slice.metadata, DeleteParams::default()).await;
-            if deleted.is_err() {
-                self.expectations.deleted(owner, meta::uid(&slice.metadata));
-            }
-            result = result.and(deleted);
-        }
+        let owner = (namespace, meta::uid(&service.metadata));
+        let result = write(&self.context, &self.expectations, owner, &plan).await;
         result.and(self.write_mirror(service, &pods).await)
     }
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use serde_json::Value;
 
+use super::resources_validate::is_standard;
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::validate::{amount, json};
 use crate::kinds::{Build, Errors, Kind, names};
@@ -78,29 +79,8 @@ fn is_count(name: &str) -> bool {
 
 /// Resources without a domain of their own must be ones that quota knows.
 fn is_known(name: &str) -> bool {
-    const KNOWN: &[&str] = &[
-        "configmaps",
-        "cpu",
-        "ephemeral-storage",
-        "limits.cpu",
-        "limits.ephemeral-storage",
-        "limits.memory",
-        "memory",
-        "persistentvolumeclaims",
-        "pods",
-        "replicationcontrollers",
-        "requests.cpu",
-        "requests.ephemeral-storage",
-        "requests.memory",
-        "requests.storage",
-        "resourcequotas",
-        "secrets",
-        "services",
-        "services.loadbalancers",
-        "services.nodeports",
-    ];
     let huge = ["hugepages-", "requests.hugepages-", "limits.hugepages-"];
-    KNOWN.contains(&name) || huge.iter().any(|h| name.starts_with(h))
+    is_standard(name) && name != "storage" || huge.iter().any(|h| name.starts_with(h))
 }
 
 fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {

@@ -81,13 +81,18 @@ const STANDARD: &[&str] = &[
     "storage",
 ];
 
+/// Whether a name without a domain stands for a resource.
+pub fn is_standard(name: &str) -> bool {
+    SHARED.contains(&name) || STANDARD.contains(&name)
+}
+
 /// A name that stands for a resource anywhere: a standard one, or one with a domain. Says whether it is well-formed.
 pub fn check_standard_resource(field: &str, name: &str, errors: &mut Errors) -> bool {
     if names::key_fault(name).is_some() {
         qualified(field, name, errors);
         return false;
     }
-    if !name.contains('/') && !SHARED.contains(&name) && !is_huge(name) && !STANDARD.contains(&name) {
+    if !name.contains('/') && !is_huge(name) && !is_standard(name) {
         let detail = "must be a standard resource type or fully qualified";
         errors.push(FieldError::invalid(field, name, detail));
     }
