@@ -13,6 +13,7 @@ mod claims;
 mod conversion;
 mod discovery;
 mod documents;
+mod encoded;
 mod follow;
 mod health;
 pub mod http;
@@ -100,6 +101,7 @@ pub struct ApiServer(Arc<Server>);
 
 pub struct Server {
     objects: Objects,
+    encoded: encoded::Encoded,
     catalog: Catalog,
     catalog_loading: tokio::sync::Mutex<()>,
     signer: Signer,
@@ -178,6 +180,7 @@ impl ApiServer {
         let doorkeeper = Doorkeeper::new(&config.authority, settings.request_header.as_ref())?;
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
+            encoded: encoded::Encoded::default(),
             catalog: Catalog::default(),
             catalog_loading: tokio::sync::Mutex::default(),
             signer,

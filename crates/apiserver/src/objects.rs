@@ -42,9 +42,14 @@ impl Objects {
         Self { store, cipher, lease: tokio::sync::Mutex::new(None) }
     }
 
+    /// Whether what is stored at this key is.
+    pub fn is_encrypted(&self, key: &str) -> bool {
+        ENCRYPTED.iter().any(|prefix| key.starts_with(prefix))
+    }
+
     /// The plain bytes of an entry, in our form whoever wrote it.
     pub fn plain(&self, entry: &Entry) -> Result<Bytes, ApiError> {
-        let plain = match ENCRYPTED.iter().any(|prefix| entry.key.starts_with(prefix)) {
+        let plain = match self.is_encrypted(&entry.key) {
             true => self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal)?,
             false => entry.value.clone(),
         };
@@ -113,7 +118,7 @@ impl Objects {
             Some(_) => meta::to_stored(&kind.to_stored(object)),
             None => meta::to_stored(object),
         };
-        if ENCRYPTED.iter().any(|prefix| key.starts_with(prefix)) {
+        if self.is_encrypted(&key) {
             value = self.cipher.seal(&key, &value).map_err(ApiError::internal)?;
         }
         let lease = match kind.ttl_seconds {

@@ -16,6 +16,7 @@ use tokio::sync::watch as signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::Key;
+use crate::slim::slim;
 
 /// What a kind must be to be cached.
 pub trait Object:
@@ -137,12 +138,11 @@ impl<T: Object> Cache<T> {
     fn take(&self, event: watcher::Event<T>, listed: &mut Option<HashSet<Key>>) {
         match event {
             Event::Init => *listed = Some(HashSet::new()),
-            Event::InitApply(mut object) => {
-                object.meta_mut().managed_fields = None;
+            Event::InitApply(object) => {
                 if let Some(listed) = listed {
                     listed.insert(Key::of(&object));
                 }
-                self.set(object);
+                self.set(slim(object));
             }
             Event::InitDone => {
                 let listed = listed.take().unwrap_or_default();
@@ -153,10 +153,7 @@ impl<T: Object> Cache<T> {
                 gone.iter().for_each(|key| self.remove(key));
                 self.ready.send_replace(true);
             }
-            Event::Apply(mut object) => {
-                object.meta_mut().managed_fields = None;
-                self.set(object);
-            }
+            Event::Apply(object) => self.set(slim(object)),
             Event::Delete(object) => self.remove(&Key::of(&object)),
         }
     }

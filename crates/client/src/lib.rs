@@ -7,6 +7,7 @@ mod driver;
 pub mod election;
 mod events;
 mod queue;
+mod slim;
 
 pub use cache::{Cache, Caches, Change, Object};
 pub use driver::{Controller, Next, Outcome, Reconciler, Woken, waker};

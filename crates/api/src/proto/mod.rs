@@ -74,31 +74,89 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtoError> {
 
 /// Encodes an object, which must carry its `apiVersion` and `kind`, with the envelope.
 pub fn encode(value: &Value) -> Result<Vec<u8>, ProtoError> {
+    let mut writer = wire::Writer::default();
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let schema = schema_of(api_version, kind)?;
-    let raw = write::message(schema.node(), value)?;
-    let mut meta = wire::Writer::default();
-    meta.bytes(1, api_version.as_bytes());
-    meta.bytes(2, kind.as_bytes());
-    let mut unknown = wire::Writer::default();
-    unknown.bytes(1, &meta.finish());
-    unknown.bytes(2, &raw);
-    unknown.bytes(3, b"");
-    unknown.bytes(4, b"");
-    let mut out = MAGIC.to_vec();
-    out.extend(unknown.finish());
-    Ok(out)
+    enveloped(api_version, kind, &mut writer, |writer| write::message(schema.node(), value, writer))?;
+    Ok(writer.finish())
+}
+
+/// An object's bytes without the envelope, as they stand in a list of such.
+pub fn bare(api_version: &str, kind: &str, value: &Value) -> Result<Vec<u8>, ProtoError> {
+    let mut writer = wire::Writer::default();
+    write::message(schema_of(api_version, kind)?.node(), value, &mut writer)?;
+    Ok(writer.finish())
+}
+
+/// What [`bare`] gave, in the envelope.
+pub fn whole(api_version: &str, kind: &str, bare: &[u8]) -> Result<Vec<u8>, ProtoError> {
+    let mut writer = wire::Writer::with_capacity(bare.len() + ENVELOPE_BYTES);
+    enveloped(api_version, kind, &mut writer, |writer| {
+        writer.raw(bare);
+        Ok(())
+    })?;
+    Ok(writer.finish())
+}
+
+/// A list of what [`bare`] gave: every kind's list has its metadata under 1 and its items under 2.
+pub fn list<'a>(
+    api_version: &str,
+    kind: &str,
+    metadata: &Value,
+    items: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Result<Vec<u8>, ProtoError> {
+    let of_metadata = schema::of_model("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    let of_metadata = of_metadata.ok_or_else(|| malformed("ListMeta", "it is not in the table"))?;
+    let length: usize = items.clone().map(|item| item.len() + ITEM_BYTES).sum();
+    let mut writer = wire::Writer::with_capacity(length + ENVELOPE_BYTES + metadata.to_string().len());
+    enveloped(api_version, kind, &mut writer, |writer| {
+        let open = writer.open(1);
+        write::message(of_metadata.node(), metadata, writer)?;
+        writer.close(open);
+        items.for_each(|item| writer.bytes(2, item));
+        Ok(())
+    })?;
+    Ok(writer.finish())
 }
 
 /// An event of a watch: a bare message with its object as bytes in an envelope of its own.
 pub fn watch_event(kind: &str, object: &Value) -> Result<Vec<u8>, ProtoError> {
-    let mut raw = wire::Writer::default();
-    raw.bytes(1, &encode(object)?);
-    let mut event = wire::Writer::default();
+    Ok(event(kind, &encode(object)?))
+}
+
+/// An event with an object that is encoded already, in its envelope.
+pub fn event(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut event = wire::Writer::with_capacity(object.len() + ENVELOPE_BYTES);
     event.bytes(1, kind.as_bytes());
-    event.bytes(2, &raw.finish());
-    Ok(event.finish())
+    let open = event.open(2);
+    event.bytes(1, object);
+    event.close(open);
+    event.finish()
+}
+
+/// What is around an object takes at most about this much.
+const ENVELOPE_BYTES: usize = 128;
+/// What is around an item of a list takes at most about this much.
+const ITEM_BYTES: usize = 6;
+
+fn enveloped(
+    api_version: &str,
+    kind: &str,
+    writer: &mut wire::Writer,
+    body: impl FnOnce(&mut wire::Writer) -> Result<(), ProtoError>,
+) -> Result<(), ProtoError> {
+    writer.raw(MAGIC);
+    let meta = writer.open(1);
+    writer.bytes(1, api_version.as_bytes());
+    writer.bytes(2, kind.as_bytes());
+    writer.close(meta);
+    let raw = writer.open(2);
+    body(writer)?;
+    writer.close(raw);
+    writer.bytes(3, b"");
+    writer.bytes(4, b"");
+    Ok(())
 }
 
 fn schema_of(api_version: &str, kind: &str) -> Result<Schema, ProtoError> {

@@ -82,6 +82,15 @@ impl Writer {
         self.out
     }
 
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes) }
+    }
+
+    /// What is encoded already.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
     fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.out.push((value as u8 & 0x7f) | 0x80);
@@ -105,9 +114,64 @@ impl Writer {
         self.out.extend(value.to_le_bytes());
     }
 
+    /// Begins a message within; [`Writer::close`] takes what this gave.
+    pub(super) fn open(&mut self, tag: u32) -> usize {
+        self.raw_varint(u64::from(tag) << 3 | 2);
+        self.out.push(0);
+        self.out.len()
+    }
+
+    /// Puts the length of what was written since where it belongs. Mostly one byte holds it, which is kept free.
+    pub(super) fn close(&mut self, open: usize) {
+        let length = self.out.len() - open;
+        let more = match length {
+            0..0x80 => 0,
+            _ => length.ilog2() as usize / 7,
+        };
+        if more > 0 {
+            self.out.resize(open + length + more, 0);
+            self.out.copy_within(open..open + length, open + more);
+        }
+        let mut rest = length;
+        for byte in &mut self.out[open - 1..open + more] {
+            *byte = rest as u8 | 0x80;
+            rest >>= 7;
+        }
+        self.out[open + more - 1] &= 0x7f;
+    }
+
+    /// JSON text.
+    pub(super) fn json(&mut self, tag: u32, value: &serde_json::Value) {
+        let open = self.open(tag);
+        // Writing to memory cannot fail, and neither can a value that was read from JSON.
+        drop(serde_json::to_writer(&mut self.out, value));
+        self.close(open);
+    }
+
     pub(super) fn bytes(&mut self, tag: u32, value: &[u8]) {
         self.raw_varint(u64::from(tag) << 3 | 2);
         self.raw_varint(value.len() as u64);
         self.out.extend_from_slice(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_within_have_the_length_that_was_written() {
+        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000, 2_097_151, 2_097_152] {
+            let body = vec![7u8; length];
+            let mut writer = Writer::default();
+            let outer = writer.open(3);
+            writer.bytes(1, &body);
+            writer.close(outer);
+            let mut inner = Writer::default();
+            inner.bytes(1, &body);
+            let mut expected = Writer::default();
+            expected.bytes(3, &inner.finish());
+            assert!(writer.finish() == expected.finish(), "{length}");
+        }
     }
 }

@@ -1,49 +1,41 @@
 //! Value to wire. The original writes every scalar and struct that is not a pointer, also zero ones, and maps in
 //! order of their keys; doing the same gives the same bytes.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::ProtoError;
 use super::wire::Writer;
-use crate::schema::{Field, Node, Shape, Type};
+use crate::schema::{Field, Node, Shape, Type, WirePart};
 
 type Result<T> = std::result::Result<T, ProtoError>;
-
-/// What to write for one tag of a message.
-enum Part<'a> {
-    Field(&'a Field),
-    Inline(u32),
-}
 
 fn wrong(path: &str, problem: &'static str) -> ProtoError {
     ProtoError::Value { path: path.to_owned(), problem }
 }
 
-pub(super) fn message(node: Node<'_>, value: &Value) -> Result<Vec<u8>> {
-    let empty = Map::new();
-    let Some(message) = node.message() else { return Ok(Vec::new()) };
+/// Appends the fields of a message.
+pub(super) fn message(node: Node<'_>, value: &Value, writer: &mut Writer) -> Result<()> {
+    let Some(message) = node.message() else { return Ok(()) };
     let map = match value {
-        Value::Object(map) => map,
-        Value::Null => &empty,
+        Value::Object(map) => Some(map),
+        Value::Null => None,
         _ => return Err(wrong(&message.name, "it is not an object")),
     };
-    let fields =
-        message.fields.iter().filter(|field| field.tag > 0).map(|field| (field.tag, Part::Field(field)));
-    let inlines =
-        message.inlines.iter().filter(|(tag, _)| *tag > 0).map(|(tag, index)| (*tag, Part::Inline(*index)));
-    let mut parts: Vec<(u32, Part<'_>)> = fields.chain(inlines).collect();
-    parts.sort_by_key(|(tag, _)| *tag);
-    let mut writer = Writer::default();
-    for (tag, part) in parts {
+    for (tag, part) in message.wire() {
         match part {
-            Part::Field(field) => one_field(node, field, map.get(&*field.name), &mut writer)?,
-            Part::Inline(index) => {
-                let ty = Type::of(Shape::Message(index));
-                writer.bytes(tag, &self::message(node.at_local(&ty), value)?);
+            WirePart::Field(at) => {
+                let field = &message.fields[*at];
+                one_field(node, field, map.and_then(|map| map.get(&*field.name)), writer)?;
+            }
+            WirePart::Inline(index) => {
+                let ty = Type::of(Shape::Message(*index));
+                let open = writer.open(*tag);
+                self::message(node.at_local(&ty), value, writer)?;
+                writer.close(open);
             }
         }
     }
-    Ok(writer.finish())
+    Ok(())
 }
 
 fn one_field(node: Node<'_>, field: &Field, value: Option<&Value>, writer: &mut Writer) -> Result<()> {
@@ -59,10 +51,10 @@ fn one_field(node: Node<'_>, field: &Field, value: Option<&Value>, writer: &mut 
         (Shape::Map(member), Some(value)) => {
             let map = value.as_object().ok_or_else(|| wrong(&field.name, "it is not an object"))?;
             for (key, value) in map {
-                let mut entry = Writer::default();
-                entry.bytes(1, key.as_bytes());
-                scalar(node.at(member), 2, value, &mut entry)?;
-                writer.bytes(tag, &entry.finish());
+                let open = writer.open(tag);
+                writer.bytes(1, key.as_bytes());
+                scalar(node.at(member), 2, value, writer)?;
+                writer.close(open);
             }
             Ok(())
         }
@@ -75,91 +67,90 @@ fn one_field(node: Node<'_>, field: &Field, value: Option<&Value>, writer: &mut 
 
 /// Writes one value; `null` stands for the type's zero.
 fn scalar(node: Node<'_>, tag: u32, value: &Value, writer: &mut Writer) -> Result<()> {
-    let text = || match value {
-        Value::String(text) => Ok(text.as_str()),
-        Value::Null => Ok(""),
-        _ => Err(wrong(&value.to_string(), "it is not text")),
-    };
-    let integer = || match value {
-        Value::Null => Ok(0),
-        _ => value.as_i64().ok_or_else(|| wrong(&value.to_string(), "it is not an integer")),
-    };
     match &node.ty.shape {
-        Shape::String => writer.bytes(tag, text()?.as_bytes()),
+        Shape::String => writer.bytes(tag, text(value)?.as_bytes()),
         Shape::Bytes => {
-            let bytes = crate::schema::decode_base64(text()?)
-                .ok_or_else(|| wrong(text().unwrap_or_default(), "it is not base64"))?;
+            let bytes = crate::schema::decode_base64(text(value)?)
+                .ok_or_else(|| wrong(text(value).unwrap_or_default(), "it is not base64"))?;
             writer.bytes(tag, &bytes);
         }
-        Shape::Int32 | Shape::Int64 => writer.signed(tag, integer()?),
+        Shape::Int32 | Shape::Int64 => writer.signed(tag, integer(value)?),
         Shape::Bool => writer.varint(tag, u64::from(value.as_bool().unwrap_or(false))),
         Shape::Double => writer.double(tag, value.as_f64().unwrap_or(0.0)),
-        Shape::Message(_) => writer.bytes(tag, &message(node, value)?),
-        Shape::List(list) => {
-            let mut inner = Writer::default();
-            for item in value.as_array().into_iter().flatten() {
-                scalar(node.at(&list.item), 1, item, &mut inner)?;
-            }
-            writer.bytes(tag, &inner.finish());
-        }
-        Shape::Quantity => {
-            let mut inner = Writer::default();
-            let quantity = match value {
-                Value::Null => "0".to_owned(),
-                Value::Number(number) => number.to_string(),
-                _ => text()?.to_owned(),
-            };
-            inner.bytes(1, quantity.as_bytes());
-            writer.bytes(tag, &inner.finish());
-        }
-        Shape::IntOrString => writer.bytes(tag, &int_or_string(value)?),
-        Shape::Duration => {
-            let mut inner = Writer::default();
-            inner.signed(
-                1,
-                read_duration(text()?)
-                    .ok_or_else(|| wrong(text().unwrap_or_default(), "it is not a duration"))?,
-            );
-            writer.bytes(tag, &inner.finish());
-        }
-        Shape::Time => writer.bytes(tag, &time(text()?, false)?),
-        Shape::MicroTime => writer.bytes(tag, &time(text()?, true)?),
-        Shape::FieldsV1 | Shape::Raw | Shape::Any => {
-            let mut inner = Writer::default();
-            if !value.is_null() {
-                inner.bytes(1, value.to_string().as_bytes());
-            }
-            writer.bytes(tag, &inner.finish());
-        }
-        Shape::PropsOrArray(index) | Shape::PropsOrBool(index) | Shape::PropsOrStrings(index) => {
-            writer.bytes(tag, &props(node, *index, value)?);
-        }
         Shape::Map(_) => return Err(wrong(&value.to_string(), "a map cannot stand in a list or a map")),
+        _ => {
+            let open = writer.open(tag);
+            inner(node, value, writer)?;
+            writer.close(open);
+        }
     }
     Ok(())
 }
 
-fn int_or_string(value: &Value) -> Result<Vec<u8>> {
-    let mut inner = Writer::default();
+fn text(value: &Value) -> Result<&str> {
+    match value {
+        Value::String(text) => Ok(text.as_str()),
+        Value::Null => Ok(""),
+        _ => Err(wrong(&value.to_string(), "it is not text")),
+    }
+}
+
+fn integer(value: &Value) -> Result<i64> {
+    match value {
+        Value::Null => Ok(0),
+        _ => value.as_i64().ok_or_else(|| wrong(&value.to_string(), "it is not an integer")),
+    }
+}
+
+/// The fields of a value that is a message on the wire.
+fn inner(node: Node<'_>, value: &Value, writer: &mut Writer) -> Result<()> {
+    match &node.ty.shape {
+        Shape::List(list) => {
+            for item in value.as_array().into_iter().flatten() {
+                scalar(node.at(&list.item), 1, item, writer)?;
+            }
+        }
+        Shape::Quantity => match value {
+            Value::Null => writer.bytes(1, b"0"),
+            Value::Number(number) => writer.bytes(1, number.to_string().as_bytes()),
+            _ => writer.bytes(1, text(value)?.as_bytes()),
+        },
+        Shape::IntOrString => int_or_string(value, writer)?,
+        Shape::Duration => {
+            let nanos = read_duration(text(value)?);
+            let wrong = || wrong(text(value).unwrap_or_default(), "it is not a duration");
+            writer.signed(1, nanos.ok_or_else(wrong)?);
+        }
+        Shape::Time => time(text(value)?, false, writer)?,
+        Shape::MicroTime => time(text(value)?, true, writer)?,
+        Shape::FieldsV1 | Shape::Raw | Shape::Any if !value.is_null() => writer.json(1, value),
+        Shape::PropsOrArray(index) | Shape::PropsOrBool(index) | Shape::PropsOrStrings(index) => {
+            props(node, *index, value, writer)?;
+        }
+        _ => message(node, value, writer)?,
+    }
+    Ok(())
+}
+
+fn int_or_string(value: &Value, writer: &mut Writer) -> Result<()> {
     match value {
         Value::String(text) => {
-            inner.varint(1, 1);
-            inner.varint(2, 0);
-            inner.bytes(3, text.as_bytes());
+            writer.varint(1, 1);
+            writer.varint(2, 0);
+            writer.bytes(3, text.as_bytes());
         }
         _ => {
             let number =
                 value.as_i64().filter(|n| i32::try_from(*n).is_ok()).or(value.is_null().then_some(0));
-            inner.varint(1, 0);
-            inner.signed(2, number.ok_or_else(|| wrong(&value.to_string(), "it is not an integer"))?);
-            inner.bytes(3, b"");
+            writer.varint(1, 0);
+            writer.signed(2, number.ok_or_else(|| wrong(&value.to_string(), "it is not an integer"))?);
+            writer.bytes(3, b"");
         }
     }
-    Ok(inner.finish())
+    Ok(())
 }
 
-fn time(text: &str, micro: bool) -> Result<Vec<u8>> {
-    let mut inner = Writer::default();
+fn time(text: &str, micro: bool, writer: &mut Writer) -> Result<()> {
     if !text.is_empty() {
         let time: jiff::Timestamp = text.parse().map_err(|_| wrong(text, "it is not a time"))?;
         let nanos = if micro { i64::from(time.subsec_nanosecond()) / 1000 * 1000 } else { 0 };
@@ -168,34 +159,37 @@ fn time(text: &str, micro: bool) -> Result<Vec<u8>> {
         if fraction < 0 {
             (seconds, fraction) = (seconds - 1, fraction + 1_000_000_000);
         }
-        inner.signed(1, seconds);
-        inner.signed(2, fraction);
+        writer.signed(1, seconds);
+        writer.signed(2, fraction);
     }
-    Ok(inner.finish())
+    Ok(())
 }
 
-fn props(node: Node<'_>, index: u32, value: &Value) -> Result<Vec<u8>> {
+fn props(node: Node<'_>, index: u32, value: &Value, writer: &mut Writer) -> Result<()> {
     let ty = Type::of(Shape::Message(index));
-    let schema = |value: &Value| message(node.at_local(&ty), value);
-    let mut inner = Writer::default();
+    let schema = |tag: u32, value: &Value, writer: &mut Writer| {
+        let open = writer.open(tag);
+        message(node.at_local(&ty), value, writer)?;
+        writer.close(open);
+        Ok(())
+    };
     match (&node.ty.shape, value) {
         (Shape::PropsOrBool(_), Value::Object(_)) => {
-            inner.varint(1, 1);
-            inner.bytes(2, &schema(value)?);
+            writer.varint(1, 1);
+            schema(2, value, writer)
         }
-        (Shape::PropsOrBool(_), _) => inner.varint(1, u64::from(value.as_bool().unwrap_or(false))),
-        (_, Value::Object(_)) => inner.bytes(1, &schema(value)?),
+        (Shape::PropsOrBool(_), _) => {
+            writer.varint(1, u64::from(value.as_bool().unwrap_or(false)));
+            Ok(())
+        }
+        (_, Value::Object(_)) => schema(1, value, writer),
         (Shape::PropsOrStrings(_), Value::Array(items)) => {
-            items.iter().filter_map(Value::as_str).for_each(|item| inner.bytes(2, item.as_bytes()));
+            items.iter().filter_map(Value::as_str).for_each(|item| writer.bytes(2, item.as_bytes()));
+            Ok(())
         }
-        (_, Value::Array(items)) => {
-            for item in items {
-                inner.bytes(2, &schema(item)?);
-            }
-        }
-        _ => {}
+        (_, Value::Array(items)) => items.iter().try_for_each(|item| schema(2, item, writer)),
+        _ => Ok(()),
     }
-    Ok(inner.finish())
 }
 
 /// Go's notation: a sign and numbers with units, such as `1h2m3.5s`.

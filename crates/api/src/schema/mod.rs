@@ -13,7 +13,7 @@ mod table;
 pub mod typed;
 mod validate;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::Value;
 
@@ -146,10 +146,21 @@ pub struct Message {
     pub fields: Vec<Field>,
     /// Protobuf field number and index of inlined messages.
     pub inlines: Vec<(u32, u32)>,
+    /// See [`Message::wire`].
+    pub(crate) wire: OnceLock<Box<[(u32, WirePart)]>>,
     pub atomic: bool,
     /// Unknown fields are kept (`x-kubernetes-preserve-unknown-fields`).
     pub open: bool,
     pub kind: Option<Gvk>,
+}
+
+/// What stands under one number of a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum WirePart {
+    /// The place of a field in the message.
+    Field(usize),
+    /// An inlined message, by its index.
+    Inline(u32),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,6 +180,17 @@ impl Message {
     pub fn field(&self, name: &str) -> Option<&Field> {
         let at = self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok()?;
         self.fields.get(at)
+    }
+
+    /// What is in protobuf, in the order of the numbers: worked out once.
+    pub(crate) fn wire(&self) -> &[(u32, WirePart)] {
+        self.wire.get_or_init(|| {
+            let fields = self.fields.iter().enumerate().map(|(at, field)| (field.tag, WirePart::Field(at)));
+            let inlines = self.inlines.iter().map(|(tag, index)| (*tag, WirePart::Inline(*index)));
+            let mut parts: Vec<_> = fields.chain(inlines).filter(|(tag, _)| *tag > 0).collect();
+            parts.sort_by_key(|(tag, _)| *tag);
+            parts.into_boxed_slice()
+        })
     }
 
     /// `PodSpec` of `io.k8s.api.core.v1.PodSpec`.

@@ -80,6 +80,11 @@ impl Form {
         self.encoding == Encoding::Json && self.shape == Shape::Object && !self.pretty
     }
 
+    /// Whether encoded objects can be.
+    pub fn is_plain_protobuf(self) -> bool {
+        self.encoding == Encoding::Protobuf && self.shape == Shape::Object
+    }
+
     pub fn parse(accept: Option<&str>, offer: Offer) -> Result<Self, ApiError> {
         let Some(accept) = accept.filter(|a| !a.is_empty()) else { return Ok(Self::JSON) };
         let ranges = ranges(accept);

@@ -259,6 +259,14 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
         out.extend_from_slice(b"]}\n");
         return Ok(respond::bytes(StatusCode::OK, "application/json", Bytes::from(out)));
     }
+    if context.form.is_plain_protobuf() && kind.custom.is_none() {
+        let items = page.entries.iter().map(|entry| server.0.encoded.bare(kind, objects, entry));
+        let items = items.collect::<Result<Vec<Bytes>, _>>()?;
+        let items = items.iter().map(|item| &item[..]);
+        let list = api::proto::list(&kind.api_version(), &kind.list_kind, &metadata, items);
+        let list = list.map_err(ApiError::internal)?;
+        return Ok(respond::bytes(StatusCode::OK, context.form.encoding.media_type(), list));
+    }
     let mut items = Vec::with_capacity(page.entries.len());
     for entry in &page.entries {
         let mut object = objects.decode(entry)?;

@@ -31,6 +31,7 @@ use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context, table};
 
 pub use create::create_object;
+pub(crate) use read::set_version;
 pub use update::Writes;
 pub(crate) use update::{Ownership, change};
 

@@ -23,7 +23,7 @@ use crate::http::options::ListOptions;
 use crate::http::respond::{self, Answer, Form};
 use crate::http::websocket;
 use crate::objects::store_error;
-use crate::{ApiServer, Context};
+use crate::{ApiServer, Context, encoded};
 
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 /// So long before the end comes the last one.
@@ -262,7 +262,16 @@ fn frame(
     entry: &Entry,
     revision: u64,
 ) -> Result<Bytes, ApiError> {
-    let plain = server.0.objects.plain(entry)?;
+    let (of, objects) = (&context.kind, &server.0.objects);
+    if context.form.is_plain_protobuf() && of.custom.is_none() {
+        let bare = match revision == entry.mod_revision {
+            true => server.0.encoded.bare(of, objects, entry),
+            false => encoded::bare(of, objects, entry, revision),
+        }?;
+        let whole = api::proto::whole(&of.api_version(), &of.kind, &bare).map_err(ApiError::internal)?;
+        return Ok(measured(&api::proto::event(kind, &whole)));
+    }
+    let plain = objects.plain(entry)?;
     if context.form.is_plain_json() && is_served_as_stored(&context.kind) {
         let mut out = Vec::with_capacity(plain.len() + 80);
         out.extend_from_slice(b"{\"type\":\"");
@@ -297,10 +306,14 @@ fn encode(form: Form, kind: &str, object: &Value) -> Result<Bytes, ProtoError> {
     if form.encoding != Encoding::Protobuf {
         return Ok(Bytes::from(format!("{}\n", json!({"type": kind, "object": object}))));
     }
-    let event = api::proto::watch_event(kind, object)?;
+    Ok(measured(&api::proto::watch_event(kind, object)?))
+}
+
+/// An event with its length before it.
+fn measured(event: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(event.len() + LENGTH_BYTES);
     // Far below the limit: objects are bounded.
     out.extend_from_slice(&u32::try_from(event.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend_from_slice(&event);
-    Ok(Bytes::from(out))
+    out.extend_from_slice(event);
+    Bytes::from(out)
 }
