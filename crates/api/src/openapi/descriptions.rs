@@ -78,6 +78,23 @@ pub(super) fn of_field(model: &str, field: &str) -> Option<&'static str> {
     }
 }
 
+pub(super) const LIST_METADATA: &str = "Standard list metadata. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
+/// Of objects within custom resources.
+pub(super) const EMBEDDED: &[(&str, &str)] = &[
+    (
+        "apiVersion",
+        "apiVersion defines the versioned schema of this representation of an object. More info: \
+         https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+    ),
+    (
+        "kind",
+        "kind is a string value representing the type of this object. In CamelCase. More info: \
+         https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+    ),
+];
+
 pub(super) fn of_common(field: &str) -> Option<&'static str> {
     Some(match field {
         "apiVersion" => {

@@ -171,7 +171,7 @@ fn content(version: Version, resources: &[OpenApiResource]) -> (Map<String, Valu
         let list = Gvk { kind: format!("{}List", resource.kind.kind).into(), ..resource.kind.clone() };
         let (model, list_model) = match &resource.schema {
             Some(schema) => {
-                models.add_custom(&resource.kind, schema);
+                models.add_custom(&resource.kind, &resource.plural, schema);
                 (models::custom_name(&resource.kind), models::custom_name(&list))
             }
             None => {
