@@ -1,76 +1,99 @@
-//! Objects in protobuf. They are stored as JSON, and turning one into the other costs more than all else that a list does;
-//! so what was turned is kept for a while, for the next list and for every watcher of the same event. An entry never
-//! changes, which makes its key and revision a name for its bytes for good.
+//! What clients are sent of an entry, made once for all of them: an object in protobuf for lists and watches (it is stored
+//! as JSON, and turning one into the other costs more than all else that a list does), the frame of an event for every
+//! watcher, and the object itself for every selector that must look into it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use serde_json::Value;
 use store::Entry;
 
 use crate::objects::Objects;
+use crate::recent::Recent;
 use crate::verbs::set_version;
 
-/// At most so much is kept. What is not asked for any more goes first.
-const LIMIT_BYTES: usize = 64 << 20;
+/// Objects in protobuf are for lists too, which are long.
+const OBJECTS_LIMIT_BYTES: usize = 64 << 20;
+/// Watchers are at about the same place, and those that lag make their own.
+const FRAMES_LIMIT_BYTES: usize = 4 << 20;
+/// Of their text; in memory they are about ten times as large.
+const DECODED_LIMIT_BYTES: usize = 512 << 10;
 
 type Name = (Arc<str>, u64);
-type Generation = HashMap<Name, Bytes>;
 
-#[derive(Default)]
 pub struct Encoded {
-    kept: Mutex<Kept>,
+    objects: Recent<Name, Bytes>,
+    frames: Recent<(Name, u64, &'static str), Bytes>,
+    decoded: Recent<Name, Arc<Value>>,
 }
 
-/// Two generations: when the newer one has grown to half of the limit, it becomes the older one, and the older one goes.
-/// What is found in the older one is taken over into the newer.
-#[derive(Default)]
-struct Kept {
-    newer: Generation,
-    older: Generation,
-    newer_bytes: usize,
+impl Default for Encoded {
+    fn default() -> Self {
+        Self {
+            objects: Recent::new(OBJECTS_LIMIT_BYTES),
+            frames: Recent::new(FRAMES_LIMIT_BYTES),
+            decoded: Recent::new(DECODED_LIMIT_BYTES),
+        }
+    }
 }
 
-impl Kept {
-    fn get(&mut self, name: &Name) -> Option<Bytes> {
-        if let Some(bytes) = self.newer.get(name) {
-            return Some(bytes.clone());
-        }
-        let bytes = self.older.remove(name)?;
-        self.put(name.clone(), bytes.clone());
-        Some(bytes)
-    }
-
-    fn put(&mut self, name: Name, bytes: Bytes) {
-        if self.newer_bytes + bytes.len() > LIMIT_BYTES / 2 {
-            self.older = std::mem::take(&mut self.newer);
-            self.newer_bytes = 0;
-        }
-        self.newer_bytes += bytes.len();
-        self.newer.insert(name, bytes);
-    }
+fn name(entry: &Entry) -> Name {
+    (Arc::clone(&entry.key), entry.mod_revision)
 }
 
 impl Encoded {
-    /// The bytes of an entry as an item of a list, without an envelope. The kind is a built-in one.
+    /// The bytes of an entry as an item of a list in protobuf, without an envelope. The kind is a built-in one.
     pub fn bare(&self, kind: &Kind, objects: &Objects, entry: &Entry) -> Result<Bytes, ApiError> {
-        // What is encrypted where it is stored lies about in the open nowhere else; and a key and a revision name one
-        // version of an object, not those that it is converted to.
-        if objects.is_encrypted(&entry.key) || !kind.is_served_as_stored() {
-            return bare(kind, objects, entry, entry.mod_revision);
+        let make = || bare(kind, objects, entry, entry.mod_revision);
+        match is_kept(kind, objects, entry) {
+            true => self.objects.get(&name(entry), || make().map(|bytes| (bytes.clone(), bytes.len()))),
+            false => make(),
         }
-        let name = (Arc::clone(&entry.key), entry.mod_revision);
-        if let Some(bytes) = self.kept.lock().get(&name) {
-            return Ok(bytes);
-        }
-        let bytes = bare(kind, objects, entry, entry.mod_revision)?;
-        self.kept.lock().put(name, bytes.clone());
-        Ok(bytes)
     }
+
+    /// The frame of an event in JSON, with its line feed. The kind is served as it is stored.
+    pub fn frame(
+        &self,
+        (kind, event): (&Kind, &'static str),
+        objects: &Objects,
+        entry: &Entry,
+        revision: u64,
+    ) -> Result<Bytes, ApiError> {
+        let make = || {
+            let plain = objects.plain(entry)?;
+            let mut out = Vec::with_capacity(plain.len() + 80);
+            out.extend_from_slice(b"{\"type\":\"");
+            out.extend_from_slice(event.as_bytes());
+            out.extend_from_slice(b"\",\"object\":");
+            meta::write_served(&mut out, &plain, revision);
+            out.extend_from_slice(b"}\n");
+            Ok(Bytes::from(out))
+        };
+        match is_kept(kind, objects, entry) {
+            true => self.frames.get(&(name(entry), revision, event), || {
+                make().map(|bytes: Bytes| (bytes.clone(), bytes.len()))
+            }),
+            false => make(),
+        }
+    }
+
+    /// The object as it is stored, to be looked at.
+    pub fn decoded(&self, kind: &Kind, objects: &Objects, entry: &Entry) -> Result<Arc<Value>, ApiError> {
+        let make = || objects.decode(entry).map(Arc::new);
+        match is_kept(kind, objects, entry) {
+            true => self.decoded.get(&name(entry), || Ok((make()?, entry.value.len()))),
+            false => make(),
+        }
+    }
+}
+
+/// What is encrypted where it is stored lies about in the open nowhere else; and a key and a revision name one version of
+/// an object, not those that it is converted to.
+fn is_kept(kind: &Kind, objects: &Objects, entry: &Entry) -> bool {
+    kind.is_served_as_stored() && !objects.is_encrypted(&entry.key)
 }
 
 /// As [`Encoded::bare`], with another revision, and kept by nobody.
@@ -79,23 +102,4 @@ pub fn bare(kind: &Kind, objects: &Objects, entry: &Entry, revision: u64) -> Res
     set_version(kind, &mut object);
     let bytes = api::proto::bare(&kind.api_version(), &kind.kind, &object).map_err(ApiError::internal)?;
     Ok(Bytes::from(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_for_stays_and_the_whole_stays_bounded() {
-        let mut kept = Kept::default();
-        let name = |n: u64| (Arc::from("/registry/pods/a/b"), n);
-        let part = Bytes::from(vec![0; LIMIT_BYTES / 16]);
-        for n in 0..100 {
-            kept.put(name(n), part.clone());
-            assert!(n < 1 || kept.get(&name(0)).is_some(), "the first is asked for each time ({n})");
-            let held: usize = kept.newer.values().chain(kept.older.values()).map(Bytes::len).sum();
-            assert!(held <= LIMIT_BYTES, "{held}");
-        }
-        assert!(kept.get(&name(1)).is_none() && kept.get(&name(99)).is_some());
-    }
 }

@@ -21,6 +21,7 @@ mod metrics;
 mod objects;
 mod paths;
 mod proxy;
+mod recent;
 mod reloaded;
 mod shared_keys;
 mod table;

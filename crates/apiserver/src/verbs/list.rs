@@ -56,6 +56,29 @@ impl Filter {
         self.labels.is_everything() && self.fields.is_everything() && self.name.is_none()
     }
 
+    /// What the key alone tells, where it does: whether the object is the one that is asked for by name.
+    pub fn matches_key(&self, kind: &Kind, key: &str) -> Option<bool> {
+        if self.is_everything() {
+            return Some(true);
+        }
+        let mut parts = key.rsplit('/');
+        let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let namespace = if kind.namespaced { namespace } else { "" };
+        let of_key = |field: &str| match field {
+            "metadata.name" => Some(name),
+            "metadata.namespace" => Some(namespace),
+            _ => None,
+        };
+        let named = self.name.as_deref().is_none_or(|wanted| wanted == name);
+        let told =
+            self.labels.is_everything() && self.fields.terms.iter().all(|t| of_key(&t.field).is_some());
+        match (named, told) {
+            (false, _) => Some(false),
+            (true, true) => Some(self.fields.matches(of_key)),
+            (true, false) => None,
+        }
+    }
+
     pub fn matches(&self, kind: &Kind, object: &Value) -> bool {
         if self.name.as_deref().is_some_and(|name| name != meta::name(object)) {
             return false;
@@ -217,7 +240,11 @@ pub async fn page(
         request.revision = Some(range.revision);
         request.after = range.entries.last().map(|last| last.key.to_string());
         for entry in server.0.served_entries(kind, range.entries).await? {
-            if !filter.matches(kind, &objects.decode(&entry)?) {
+            let matches = match filter.matches_key(kind, &entry.key) {
+                Some(matches) => matches,
+                None => filter.matches(kind, &objects.decode(&entry)?),
+            };
+            if !matches {
                 continue;
             }
             if options.limit > 0 && page.entries.len() == options.limit {

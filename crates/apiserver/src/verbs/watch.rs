@@ -239,7 +239,11 @@ impl Watcher {
         let kind = &self.context.kind;
         let objects = &self.server.0.objects;
         let matches = |entry: &Entry| -> Result<bool, ApiError> {
-            Ok(self.filter.is_everything() || self.filter.matches(kind, &objects.decode(entry)?))
+            if let Some(matches) = self.filter.matches_key(kind, &entry.key) {
+                return Ok(matches);
+            }
+            let object = self.server.0.encoded.decoded(kind, objects, entry)?;
+            Ok(self.filter.matches(kind, &object))
         };
         let before = event.previous.as_ref().map(matches).transpose()?.unwrap_or(false);
         let after = !event.deleted && matches(&event.entry)?;
@@ -258,7 +262,7 @@ impl Watcher {
 fn frame(
     server: &ApiServer,
     context: &Context,
-    kind: &str,
+    kind: &'static str,
     entry: &Entry,
     revision: u64,
 ) -> Result<Bytes, ApiError> {
@@ -271,16 +275,10 @@ fn frame(
         let whole = api::proto::whole(&of.api_version(), &of.kind, &bare).map_err(ApiError::internal)?;
         return Ok(measured(&api::proto::event(kind, &whole)));
     }
-    let plain = objects.plain(entry)?;
-    if context.form.is_plain_json() && is_served_as_stored(&context.kind) {
-        let mut out = Vec::with_capacity(plain.len() + 80);
-        out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(kind.as_bytes());
-        out.extend_from_slice(b"\",\"object\":");
-        meta::write_served(&mut out, &plain, revision);
-        out.extend_from_slice(b"}\n");
-        return Ok(Bytes::from(out));
+    if context.form.is_plain_json() && is_served_as_stored(of) {
+        return server.0.encoded.frame((of, kind), objects, entry, revision);
     }
+    let plain = objects.plain(entry)?;
     let mut object = meta::from_stored(&plain, revision).map_err(ApiError::internal)?;
     set_version(&context.kind, &mut object);
     encode(context.form, kind, &shaped(context, &object)).map_err(ApiError::internal)
