@@ -274,7 +274,8 @@ impl ApiServer {
             match long {
                 true => answer = answer.map(|body| http::body::holding(body, running)),
                 false => {
-                    let until = started + server.0.fairness.timeout;
+                    // Reading it may take as long as making it.
+                    let until = Instant::now() + server.0.fairness.timeout;
                     answer.extensions_mut().insert(http::pace::Until(until));
                 }
             }

@@ -16,8 +16,6 @@ use super::respond::Answer;
 
 /// Pieces of this size: large enough to cost nothing, small enough that what is under way of each answer is little.
 const PIECE_BYTES: usize = 64 << 10;
-/// Whoever takes nothing for so long is not reading any more.
-pub const READ_STALL: Duration = Duration::from_secs(30);
 
 /// In an answer's extensions: by when it must have been read.
 #[derive(Clone, Copy, Debug)]
@@ -61,19 +59,19 @@ impl Traffic {
         Ticket(Arc::clone(self))
     }
 
-    /// How long nothing has been asked; nothing while something is.
-    pub fn idle(&self) -> Option<Duration> {
+    /// How long nothing has been asked, and how many requests there were before; nothing while there is one.
+    pub fn idle(&self) -> Option<(Duration, u64)> {
         let counts = self.0.lock();
-        (counts.open == 0).then(|| counts.idle_since.elapsed())
+        (counts.open == 0).then(|| (counts.idle_since.elapsed(), counts.next))
     }
 
-    /// Drops the answers that are not taken.
-    pub fn cut_stalled(&self, now: Instant) {
+    /// Drops the answers of which nothing has been taken for so long.
+    pub fn cut_stalled(&self, now: Instant, limit: Duration) {
         let answers: Vec<_> = self.0.lock().answers.values().filter_map(Weak::upgrade).collect();
         for answer in answers {
             // One that is being worked on is not stalled.
             if let Some(mut state) = answer.state.try_lock()
-                && state.is_stalled(now)
+                && state.is_stalled(now, limit)
             {
                 state.cut();
             }
@@ -112,8 +110,8 @@ impl std::fmt::Debug for State {
 }
 
 impl State {
-    fn is_stalled(&self, now: Instant) -> bool {
-        let stalled = self.handed.is_some_and(|at| now.saturating_duration_since(at) >= READ_STALL);
+    fn is_stalled(&self, now: Instant, limit: Duration) -> bool {
+        let stalled = self.handed.is_some_and(|at| now.saturating_duration_since(at) >= limit);
         self.body.is_some() && (stalled || self.until.is_some_and(|until| now >= until))
     }
 
@@ -213,6 +211,8 @@ mod tests {
     use crate::http::body::{full, read};
     use http_body_util::BodyExt;
 
+    const STALL: Duration = Duration::from_secs(30);
+
     fn answer(length: usize, until: Option<Instant>) -> (Arc<Traffic>, Body) {
         let traffic = Arc::<Traffic>::default();
         let mut answer = Answer::new(full(vec![7; length]));
@@ -251,9 +251,9 @@ mod tests {
         let mut body = paced(traffic.begin(), Answer::new(body)).into_body();
         assert!(body.frame().await.expect("a piece").is_ok());
         let now = Instant::now();
-        traffic.cut_stalled(now);
+        traffic.cut_stalled(now, STALL);
         assert_eq!(Arc::strong_count(&held), 2, "it has just been handed out");
-        traffic.cut_stalled(now + READ_STALL + Duration::from_secs(1));
+        traffic.cut_stalled(now + STALL + Duration::from_secs(1), STALL);
         assert_eq!(Arc::strong_count(&held), 1);
         assert!(body.frame().await.expect("an end").is_err(), "and the reader learns that it broke off");
     }
@@ -263,9 +263,9 @@ mod tests {
         let now = Instant::now();
         let (traffic, mut body) = answer(10 * PIECE_BYTES, Some(now + Duration::from_secs(60)));
         assert!(body.frame().await.expect("a piece").is_ok());
-        traffic.cut_stalled(now + Duration::from_secs(20));
+        traffic.cut_stalled(now + Duration::from_secs(20), STALL);
         assert!(body.frame().await.expect("a piece").is_ok(), "not yet");
-        traffic.cut_stalled(now + Duration::from_secs(60));
+        traffic.cut_stalled(now + Duration::from_secs(60), STALL);
         assert!(body.frame().await.expect("an end").is_err());
         let (_traffic, mut body) = answer(10 * PIECE_BYTES, Some(now));
         assert!(body.frame().await.expect("an end").is_err(), "also where nobody looks after it");

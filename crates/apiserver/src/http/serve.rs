@@ -14,29 +14,50 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::body::boxed;
-use super::pace::{READ_STALL, Traffic, paced};
+use super::pace::{Traffic, paced};
 use super::timely::Timely;
 use crate::ApiServer;
 
-/// Connections at once; those that nobody uses make room for the next one, which waits in the kernel's queue until then.
-const CONNECTION_LIMIT: usize = 4096;
-/// A handshake is a few packets.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// From a connection's first byte, or the end of the request before, to the end of a request's head.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// How long a connection is kept that is not used, as in the original. HTTP/1.1 ends by the limit above already.
-const IDLE_LIMIT: Duration = Duration::from_secs(90);
-/// Where there is no room, so long a connection must have been idle to make some.
-const IDLE_MIN: Duration = Duration::from_secs(1);
+/// How many connections there may be, and how long each step of one may take.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// At once; those that nobody uses make room for the next one, which waits in the kernel's queue until then.
+    pub connections: usize,
+    /// A handshake is a few packets.
+    pub handshake: Duration,
+    /// From a connection's beginning to its first request, and from the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// How long a connection is kept that is not used any more, as in the original.
+    pub idle: Duration,
+    /// Where there is no room, so long a connection must have been idle to make some.
+    pub idle_min: Duration,
+    /// A peer that takes no byte of what is sent for so long is not there any more.
+    pub stall: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            // A connection that idles holds some tens of kilobytes: a few hundred megabytes at worst.
+            connections: 4096,
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(90),
+            idle_min: Duration::from_secs(1),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
 /// What is under way when a connection is to end may come to its end.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// A peer that takes no byte of what is sent for so long is not there any more.
-const WRITE_STALL: Duration = READ_STALL;
 /// Streams of a connection at once, as in the original; clients open another connection for more.
 const STREAMS_MAX: u32 = 100;
 /// What may come of a body before it is wanted, of one stream and of all of a connection.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// What of an answer waits within a stream until the peer takes it.
+const STREAM_BUFFER_BYTES: usize = 128 << 10;
 /// HTTP/2 asks whether the peer is there, and ends the connection when it does not say so.
 const PING_PERIOD: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(15);
@@ -45,6 +66,7 @@ type Stream = TlsStream<Timely<TcpStream, OwnedSemaphorePermit>>;
 
 /// What the connections of a listener share.
 struct Door {
+    limits: ConnectionLimits,
     server: ApiServer,
     acceptor: TlsAcceptor,
     stop: CancellationToken,
@@ -59,20 +81,20 @@ pub async fn serve(
     tls: Arc<rustls::ServerConfig>,
     stop: CancellationToken,
 ) {
-    serve_up_to(CONNECTION_LIMIT, server, listener, tls, stop).await;
+    serve_within(ConnectionLimits::default(), server, listener, tls, stop).await;
 }
 
-/// The same with another number of connections at once.
-pub async fn serve_up_to(
-    connections: usize,
+/// The same within other limits.
+pub async fn serve_within(
+    limits: ConnectionLimits,
     server: ApiServer,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(connections));
+    let places = Arc::new(Semaphore::new(limits.connections));
     let acceptor = TlsAcceptor::from(tls);
-    let door = Arc::new(Door { server, acceptor, stop: stop.clone(), crowded: Notify::new() });
+    let door = Arc::new(Door { limits, server, acceptor, stop: stop.clone(), crowded: Notify::new() });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -88,7 +110,7 @@ pub async fn serve_up_to(
             }
         };
         let place = tokio::select! {
-            place = place(&places, &door.crowded) => place,
+            place = door.place(&places) => place,
             () = stop.cancelled() => return,
         };
         let Some(place) = place else { return };
@@ -103,19 +125,45 @@ pub async fn serve_up_to(
     }
 }
 
-/// A place for a connection, once there is one.
-async fn place(places: &Arc<Semaphore>, crowded: &Notify) -> Option<OwnedSemaphorePermit> {
-    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-        return Some(place);
+impl Door {
+    /// A place for a connection, once there is one.
+    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Some(place);
+        }
+        tracing::debug!("all connections are taken");
+        let mut waiting = pin!(Arc::clone(places).acquire_owned());
+        loop {
+            self.crowded.notify_waiters();
+            // One that has just been used may be idle for long enough soon.
+            match tokio::time::timeout(self.limits.idle_min, &mut waiting).await {
+                Ok(place) => return place.ok(),
+                Err(_) => continue,
+            }
+        }
     }
-    tracing::debug!("all connections are taken");
-    let mut waiting = pin!(Arc::clone(places).acquire_owned());
-    loop {
-        crowded.notify_waiters();
-        // One that has just been used may be idle for long enough soon.
-        match tokio::time::timeout(IDLE_MIN, &mut waiting).await {
-            Ok(place) => return place.ok(),
-            Err(_) => continue,
+
+    /// Cuts answers that are not read; returns when the connection has been idle for too long.
+    async fn look_after(&self, traffic: &Traffic) {
+        let ConnectionLimits { head, idle: limit, idle_min, stall, .. } = self.limits;
+        loop {
+            let left = match traffic.idle() {
+                // Nothing was ever asked: who connects does so to ask.
+                Some((idle, 0)) => head.min(limit).saturating_sub(idle),
+                Some((idle, _)) => limit.saturating_sub(idle),
+                None => stall,
+            };
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.min(stall)) => traffic.cut_stalled(Instant::now(), stall),
+                () = self.crowded.notified() => {
+                    if traffic.idle().is_some_and(|(idle, _)| idle >= idle_min) {
+                        return;
+                    }
+                }
+            }
         }
     }
 }
@@ -125,8 +173,8 @@ async fn connection(door: &Door, stream: TcpStream, place: OwnedSemaphorePermit)
         tracing::debug!(%error, "cannot set nodelay");
     }
     let upgraded = Arc::new(AtomicBool::new(false));
-    let stream = Timely::new(stream, WRITE_STALL, Arc::clone(&upgraded), place);
-    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, door.acceptor.accept(stream)).await {
+    let stream = Timely::new(stream, door.limits.stall, Arc::clone(&upgraded), place);
+    let stream = match tokio::time::timeout(door.limits.handshake, door.acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
@@ -163,12 +211,12 @@ async fn speak(door: &Door, stream: Stream, upgraded: &Arc<AtomicBool>) {
             }
         })
     };
-    let builder = builder(http2);
+    let builder = builder(http2, door.limits.head);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = looked_after(&traffic, &door.crowded) => {
+        () = door.look_after(&traffic) => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(FAREWELL, connection).await {
                 Ok(ended) => ended,
@@ -181,41 +229,20 @@ async fn speak(door: &Door, stream: Stream, upgraded: &Arc<AtomicBool>) {
     }
 }
 
-fn builder(http2: bool) -> hyper_util::server::conn::auto::Builder<TokioExecutor> {
+fn builder(http2: bool, head_limit: Duration) -> hyper_util::server::conn::auto::Builder<TokioExecutor> {
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(STREAM_BUFFER_BYTES)
         .keep_alive_interval(PING_PERIOD)
         .keep_alive_timeout(PING_LIMIT);
     match http2 {
         true => builder.http2_only(),
         false => builder.http1_only(),
-    }
-}
-
-/// Cuts answers that are not read; returns when the connection has been idle for too long.
-async fn looked_after(traffic: &Traffic, crowded: &Notify) {
-    loop {
-        let idle = traffic.idle();
-        let next = match idle {
-            Some(idle) => IDLE_LIMIT.saturating_sub(idle),
-            None => READ_STALL,
-        };
-        if next.is_zero() {
-            return;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(next) => traffic.cut_stalled(Instant::now()),
-            () = crowded.notified() => {
-                if traffic.idle().is_some_and(|idle| idle >= IDLE_MIN) {
-                    return;
-                }
-            }
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! A server in this process, and ways to ask it.
 #![allow(dead_code)]
 
+pub mod served;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
