@@ -27,8 +27,11 @@ pub fn checks(etcd: Result<(), String>, kinds: Result<(), String>) -> Vec<Check>
         ready("etcd-readiness", &etcd),
         ready("informer-sync", &kinds),
         check("poststarthook/generic-apiserver-start-informers", &Ok(())),
-        check("poststarthook/rbac/bootstrap-roles", &Ok(())),
+        check("poststarthook/priority-and-fairness-config-consumer", &Ok(())),
+        check("poststarthook/priority-and-fairness-filter", &Ok(())),
         check("poststarthook/crd-informer-synced", &kinds),
+        check("poststarthook/rbac/bootstrap-roles", &Ok(())),
+        check("poststarthook/priority-and-fairness-config-producer", &Ok(())),
         ready("shutdown", &Ok(())),
     ]
 }

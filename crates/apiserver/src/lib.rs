@@ -14,6 +14,7 @@ mod conversion;
 mod discovery;
 mod documents;
 mod encoded;
+mod fairness;
 mod follow;
 mod health;
 pub mod http;
@@ -51,6 +52,8 @@ use auth::rbac::{Attributes, Snapshot};
 use auth::tokens::Signer;
 use catalog::Catalog;
 use cipher::Cipher;
+pub use fairness::RequestLimits;
+use fairness::{Admitted, Fairness};
 use http::accept::{Offer, Shape};
 use http::body::Body;
 use http::options;
@@ -78,6 +81,7 @@ pub struct Config {
     pub authority: String,
     pub dial: Arc<dyn Dial>,
     pub authentication: Authentication,
+    pub requests: RequestLimits,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,7 @@ pub struct Server {
     hooks: Reloaded<Hooks>,
     policies: Reloaded<Policies>,
     aggregation: Aggregation,
+    fairness: Arc<Fairness>,
     /// Held while quotas are asked and charged.
     quotas: tokio::sync::Mutex<()>,
     addresses: allocate::Addresses,
@@ -189,6 +194,7 @@ impl ApiServer {
             hooks: Reloaded::default(),
             policies: Reloaded::default(),
             aggregation,
+            fairness: Fairness::new(&config.requests),
             quotas: tokio::sync::Mutex::default(),
             addresses,
             documents: documents::Documents::default(),
@@ -206,6 +212,7 @@ impl ApiServer {
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         server.follow_services();
         server.follow_nodes();
+        server.follow_fairness();
         Ok(server)
     }
 
@@ -232,22 +239,49 @@ impl ApiServer {
             let reads = matches!(method, Method::GET | Method::HEAD);
             let form = respond::error_form(&request);
             let audit_id = respond::audit_id(request.headers());
-            let running = server.0.running(&request);
-            let answering = {
-                let server = server.clone();
-                async move { server.0.answer(&server, request, who).await }
+            let query = Query::parse(request.uri().query().unwrap_or_default());
+            let asked = Asked::parse(&method, &path, &query);
+            let long = asked.is_long();
+            let running = server.0.running(&request, &asked, &query);
+            // A stream brings what it brings when it likes; anything else has to come.
+            let request = if long { request } else { request.map(http::timely::timely) };
+            let headers = request.headers().clone();
+            let admitted = server.0.admit((&method, &path, &headers), (asked, query), who, form).await;
+            let mut answer = match admitted {
+                Ok((admitted, held)) => {
+                    let answering = {
+                        let server = server.clone();
+                        async move {
+                            let answer = server.0.answer(&server, request, admitted).await;
+                            held.until_sent(answer.unwrap_or_else(|error| respond::error(form, &error)))
+                        }
+                    };
+                    // A write that has begun is brought to its end, whatever becomes of the one who asked: what
+                    // follows it (rights, kinds, addresses) must not be left out.
+                    let answering = async move {
+                        match reads {
+                            true => answering.await,
+                            false => tokio::spawn(answering)
+                                .await
+                                .unwrap_or_else(|error| respond::error(form, &ApiError::internal(error))),
+                        }
+                    };
+                    match long {
+                        true => answering.await,
+                        false => server.0.fairness.in_time(answering, form).await,
+                    }
+                }
+                Err(refused) => refused,
             };
-            // A write that has begun is brought to its end, whatever becomes of the one who asked: what follows it
-            // (rights, kinds, addresses) must not be left out.
-            let answer = match reads {
-                true => answering.await,
-                false => tokio::spawn(answering).await.unwrap_or_else(|error| Err(ApiError::internal(error))),
-            };
-            let mut answer = answer.unwrap_or_else(|error| respond::error(form, &error));
             respond::finish(&mut answer, &audit_id);
             running.answered(answer.status(), started.elapsed());
-            if running.is_long() {
-                answer = answer.map(|body| http::body::holding(body, running));
+            match long {
+                true => answer = answer.map(|body| http::body::holding(body, running)),
+                false => {
+                    // Reading it may take as long as making it.
+                    let until = Instant::now() + server.0.fairness.timeout;
+                    answer.extensions_mut().insert(http::pace::Until(until));
+                }
             }
             let elapsed_ms = started.elapsed().as_millis();
             tracing::debug!(%method, path, status = answer.status().as_u16(), elapsed_ms, "request");
@@ -261,17 +295,11 @@ impl Server {
         &self,
         handle: &ApiServer,
         request: Request<Body>,
-        who: Option<Identity>,
+        admitted: Admitted,
     ) -> Result<Answer, ApiError> {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let Admitted { who, query, asked } = admitted;
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
-        let who = match who {
-            Some(who) => who,
-            None => self.authenticate(request.headers(), &path).await?,
-        };
-        let who = self.impersonated(who, request.headers()).await?;
-        let asked = Asked::parse(&method, &path, &query);
         if !paths::is_open(&path) {
             self.authorize(&who, &asked.attributes(&method)).await?;
         }
@@ -320,13 +348,11 @@ impl Server {
     }
 
     /// Counts a request from now on.
-    fn running(&self, request: &Request<Body>) -> metrics::Running {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        let asked = Asked::parse(request.method(), request.uri().path(), &query);
+    fn running(&self, request: &Request<Body>, asked: &Asked, query: &Query) -> metrics::Running {
         let dry_run = query.get("dryRun") == Some("All");
         let kinds = self.catalog.snapshot();
         let labels =
-            metrics::Labels::of(&asked, request.method(), &kinds, dry_run, is_apply(request.headers()));
+            metrics::Labels::of(asked, request.method(), &kinds, dry_run, is_apply(request.headers()));
         metrics::Running::begin(&self.metrics, labels)
     }
 
@@ -372,6 +398,7 @@ impl Server {
                 self.aggregation.remotes.outdate();
                 self.aggregation.look();
             }
+            bootstrap::flowcontrol::GROUP => self.fairness.outdate(),
             "apiextensions.k8s.io" => {
                 if let Err(error) = self.reload_definition(kind, name).await {
                     tracing::error!(%error, name, "cannot reload a CustomResourceDefinition");

@@ -139,10 +139,6 @@ impl Running {
         series.buckets[at.unwrap_or(BUCKETS_SECONDS.len())] += 1;
         series.sum_seconds += seconds;
     }
-
-    pub fn is_long(&self) -> bool {
-        self.labels.is_long()
-    }
 }
 
 impl Drop for Running {
@@ -223,6 +219,7 @@ impl Server {
     pub(crate) async fn metrics(&self) -> Result<Answer, ApiError> {
         let mut out = String::with_capacity(64 << 10);
         self.metrics.write(&mut out).map_err(ApiError::internal)?;
+        self.fairness_plan().await.metrics(&mut out).map_err(ApiError::internal)?;
         let mut objects = String::new();
         head(
             &mut out,

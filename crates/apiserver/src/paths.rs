@@ -46,6 +46,10 @@ impl Server {
                 answer
             }
             path if path.starts_with("/openapi/") => self.documents.answer(&kinds, path, query, headers)?,
+            path if path.starts_with("/debug/") => {
+                let plan = self.fairness_plan().await;
+                self.fairness.page(&plan, path, query).unwrap_or_else(respond::page_not_found)
+            }
             path => discovery::answer(&kinds, path, headers)?.unwrap_or_else(respond::page_not_found),
         };
         Ok(if respond::accepts_gzip(headers) { respond::compressed(answer).await } else { answer })

@@ -29,6 +29,11 @@ impl<T> Reloaded<T> {
         self.written.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// The value as it was made last, whatever was written since.
+    pub fn last(&self) -> Arc<T> {
+        Arc::clone(&self.value.read())
+    }
+
     /// The value as the last write has left it.
     pub async fn get<F>(&self, load: impl FnOnce() -> F) -> Result<Arc<T>, ApiError>
     where

@@ -47,6 +47,31 @@ pub struct ServerOptions {
     pub log: Option<String>,
     pub log_format: LogFormat,
     pub authentication: AuthenticationOptions,
+    pub requests: RequestOptions,
+}
+
+/// How many requests the API answers at once. Named as kube-apiserver names them; fair shares of the sum are what
+/// PriorityLevelConfigurations say.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RequestOptions {
+    /// Requests that read, answered at once [default, with the next: 50 for each processor, 100 to 600 in all]
+    #[arg(long, value_name = "NUMBER", help_heading = "Requests")]
+    pub max_requests_inflight: Option<u32>,
+    /// Requests that write, answered at once
+    #[arg(long, value_name = "NUMBER", help_heading = "Requests")]
+    pub max_mutating_requests_inflight: Option<u32>,
+    /// How long a request may take that is no stream [default: 1m]
+    #[arg(long, value_name = "TIME", help_heading = "Requests", value_parser = crate::duration::parse)]
+    pub request_timeout: Option<std::time::Duration>,
+}
+
+impl RequestOptions {
+    /// Both together, where either is said; the other is kube-apiserver's default then.
+    pub fn inflight(&self) -> Option<u32> {
+        let (reads, writes) = (self.max_requests_inflight, self.max_mutating_requests_inflight);
+        let said = reads.is_some() || writes.is_some();
+        said.then(|| reads.unwrap_or(400).saturating_add(writes.unwrap_or(200)))
+    }
 }
 
 /// Whom the API believes, beside its own certificates and tokens. Named as kube-apiserver names them.
@@ -130,7 +155,7 @@ pub struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Server(ServerArguments),
+    Server(Box<ServerArguments>),
     Store(StoreCommand),
     #[command(flatten)]
     Verb(Verb),
@@ -157,6 +182,8 @@ struct ServerArguments {
     log_format: LogFormat,
     #[command(flatten)]
     authentication: AuthenticationOptions,
+    #[command(flatten)]
+    requests: RequestOptions,
 }
 
 /// Reads the process' arguments. Prints help and errors itself, and then ends the process.
@@ -176,6 +203,7 @@ impl Cli {
                 log: arguments.log,
                 log_format: arguments.log_format,
                 authentication: arguments.authentication,
+                requests: arguments.requests,
             })),
             Command::Store(command) => Invocation::Store(Box::new(
                 command.into_request(layout(&self.globals, &environment), &environment.store),

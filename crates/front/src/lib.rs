@@ -23,7 +23,8 @@ mod verbs;
 mod world;
 
 pub use cli::{
-    AuthenticationOptions, Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from,
+    AuthenticationOptions, Environment, Invocation, LogFormat, Request, RequestOptions, ServerOptions, parse,
+    parse_from,
 };
 pub use store::{Secret, StoreOptions, StoreRequest, StoreVerb};
 pub use verbs::{Verb, run};

@@ -21,6 +21,8 @@ use tokio_rustls::TlsConnector;
 pub struct Api {
     address: String,
     tls: TlsConnector,
+    /// The same for HTTP/2.
+    tls_http2: TlsConnector,
     /// Shown instead of a client certificate.
     token: Option<String>,
 }
@@ -49,7 +51,8 @@ impl Api {
             .with_client_auth_cert(chain, key)
             .expect("a client certificate");
         let address = field(&config, "server").trim_start_matches("https://").to_owned();
-        Self { address, tls: TlsConnector::from(Arc::new(tls)), token: None }
+        let (tls, tls_http2) = connectors(tls);
+        Self { address, tls, tls_http2, token: None }
     }
 
     /// Another server of the API, by its address, what signs its certificate, and a token.
@@ -63,11 +66,8 @@ impl Api {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self {
-            address: address.to_owned(),
-            tls: TlsConnector::from(Arc::new(tls)),
-            token: Some(token.to_owned()),
-        }
+        let (tls, tls_http2) = connectors(tls);
+        Self { address: address.to_owned(), tls, tls_http2, token: Some(token.to_owned()) }
     }
 
     pub async fn connect(&self) -> Connection {
@@ -84,6 +84,58 @@ impl Api {
             http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         Ok(Connection { sender, token: self.token.clone() })
+    }
+}
+
+fn connectors(http1: rustls::ClientConfig) -> (TlsConnector, TlsConnector) {
+    let mut http2 = http1.clone();
+    http2.alpn_protocols = vec![b"h2".to_vec()];
+    (TlsConnector::from(Arc::new(http1)), TlsConnector::from(Arc::new(http2)))
+}
+
+impl Api {
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A connection of many requests at once.
+    pub async fn connect_http2(&self) -> std::io::Result<Streams> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        let stream = self.tls_http2.connect(name, stream).await?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
+        tokio::spawn(connection);
+        Ok(Streams { sender, token: self.token.clone() })
+    }
+}
+
+/// An HTTP/2 connection; clones share it.
+#[derive(Clone)]
+pub struct Streams {
+    sender: http2::SendRequest<Full<Bytes>>,
+    token: Option<String>,
+}
+
+impl Streams {
+    /// Sends a request; an error is the connection's.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<Response<Incoming>> {
+        self.sender.ready().await?;
+        let mut request = Request::builder().method(method).uri(format!("https://localhost{path}"));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.sender.send_request(request.body(Full::new(body.into())).expect("a request")).await
     }
 }
 

@@ -10,6 +10,7 @@ pub mod extension;
 pub mod flux;
 pub mod git_server;
 pub mod http;
+pub mod overload;
 pub mod repository;
 pub mod wait;
 

@@ -1,7 +1,8 @@
-//! What every cluster has from its first moment: namespaces, roles and their bindings, priority classes, the
-//! default storage class, the services of the server itself and of DNS. Applied at every start, through the
+//! What every cluster has from its first moment: namespaces, roles and their bindings, priority levels and flow schemas,
+//! priority classes, the default storage class, the services of the server itself and of DNS. Applied at every start, through the
 //! pipeline like anything else, so that an upgrade brings its own.
 
+pub(crate) mod flowcontrol;
 mod roles;
 
 use ::http::{Method, Request};
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::ApiServer;
 use crate::auth::{Identity, MASTERS};
-use crate::http::body::{self, full};
+use crate::http::body::{self, Body, full};
+use roles::{lines, list};
 
 pub async fn run(server: &ApiServer) -> Result<(), ApiError> {
     let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -21,7 +23,8 @@ pub async fn run(server: &ApiServer) -> Result<(), ApiError> {
     let others = others(server).into_iter().map(|(path, object)| (path.to_owned(), object));
     let rest: Vec<(String, Value)> = roles::all().into_iter().chain(others).collect();
     try_join_all(rest.iter().map(|(path, object)| apply(server, path, object.clone()))).await?;
-    service_range(server).await
+    service_range(server).await?;
+    crate::fairness::settle(server).await
 }
 
 /// The range that services have their addresses from, ready from the start.
@@ -60,12 +63,22 @@ async fn apply_part(server: &ApiServer, path: &str, object: Value, part: &str) -
         .header(::http::header::CONTENT_TYPE, "application/apply-patch+yaml")
         .body(full(object.to_string()))
         .map_err(ApiError::internal)?;
+    sent(server, request, &[]).await
+}
+
+/// Asks the server itself. These codes are as good as success.
+pub(crate) async fn sent(
+    server: &ApiServer,
+    request: Request<Body>,
+    tolerated: &[u16],
+) -> Result<(), ApiError> {
+    let uri = request.uri().clone();
     let who = Identity::new("system:apiserver", &[MASTERS]);
     let answer = server.handle(request, Some(who)).await;
-    if answer.status().is_success() {
+    let code = answer.status();
+    if code.is_success() || tolerated.contains(&code.as_u16()) {
         return Ok(());
     }
-    let code = answer.status();
     let text = match body::read(answer.into_body(), 1 << 20).await {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(_) => String::new(),

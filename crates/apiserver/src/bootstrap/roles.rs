@@ -31,11 +31,11 @@ fn path(place: &str, plural: &str) -> String {
     }
 }
 
-fn lines(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
+pub(super) fn lines(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     table.lines().filter(|line| !line.starts_with('#')).map(|line| line.split('\t').collect())
 }
 
-fn list(text: &str) -> Vec<&str> {
+pub(super) fn list(text: &str) -> Vec<&str> {
     let named = |name| if name == "core" { "" } else { name };
     text.split(',').filter(|_| text != NONE).map(named).collect()
 }

@@ -1,11 +1,13 @@
 //! One body type for requests and responses, whatever transport they came by.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use futures::StreamExt;
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 
@@ -17,12 +19,18 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 #[error(transparent)]
 pub struct BodyError(BoxError);
 
+impl BodyError {
+    pub fn new(why: &'static str) -> Self {
+        Self(why.into())
+    }
+}
+
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 pub fn stream(frames: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Body {
-    StreamBody::new(frames.map(|frame| frame.map(http_body::Frame::data).map_err(BodyError))).boxed_unsync()
+    StreamBody::new(frames.map(|frame| frame.map(Frame::data).map_err(BodyError))).boxed_unsync()
 }
 
 /// Any body as ours.
@@ -35,12 +43,33 @@ where
 }
 
 /// A body that keeps something alive until it has ended or nobody reads it any more.
-pub fn holding<G: Send + 'static>(body: Body, guard: G) -> Body {
-    body.map_frame(move |frame| {
-        let _held = &guard;
-        frame
-    })
-    .boxed_unsync()
+pub fn holding<G: Send + Unpin + 'static>(body: Body, guard: G) -> Body {
+    Holding { body, _guard: guard }.boxed_unsync()
+}
+
+struct Holding<G> {
+    body: Body,
+    _guard: G,
+}
+
+impl<G: Unpin> http_body::Body for Holding<G> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 pub enum ReadError {

@@ -3,10 +3,12 @@
 pub mod accept;
 pub mod body;
 pub mod options;
+pub mod pace;
 pub mod query;
 pub mod request;
 pub mod respond;
 pub mod serve;
 pub mod service;
+pub mod timely;
 pub mod tls;
 pub(crate) mod websocket;

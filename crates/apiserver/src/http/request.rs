@@ -44,6 +44,11 @@ impl Asked {
         }
     }
 
+    /// Whether it lasts for as long as whoever asks wants.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Self::Resource(target) if target.verb == "watch" || target.streams())
+    }
+
     pub fn attributes(&self, method: &Method) -> Attributes {
         match self {
             Self::Resource(t) => Attributes {

@@ -34,11 +34,19 @@ const LENGTH_BYTES: usize = 4;
 const TIMEOUT_MIN_SECONDS: u64 = 1800;
 const TIMEOUT_MAX_SECONDS: i64 = 86_400;
 
+/// So much is put together into one write.
+const WRITE_BYTES: usize = 64 << 10;
+
 struct Watcher {
     server: ApiServer,
     context: Context,
     filter: Filter,
     watch: Box<dyn Watch>,
+    /// What there is, still to be told before what changes. Made into events one by one, as they are taken: together they
+    /// may be as much as the store holds.
+    initial: std::vec::IntoIter<Entry>,
+    /// And that this was all of it.
+    initial_end: Option<Bytes>,
     ready: VecDeque<Bytes>,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -55,6 +63,7 @@ pub async fn watch(
     let filter = Filter::parse(context)?;
     let objects = &server.0.objects;
     let mut ready = VecDeque::new();
+    let (mut initial, mut initial_end) = (Vec::new(), None);
     let from = options.revision()?.unwrap_or(0);
     let start = match (options.send_initial_events, from) {
         // First what there is, then what changes.
@@ -63,12 +72,10 @@ pub async fn watch(
                 objects.wait_for(from).await?;
             }
             let page = page(server, context, &ListOptions::default(), &filter).await?;
-            for entry in &page.entries {
-                ready.push_back(frame(server, context, "ADDED", entry, entry.mod_revision)?);
-            }
             if options.send_initial_events == Some(true) && options.bookmarks {
-                ready.push_back(bookmark(context, page.revision, true)?);
+                initial_end = Some(bookmark(context, page.revision, true)?);
             }
+            initial = page.entries;
             page.revision
         }
         (_, 0) => objects.store.revision(),
@@ -98,6 +105,8 @@ pub async fn watch(
         filter,
         done: watch.is_none(),
         watch: watch.unwrap_or_else(|| Box::new(Nothing)),
+        initial: initial.into_iter(),
+        initial_end,
         ready,
         bookmarks: options.bookmarks,
         next_bookmark: next_bookmark(now, end),
@@ -175,7 +184,7 @@ impl Watcher {
     /// The next frame; `None` ends the stream.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(frame) = self.ready.pop_front() {
+            if let Some(frame) = self.at_hand() {
                 return Some(frame);
             }
             if self.done {
@@ -195,13 +204,35 @@ impl Watcher {
         }
     }
 
-    /// All that is ready, in one write.
+    /// The next frame that nobody has to be waited for.
+    fn at_hand(&mut self) -> Option<Bytes> {
+        if let Some(entry) = self.initial.next() {
+            return Some(match frame(&self.server, &self.context, "ADDED", &entry, entry.mod_revision) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.initial = Vec::new().into_iter();
+                    self.initial_end = None;
+                    self.ready.clear();
+                    self.done = true;
+                    status_frame(&self.context, &error)
+                }
+            });
+        }
+        self.initial_end.take().or_else(|| self.ready.pop_front())
+    }
+
+    /// Several that are at hand, in one write.
     fn joined(&mut self, first: Bytes) -> Bytes {
-        if self.ready.is_empty() {
+        if first.len() >= WRITE_BYTES {
             return first;
         }
+        let Some(second) = self.at_hand() else { return first };
         let mut out = Vec::from(first);
-        self.ready.drain(..).for_each(|frame| out.extend_from_slice(&frame));
+        out.extend_from_slice(&second);
+        while out.len() < WRITE_BYTES {
+            let Some(frame) = self.at_hand() else { break };
+            out.extend_from_slice(&frame);
+        }
         Bytes::from(out)
     }
 

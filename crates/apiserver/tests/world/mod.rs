@@ -1,6 +1,8 @@
 //! A server in this process, and ways to ask it.
 #![allow(dead_code)]
 
+pub mod served;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use apiserver::auth::Identity;
 use apiserver::auth::authentication::Authentication;
 use apiserver::auth::certificates::{Authority, Usage};
 use apiserver::http::body::{Body, full, read};
-use apiserver::{ApiServer, Config, Dial};
+use apiserver::{ApiServer, Config, Dial, RequestLimits};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response};
@@ -51,19 +53,41 @@ impl World {
 
     /// One whose Services all end at a port of loopback.
     pub async fn reaching(port: u16) -> Self {
-        Self::made(EmbeddedOptions::default(), Arc::new(ToLoopback(port)), Authentication::default()).await
+        Self::made(
+            EmbeddedOptions::default(),
+            Arc::new(ToLoopback(port)),
+            Authentication::default(),
+            RequestLimits::default(),
+        )
+        .await
     }
 
     pub async fn with(options: EmbeddedOptions) -> Self {
-        Self::made(options, Arc::new(Nowhere), Authentication::default()).await
+        Self::made(options, Arc::new(Nowhere), Authentication::default(), RequestLimits::default()).await
     }
 
     /// One that believes more than its own certificates and tokens.
     pub async fn believing(authentication: Authentication) -> Self {
-        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), authentication).await
+        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), authentication, RequestLimits::default())
+            .await
     }
 
-    async fn made(options: EmbeddedOptions, dial: Arc<dyn Dial>, authentication: Authentication) -> Self {
+    /// One that answers so many requests at once.
+    pub async fn seating(seats: u32) -> Self {
+        Self::limited(RequestLimits { seats: Some(seats), ..RequestLimits::default() }).await
+    }
+
+    pub async fn limited(requests: RequestLimits) -> Self {
+        let options = EmbeddedOptions::default();
+        Self::made(options, Arc::new(Nowhere), Authentication::default(), requests).await
+    }
+
+    async fn made(
+        options: EmbeddedOptions,
+        dial: Arc<dyn Dial>,
+        authentication: Authentication,
+        requests: RequestLimits,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
@@ -75,6 +99,7 @@ impl World {
             authority: authority.certificate.clone(),
             dial,
             authentication,
+            requests,
         };
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
         let store = Arc::new(store);

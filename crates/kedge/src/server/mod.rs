@@ -17,13 +17,13 @@ use apiserver::auth::authentication::Authentication;
 use apiserver::auth::request_header::RequestHeader;
 use apiserver::http::serve::serve;
 use apiserver::http::tls::node_tls;
-use apiserver::{ApiServer, Dial};
+use apiserver::{ApiServer, Dial, RequestLimits};
 use base::constants::{ports, ranges};
 use base::layout::Layout;
 use client::election::{Candidate, lead};
 use client::{Caches, kube};
 use container::own::OwnRuntime;
-use front::{AuthenticationOptions, ServerOptions};
+use front::{AuthenticationOptions, RequestOptions, ServerOptions};
 use futures::future::BoxFuture;
 use image::ImageStore;
 use net::namespace::Namespace;
@@ -104,6 +104,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             authority: credentials.authority.clone(),
             dial: Arc::new(InNamespace(namespace.clone())),
             authentication: authentication(&options.authentication)?,
+            requests: requests(&options.requests),
         },
         store,
     )
@@ -134,6 +135,11 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     }
     run_file::remove(layout);
     result
+}
+
+fn requests(options: &RequestOptions) -> RequestLimits {
+    let default = RequestLimits::default();
+    RequestLimits { seats: options.inflight(), timeout: options.request_timeout.unwrap_or(default.timeout) }
 }
 
 /// Whom the API server believes, as the options say.

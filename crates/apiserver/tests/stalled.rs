@@ -1,0 +1,298 @@
+//! Clients that stop half way, over real connections: whatever they leave open ends, and what was held for them is given
+//! back. The limits are those of `ConnectionLimits`, made short.
+
+mod world;
+
+use std::time::{Duration, Instant};
+
+use apiserver::RequestLimits;
+use apiserver::auth::certificates::Credential;
+use apiserver::http::serve::ConnectionLimits;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use world::World;
+use world::served::{LIMIT, Served, client};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const LONG: Duration = Duration::from_secs(600);
+
+/// Limits that no test meets by chance.
+fn patient() -> ConnectionLimits {
+    ConnectionLimits {
+        connections: 100,
+        handshake: LONG,
+        head: LONG,
+        idle: LONG,
+        idle_min: Duration::from_millis(200),
+        stall: LONG,
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(500);
+
+/// How long it takes until the server ends a connection.
+async fn ended(mut stream: impl AsyncReadExt + Unpin) -> Duration {
+    let begun = Instant::now();
+    let mut read = Vec::new();
+    // Some end without saying so.
+    let end = tokio::time::timeout(LIMIT, stream.read_to_end(&mut read)).await.expect("the connection ends");
+    drop(end);
+    begun.elapsed()
+}
+
+fn root(served: &Served) -> Credential {
+    client(&served.world.authority, "root", "system:masters", 1000)
+}
+
+async fn is_served(served: &Served) {
+    let health = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answer = served.raw(None, health).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_not_finished_ends() {
+    let served = Served::within(World::new().await, ConnectionLimits { handshake: SHORT, ..patient() }).await;
+    let silent = TcpStream::connect(served.address).await.expect("connects");
+    let mut begun = TcpStream::connect(served.address).await.expect("connects");
+    begun.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("sends");
+    let (a, b) = tokio::join!(ended(silent), ended(begun));
+    assert!(a < LIMIT / 2 && b < LIMIT / 2, "{a:?} {b:?}");
+    is_served(&served).await;
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    let served = Served::within(World::new().await, ConnectionLimits { head: SHORT, ..patient() }).await;
+    let silent = served.connect(None).await.expect("connects");
+    let mut half = served.connect(None).await.expect("connects");
+    half.write_all(b"GET /livez HTTP/1.1\r\nHost: loc").await.expect("sends");
+    let silent_http2 = served.connect_for(None, "h2").await.expect("connects");
+    let (a, b, c) = tokio::join!(ended(silent), ended(half), ended(silent_http2));
+    assert!(a < LIMIT / 2 && b < LIMIT / 2 && c < LIMIT / 2, "{a:?} {b:?} {c:?}");
+    is_served(&served).await;
+}
+
+#[tokio::test]
+async fn connections_that_nobody_uses_end() {
+    let served = Served::within(World::new().await, ConnectionLimits { idle: SHORT, ..patient() }).await;
+    let mut http1 = served.connect(None).await.expect("connects");
+    http1.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sends");
+    // One that has agreed on HTTP/2 and says nothing, one that has begun to, and one that has once asked.
+    let silent = served.connect_for(None, "h2").await.expect("connects");
+    let mut half = served.connect_for(None, "h2").await.expect("connects");
+    half.write_all(b"PRI * HTTP/2").await.expect("sends");
+    let used = async {
+        let stream = served.connect_for(None, "h2").await.expect("connects");
+        let (mut sender, connection) = shake(stream, http2::Builder::new(TokioExecutor::new())).await;
+        let begun = Instant::now();
+        let answer = sender.send_request(get("/livez")).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        drop(answer);
+        tokio::time::timeout(LIMIT, connection).await.expect("it ends").expect("and did not panic");
+        begun.elapsed()
+    };
+    let (a, b, c, d) = tokio::join!(ended(http1), ended(silent), ended(half), used);
+    // A farewell is waited for.
+    assert!(a < LIMIT / 2 && b < LIMIT / 2 && c < LIMIT / 2 && d < LIMIT / 2, "{a:?} {b:?} {c:?} {d:?}");
+    is_served(&served).await;
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_and_used_ones_keep_their_place() {
+    let limits = ConnectionLimits { connections: 4, ..patient() };
+    let served = Served::within(World::new().await, limits).await;
+    let root = root(&served);
+    let mut watching = served.connect(Some(&root)).await.expect("connects");
+    let watch = format!(
+        "GET {MAPS}?watch=1&resourceVersion=0&allowWatchBookmarks=true HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    );
+    watching.write_all(watch.as_bytes()).await.expect("sends");
+    let mut first = vec![0; 16];
+    watching.read_exact(&mut first).await.expect("an answer");
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        // Each takes a place and keeps it, without asking for anything.
+        let connected = tokio::time::timeout(LIMIT, served.connect(None)).await.expect("there is room");
+        idle.push(connected.expect("connects"));
+    }
+    is_served(&served).await;
+    served.world.grant(MAPS, json!({"metadata": {"name": "news"}})).await;
+    let mut read = String::new();
+    let work = async {
+        let mut piece = vec![0; 4096];
+        while !read.contains("\"news\"") {
+            let length = watching.read(&mut piece).await.expect("reads");
+            assert!(length > 0, "the watch was ended: {read}");
+            read += &String::from_utf8_lossy(&piece[..length]);
+        }
+    };
+    tokio::time::timeout(LIMIT, work).await.expect("the watch goes on");
+}
+
+const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+const TEXT_BYTES: usize = 900 << 10;
+/// Whatever is shorter than this is not all of it.
+const WHOLE_BYTES: usize = NAMES.len() * TEXT_BYTES;
+
+/// A server whose list is some megabytes, and one seat for `jane` who reads it.
+async fn large(limits: ConnectionLimits, requests: RequestLimits) -> (Served, Credential) {
+    let world = World::limited(requests).await;
+    let text = "x".repeat(TEXT_BYTES);
+    for name in NAMES {
+        world.grant(MAPS, json!({"metadata": {"name": name}, "data": {"text": text}})).await;
+    }
+    let subject = json!({"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"});
+    let role = json!({"kind": "ClusterRole", "name": "view", "apiGroup": "rbac.authorization.k8s.io"});
+    let binding = json!({"metadata": {"name": "jane"}, "roleRef": role, "subjects": [subject]});
+    world.grant(&format!("{}/clusterrolebindings", world::RBAC), binding).await;
+    let jane = client(&world.authority, "jane", "devs", 1000);
+    (Served::within(world, limits).await, jane)
+}
+
+/// Seats that lists are being read from.
+async fn seats_in_use(served: &Served) -> i64 {
+    let (_, _, text) = served.world.send("GET", "/metrics", &[], "").await;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    const NAME: &str = "apiserver_flowcontrol_current_executing_seats{flow_schema=\"global-default\"";
+    let line = text.lines().find(|l| l.starts_with(NAME)).expect("a line");
+    line.rsplit_once(' ').and_then(|(_, n)| n.parse().ok()).expect("a number")
+}
+
+async fn until_seats(served: &Served, wanted: impl Fn(i64) -> bool) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let seats = seats_in_use(served).await;
+        if wanted(seats) {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < LIMIT, "{seats} seats are in use");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("https://localhost{path}")).body(Empty::new()).expect("a request")
+}
+
+type Sender = http2::SendRequest<Empty<Bytes>>;
+
+async fn shake(
+    stream: tokio_rustls::client::TlsStream<TcpStream>,
+    builder: http2::Builder<TokioExecutor>,
+) -> (Sender, tokio::task::JoinHandle<()>) {
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+    // However it ends.
+    (sender, tokio::spawn(async move { drop(connection.await) }))
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_read_gives_its_seats_back() {
+    let limits = ConnectionLimits { stall: SHORT, ..patient() };
+    let (served, jane) = large(limits, RequestLimits { seats: Some(100), ..RequestLimits::default() }).await;
+    // HTTP/1.1: the connection ends.
+    let mut lazy = served.connect(Some(&jane)).await.expect("connects");
+    lazy.write_all(format!("GET {MAPS} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .await
+        .expect("sends");
+    until_seats(&served, |seats| seats > 0).await;
+    until_seats(&served, |seats| seats == 0).await;
+    let mut read = Vec::new();
+    drop(tokio::time::timeout(LIMIT, lazy.read_to_end(&mut read)).await.expect("it ends"));
+    assert!(read.len() < WHOLE_BYTES, "it was read to its end: {}", read.len());
+    // HTTP/2: only the stream ends, others of the connection go on.
+    let stream = served.connect_for(Some(&jane), "h2").await.expect("connects");
+    let (mut sender, _connection) = shake(stream, http2::Builder::new(TokioExecutor::new())).await;
+    let lazy = sender.send_request(get(MAPS)).await.expect("an answer");
+    until_seats(&served, |seats| seats > 0).await;
+    until_seats(&served, |seats| seats == 0).await;
+    let read = lazy.into_body().collect().await;
+    assert!(read.is_err(), "it was read to its end");
+    assert_eq!(sender.send_request(get("/version")).await.expect("an answer").status(), 200);
+}
+
+#[tokio::test]
+async fn a_list_that_is_read_drop_by_drop_has_as_long_as_a_request_has() {
+    let requests = RequestLimits { seats: Some(100), timeout: Duration::from_secs(3) };
+    let (served, jane) = large(ConnectionLimits { stall: SHORT, ..patient() }, requests).await;
+    let mut slow = served.connect(Some(&jane)).await.expect("connects");
+    slow.write_all(format!("GET {MAPS} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .await
+        .expect("sends");
+    let begun = Instant::now();
+    let (mut piece, mut read) = (vec![0; 64 << 10], 0);
+    loop {
+        match tokio::time::timeout(LIMIT, slow.read(&mut piece)).await.expect("it goes on or ends") {
+            Ok(0) | Err(_) => break,
+            Ok(length) => read += length,
+        }
+        // Never so slow that it has stalled.
+        tokio::time::sleep(Duration::from_millis(80)).await;
+    }
+    assert!(read < WHOLE_BYTES && begun.elapsed() < LIMIT, "{read} bytes in {:?}", begun.elapsed());
+    until_seats(&served, |seats| seats == 0).await;
+    // Read at once, it comes whole.
+    let whole = format!("GET {MAPS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(served.raw(Some(&jane), whole.as_bytes()).await.expect("an answer").len() > WHOLE_BYTES);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_ends_in_the_time_a_request_has() {
+    let requests = RequestLimits { seats: None, timeout: Duration::from_secs(2) };
+    let served = Served::within(World::limited(requests).await, patient()).await;
+    let root = root(&served);
+    let begun = Instant::now();
+    let request = format!(
+        "POST {MAPS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    let mut stream = served.connect(Some(&root)).await.expect("connects");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = vec![0; 12];
+    tokio::time::timeout(LIMIT, stream.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 504");
+    assert!(begun.elapsed() < LIMIT / 2);
+    let (code, list) = served.world.json("GET", MAPS, Value::Null).await;
+    assert_eq!((code, list["items"].as_array().map(Vec::len)), (200, Some(0)));
+}
+
+#[tokio::test]
+async fn watchers_that_do_not_read_are_cut_and_others_are_not() {
+    let (served, jane) =
+        large(ConnectionLimits { stall: SHORT, ..patient() }, RequestLimits::default()).await;
+    let path = format!("{MAPS}?watch=1&resourceVersion=0");
+    // Eleven megabytes of first events, of which nothing is taken.
+    let stream = served.connect_for(Some(&jane), "h2").await.expect("connects");
+    let (mut sender, _connection) = shake(stream, http2::Builder::new(TokioExecutor::new())).await;
+    let lazy = sender.send_request(get(&path)).await.expect("an answer");
+    let attentive = sender.send_request(get(&path)).await.expect("an answer");
+    let count = async |mut body: hyper::body::Incoming, enough: usize| {
+        let mut read = 0;
+        while read < enough {
+            match tokio::time::timeout(LIMIT, body.frame()).await.expect("it goes on or ends") {
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                _ => break,
+            }
+        }
+        read
+    };
+    assert!(count(attentive.into_body(), WHOLE_BYTES).await >= WHOLE_BYTES);
+    let (watching, begun) = ("apiserver_longrunning_requests{", Instant::now());
+    loop {
+        let (_, _, text) = served.world.send("GET", "/metrics", &[], "").await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines = text.lines().filter(|l| l.starts_with(watching) && l.contains("\"configmaps\""));
+        let open: i64 = lines.filter_map(|l| l.rsplit_once(' ')?.1.parse::<i64>().ok()).sum();
+        if open == 0 {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "{open} are watching");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(count(lazy.into_body(), WHOLE_BYTES).await < WHOLE_BYTES);
+}
