@@ -146,7 +146,40 @@ pub fn write_item(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
     }
 }
 
+/// Appends the `PartialObjectMetadata` of stored bytes, in a version of `meta.k8s.io`, without parsing them; `false` if they
+/// have no metadata, and then nothing is appended.
+pub fn write_partial(out: &mut Vec<u8>, bytes: &[u8], revision: u64, version: &str) -> bool {
+    let Some(start) = metadata_offset(bytes) else { return false };
+    let Some(end) = object_end(bytes, start) else { return false };
+    let head = format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\""
+    );
+    out.extend_from_slice(head.as_bytes());
+    if end > start {
+        out.push(b',');
+    }
+    out.extend_from_slice(&bytes[start..end]);
+    out.extend_from_slice(b"}}");
+    true
+}
+
 const METADATA: &[u8] = b"\"metadata\":{";
+
+/// Index of the bracket that closes what is open at `start`.
+fn object_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let (mut depth, mut at) = (1_usize, start);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 1 => return Some(at),
+            b'}' | b']' => depth -= 1,
+            b'"' => at = string_end(bytes, at)?,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
 
 /// Where the inside of the top-level `"metadata":{` begins.
 fn metadata_offset(bytes: &[u8]) -> Option<usize> {
@@ -202,6 +235,21 @@ mod tests {
         write_item(&mut item, &stored, 42);
         let item: Value = serde_json::from_slice(&item[1..]).expect("valid JSON");
         assert_eq!(item, json!({"data": object["data"], "metadata": {"name": "a", "resourceVersion": "42"}}));
+    }
+
+    #[test]
+    fn bare_metadata_are_cut_out() {
+        let object = json!({"kind": "X", "apiVersion": "v1", "spec": {"a": 1},
+            "metadata": {"name": "a", "annotations": {"}": "\"}{\\"}, "ownerReferences": [{"uid": "u"}]}});
+        for (stored, revision) in [(to_stored(&object), 42), (Bytes::from_static(br#"{"metadata":{}}"#), 1)] {
+            let mut partial = Vec::new();
+            assert!(write_partial(&mut partial, &stored, revision, "v1"));
+            let partial: Value = serde_json::from_slice(&partial).expect("valid JSON");
+            let whole = from_stored(&stored, revision).expect("valid JSON");
+            let expected = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": whole["metadata"]});
+            assert_eq!(partial, expected);
+        }
+        assert!(!write_partial(&mut Vec::new(), b"{}", 1, "v1"));
     }
 
     #[test]

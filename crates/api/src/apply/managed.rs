@@ -1,5 +1,7 @@
 //! `metadata.managedFields`: reading, writing, and what every write does to it.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::merge::{merge, remove_unowned};
@@ -123,7 +125,7 @@ fn write_entries(object: &mut Value, mut entries: Vec<Entry>) {
 }
 
 /// Fields that identify the object or are the server's own: nobody owns them.
-fn never_owned() -> FieldSet {
+static NEVER_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
     FieldSet::of(&[
         "apiVersion",
         "kind",
@@ -137,21 +139,17 @@ fn never_owned() -> FieldSet {
         "metadata.generation",
         "metadata.managedFields",
     ])
-}
+});
+static OWNERSHIP: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of(&["metadata.managedFields"]));
 
 /// What of a set this write may own.
 fn ownable(set: &FieldSet, writer: &Writer<'_>) -> FieldSet {
     // The exact paths only: taking `metadata` away must leave the labels.
-    let set = set.difference(&never_owned());
-    let set = without_child(&set, &["metadata", "managedFields"]);
+    let set = set.difference(&NEVER_OWNED).without_trees(&OWNERSHIP);
     match writer.reset {
         Some(reset) => set.without_trees(reset),
         None => set,
     }
-}
-
-fn without_child(set: &FieldSet, path: &[&str]) -> FieldSet {
-    set.without_trees(&FieldSet::of(&[path.join(".").as_str()]))
 }
 
 /// The object as the comparison sees it: canonical, without its ownership.
@@ -279,7 +277,7 @@ fn apply_once(
     }
     let mut merged = merge(live, &config, node);
     if let Some(last) = &own {
-        let owned = set.union(&others).union(&never_owned());
+        let owned = set.union(&others).union(&NEVER_OWNED);
         remove_unowned(&mut merged, &last.fields, Some(&owned), node);
     }
     keep_last_applied(live, &mut merged, &config, writer);

@@ -1,13 +1,16 @@
 //! A pod's priority class becomes a number; a name that nobody defined is refused.
 
+use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
 use futures::future::BoxFuture;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::Value;
+use store::RangeRequest;
 
 use super::attributes::Attributes;
 use super::{Operation, forbid, is_pod, refused};
+use crate::objects::store_error;
 use crate::{ApiServer, Context};
 
 pub fn admit<'a>(
@@ -22,19 +25,18 @@ pub fn admit<'a>(
         }
         let kinds = server.0.catalog.snapshot();
         let kind = kinds.by_kind("scheduling.k8s.io", "PriorityClass").ok_or_else(ApiError::no_such_path)?;
-        let classes: Vec<PriorityClass> = server.0.objects.all(kind).await?;
         let wanted = object["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
         let class = match wanted.as_str() {
-            "" => classes.iter().filter(|c| c.global_default == Some(true)).max_by_key(|c| c.value),
-            name => {
-                let found = classes.iter().find(|c| c.metadata.name.as_deref() == Some(name));
-                if found.is_none() {
+            "" => default_class(server, kind).await?,
+            name => match server.0.objects.get(kind, "", name).await? {
+                Some((_, class)) => Some(typed(class)?),
+                None => {
                     let why = format!("no PriorityClass with name {name} was found");
                     return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why));
                 }
-                found
-            }
+            },
         };
+        let class = class.as_ref();
         let computed = class.and_then(|c| c.value).unwrap_or(0);
         let policy = class.and_then(|c| c.preemption_policy.clone());
         let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".into());
@@ -63,6 +65,31 @@ pub fn admit<'a>(
         Ok(())
     })
 }
+
+fn typed(class: Value) -> Result<PriorityClass, ApiError> {
+    serde_json::from_value(class).map_err(ApiError::internal)
+}
+
+/// The class of pods that name none. The bytes tell of most classes that they are not it.
+async fn default_class(server: &ApiServer, kind: &Kind) -> Result<Option<PriorityClass>, ApiError> {
+    let objects = &server.0.objects;
+    let request = RangeRequest { prefix: kind.key("", ""), ..Default::default() };
+    let range = objects.store.range(request).await.map_err(store_error)?;
+    let mut default: Option<PriorityClass> = None;
+    for entry in &range.entries {
+        if !objects.plain(entry)?.windows(MARK.len()).any(|bytes| bytes == MARK) {
+            continue;
+        }
+        let class = typed(objects.decode(entry)?)?;
+        if class.global_default == Some(true) && default.as_ref().is_none_or(|d| d.value <= class.value) {
+            default = Some(class);
+        }
+    }
+    Ok(default)
+}
+
+/// What stands in each class that is a default.
+const MARK: &[u8] = b"\"globalDefault\":true";
 
 /// There is one default class, or none.
 pub fn judge<'a>(

@@ -80,6 +80,12 @@ impl Form {
         self.encoding == Encoding::Json && self.shape == Shape::Object && !self.pretty
     }
 
+    /// Whether their metadata can be, cut out of them.
+    pub fn is_plain_metadata(self) -> bool {
+        let metadata = matches!(self.shape, Shape::Metadata | Shape::MetadataList);
+        self.encoding == Encoding::Json && metadata && !self.pretty
+    }
+
     /// Whether encoded objects can be.
     pub fn is_plain_protobuf(self) -> bool {
         self.encoding == Encoding::Protobuf && self.shape == Shape::Object

@@ -310,6 +310,13 @@ fn frame(
         return server.0.encoded.frame((of, kind), objects, entry, revision);
     }
     let plain = objects.plain(entry)?;
+    if context.form.is_plain_metadata() && is_served_as_stored(of) {
+        let mut out = format!("{{\"type\":\"{kind}\",\"object\":").into_bytes();
+        if meta::write_partial(&mut out, &plain, revision, context.form.meta_version) {
+            out.extend_from_slice(b"}\n");
+            return Ok(Bytes::from(out));
+        }
+    }
     let mut object = meta::from_stored(&plain, revision).map_err(ApiError::internal)?;
     set_version(&context.kind, &mut object);
     encode(context.form, kind, &shaped(context, &object)).map_err(ApiError::internal)
