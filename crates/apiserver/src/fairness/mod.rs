@@ -422,3 +422,7 @@ impl Server {
         Ok(self.fairness.compile(&schemas, &levels))
     }
 }
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;
