@@ -36,7 +36,7 @@ pub use admit::Admitted;
 pub use objects::settle;
 
 use level::{Digest, Entered, Level, LevelState, Place};
-use queues::{Queuing, Refusal};
+use queues::{Queuing, Refusal, RequestId};
 use schema::Matcher;
 use shares::Shares;
 use stats::Stats;
@@ -284,15 +284,7 @@ impl Fairness {
                 entered = level.enter(hash, digest).0;
             }
         }
-        let place = |id, began| Place {
-            level: Arc::clone(level),
-            fairness: Arc::clone(self),
-            stats: Arc::clone(stats),
-            id,
-            seats,
-            began,
-            linger: Duration::ZERO,
-        };
+        let place = |id, began| schema.place(self, id, seats, began);
         match entered {
             Entered::Runs(id) => {
                 stats.began(seats, Duration::ZERO);
@@ -319,6 +311,18 @@ impl Fairness {
 }
 
 impl Schema {
+    fn place(&self, fairness: &Arc<Fairness>, id: RequestId, seats: u32, began: Option<Instant>) -> Place {
+        Place {
+            level: Arc::clone(&self.level),
+            fairness: Arc::clone(fairness),
+            stats: Arc::clone(&self.stats),
+            id,
+            seats,
+            began,
+            linger: Duration::ZERO,
+        }
+    }
+
     fn turn(&self, place: Option<Place>) -> Turn {
         Turn { place, uids: [self.uid.clone(), self.level_uid.clone()] }
     }
@@ -422,3 +426,7 @@ impl Server {
         Ok(self.fairness.compile(&schemas, &levels))
     }
 }
+
+#[cfg(test)]
+#[path = "turn_tests.rs"]
+mod tests;

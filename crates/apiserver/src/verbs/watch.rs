@@ -47,6 +47,8 @@ struct Watcher {
     initial: std::vec::IntoIter<Entry>,
     /// And that this was all of it.
     initial_end: Option<Bytes>,
+    /// What has changed, shared with all who watch it, and made into frames as they are taken.
+    changes: std::vec::IntoIter<Arc<Event>>,
     ready: VecDeque<Bytes>,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -107,6 +109,7 @@ pub async fn watch(
         watch: watch.unwrap_or_else(|| Box::new(Nothing)),
         initial: initial.into_iter(),
         initial_end,
+        changes: Vec::new().into_iter(),
         ready,
         bookmarks: options.bookmarks,
         next_bookmark: next_bookmark(now, end),
@@ -206,19 +209,33 @@ impl Watcher {
 
     /// The next frame that nobody has to be waited for.
     fn at_hand(&mut self) -> Option<Bytes> {
-        if let Some(entry) = self.initial.next() {
-            return Some(match frame(&self.server, &self.context, "ADDED", &entry, entry.mod_revision) {
-                Ok(frame) => frame,
-                Err(error) => {
-                    self.initial = Vec::new().into_iter();
-                    self.initial_end = None;
-                    self.ready.clear();
-                    self.done = true;
-                    status_frame(&self.context, &error)
-                }
-            });
+        match self.made() {
+            Ok(Some(frame)) => Some(frame),
+            Ok(None) => self.ready.pop_front(),
+            Err(error) => {
+                self.initial = Vec::new().into_iter();
+                self.initial_end = None;
+                self.changes = Vec::new().into_iter();
+                self.done = true;
+                Some(status_frame(&self.context, &error))
+            }
         }
-        self.initial_end.take().or_else(|| self.ready.pop_front())
+    }
+
+    /// The next frame of what there was and what has changed since.
+    fn made(&mut self) -> Result<Option<Bytes>, ApiError> {
+        if let Some(entry) = self.initial.next() {
+            return frame(&self.server, &self.context, "ADDED", &entry, entry.mod_revision).map(Some);
+        }
+        if let Some(end) = self.initial_end.take() {
+            return Ok(Some(end));
+        }
+        while let Some(event) = self.changes.next() {
+            if let Some(frame) = self.event(&event)? {
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
     }
 
     /// Several that are at hand, in one write.
@@ -237,24 +254,16 @@ impl Watcher {
     }
 
     async fn take(&mut self, events: store::Result<Vec<Arc<Event>>>) {
-        let frames = match events {
-            Ok(events) => {
-                let events = self.server.0.served_events(&self.context.kind, events).await;
-                events.and_then(|events| {
-                    events
-                        .iter()
-                        .filter_map(|event| self.event(event).transpose())
-                        .collect::<Result<Vec<_>, _>>()
-                })
-            }
+        let changes = match events {
+            Ok(events) => self.server.0.served_events(&self.context.kind, events).await,
             Err(store::StoreError::Closed) => {
                 self.done = true;
                 return;
             }
             Err(error) => Err(store_error(error)),
         };
-        match frames {
-            Ok(frames) => self.ready.extend(frames),
+        match changes {
+            Ok(changes) => self.changes = changes.into_iter(),
             Err(error) => self.fail(&error),
         }
     }

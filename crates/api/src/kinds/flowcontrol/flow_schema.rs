@@ -1,10 +1,13 @@
 //! `FlowSchema`: which level a request belongs to.
 
-use k8s_openapi::api::flowcontrol::v1::{FlowSchema, FlowSchemaSpec, PolicyRulesWithSubjects, Subject};
+use k8s_openapi::api::flowcontrol::v1::{
+    FlowDistinguisherMethod, FlowSchema, FlowSchemaSpec, GroupSubject, NonResourcePolicyRule,
+    PolicyRulesWithSubjects, PriorityLevelConfigurationReference, ResourcePolicyRule, Subject,
+};
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
-use crate::kinds::names::Rule;
+use crate::kinds::names::{Rule, fault};
 use crate::kinds::validate::{json, named};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
@@ -26,7 +29,14 @@ pub fn kind() -> Kind {
                 spec.matching_precedence = Some(DEFAULT_PRECEDENCE);
             }
         })
-        .validate(validate)
+        .validate(|schema, errors| {
+            validate(schema, errors);
+            check_fixed(schema, errors);
+        })
+        .validate_status(|schema, _, errors| {
+            let conditions = schema.status.iter().flat_map(|s| s.conditions.iter().flatten());
+            super::check_conditions(conditions.map(|c| c.type_.as_deref().unwrap_or_default()), errors);
+        })
         .row(row)
         .done()
 }
@@ -68,6 +78,49 @@ fn validate(schema: &FlowSchema, errors: &mut Errors) {
     }
 }
 
+/// The first schema and the last are as they are: nobody else comes before the administrators, and nothing is left over.
+fn fixed(name: &str) -> Option<FlowSchemaSpec> {
+    let (precedence, groups, distinguisher) = match name {
+        "exempt" => (1, &["system:masters"][..], None),
+        "catch-all" => {
+            (LAST_PRECEDENCE, &["system:unauthenticated", "system:authenticated"][..], Some("ByUser"))
+        }
+        _ => return None,
+    };
+    let any = || vec!["*".to_owned()];
+    let subject = |group: &&str| Subject {
+        kind: "Group".into(),
+        group: Some(GroupSubject { name: (*group).into() }),
+        ..Default::default()
+    };
+    Some(FlowSchemaSpec {
+        priority_level_configuration: PriorityLevelConfigurationReference { name: name.into() },
+        matching_precedence: Some(precedence),
+        distinguisher_method: distinguisher.map(|type_| FlowDistinguisherMethod { type_: type_.into() }),
+        rules: Some(vec![PolicyRulesWithSubjects {
+            subjects: groups.iter().map(subject).collect(),
+            resource_rules: Some(vec![ResourcePolicyRule {
+                verbs: any(),
+                api_groups: any(),
+                resources: any(),
+                cluster_scope: Some(true),
+                namespaces: Some(any()),
+            }]),
+            non_resource_rules: Some(vec![NonResourcePolicyRule { verbs: any(), non_resource_urls: any() }]),
+        }]),
+    })
+}
+
+fn check_fixed(schema: &FlowSchema, errors: &mut Errors) {
+    let name = schema.metadata.name.as_deref().unwrap_or_default();
+    if let Some(fixed) = fixed(name)
+        && schema.spec.as_ref() != Some(&fixed)
+    {
+        let detail = format!("spec of '{name}' must equal the fixed value");
+        errors.push(FieldError::invalid("spec", json(&schema.spec), detail));
+    }
+}
+
 fn check_rule(field: &str, rule: &PolicyRulesWithSubjects, errors: &mut Errors) {
     if rule.subjects.is_empty() {
         errors.push(FieldError::required(
@@ -99,6 +152,9 @@ fn check_rule(field: &str, rule: &PolicyRulesWithSubjects, errors: &mut Errors) 
                 "resource rules must supply at least one resource",
             ));
         }
+        check_wildcard(format!("{at}.apiGroups"), &rule.api_groups, "api groups", errors);
+        check_wildcard(format!("{at}.resources"), &rule.resources, "resources", errors);
+        check_namespaces(&format!("{at}.namespaces"), rule.namespaces.as_deref().unwrap_or_default(), errors);
         let nowhere = rule.namespaces.as_ref().is_none_or(Vec::is_empty);
         if nowhere && rule.cluster_scope != Some(true) {
             let detail = "resource rules that are not cluster scoped must supply at least one namespace";
@@ -112,6 +168,49 @@ fn check_rule(field: &str, rule: &PolicyRulesWithSubjects, errors: &mut Errors) 
             let detail = "nonResourceURLs must contain at least one value";
             errors.push(FieldError::required(format!("{at}.nonResourceURLs"), detail));
         }
+        check_paths(&format!("{at}.nonResourceURLs"), &rule.non_resource_urls, errors);
+    }
+}
+
+/// A wildcard stands alone.
+fn check_wildcard(field: String, list: &[String], what: &str, errors: &mut Errors) {
+    if list.len() > 1 && list.iter().any(|item| item == "*") {
+        let detail = format!("if '*' is present, must not specify other {what}");
+        errors.push(FieldError::invalid(field, json(&list), detail));
+    }
+}
+
+fn check_namespaces(field: &str, namespaces: &[String], errors: &mut Errors) {
+    check_wildcard(field.to_owned(), namespaces, "namespaces", errors);
+    if namespaces.iter().any(|n| n == "*") {
+        return;
+    }
+    for (i, namespace) in namespaces.iter().enumerate() {
+        if let Some(why) = fault(Rule::Label, namespace) {
+            let detail = format!("each member of this list must be '*' or a DNS-1123 label; {why}");
+            errors.push(FieldError::invalid(format!("{field}[{i}]"), namespace.as_str(), detail));
+        }
+    }
+}
+
+fn check_paths(field: &str, paths: &[String], errors: &mut Errors) {
+    check_wildcard(field.to_owned(), paths, "non-resource URLs", errors);
+    if paths.iter().any(|path| path == "*") {
+        return;
+    }
+    for (i, path) in paths.iter().enumerate() {
+        let why = match path.as_str() {
+            "" => "must not be empty",
+            "/" => continue,
+            path if !path.starts_with('/') => "must start with slash",
+            path if path.contains(' ') => "must not contain white-space",
+            path if path.contains("//") => "must not contain double slash",
+            path if path.strip_suffix("/*").unwrap_or(path).contains('*') => {
+                "wildcard can only do suffix matching"
+            }
+            _ => continue,
+        };
+        errors.push(FieldError::invalid(format!("{field}[{i}]"), path.as_str(), why));
     }
 }
 
@@ -149,10 +248,13 @@ fn check_subject(field: &str, subject: &Subject, errors: &mut Errors) {
         }
     }
     if let Some(account) = &subject.service_account {
-        errors.required(format!("{field}.serviceAccount.name"), account.name.is_empty());
-        if account.namespace.is_empty() {
-            let detail = "must specify namespace for service account";
-            errors.push(FieldError::required(format!("{field}.serviceAccount.namespace"), detail));
+        if account.name != "*" {
+            named(format!("{field}.serviceAccount.name"), &account.name, Rule::Subdomain, errors);
+        }
+        let at = format!("{field}.serviceAccount.namespace");
+        match account.namespace.as_str() {
+            "" => errors.push(FieldError::required(at, "must specify namespace for service account")),
+            namespace => named(at, namespace, Rule::Label, errors),
         }
     }
     errors.required(format!("{field}.user.name"), subject.user.as_ref().is_some_and(|u| u.name.is_empty()));

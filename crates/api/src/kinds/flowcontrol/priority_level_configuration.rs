@@ -1,13 +1,13 @@
 //! `PriorityLevelConfiguration`: how many requests of a level run at once, and which wait.
 
 use k8s_openapi::api::flowcontrol::v1::{
-    LimitedPriorityLevelConfiguration, PriorityLevelConfiguration, PriorityLevelConfigurationSpec,
-    QueuingConfiguration,
+    LimitResponse, LimitedPriorityLevelConfiguration, PriorityLevelConfiguration,
+    PriorityLevelConfigurationSpec, QueuingConfiguration,
 };
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
-use crate::kinds::validate::{json, range};
+use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -16,6 +16,9 @@ const QUEUES: i32 = 64;
 const HAND_SIZE: i32 = 8;
 const QUEUE_LENGTH: i32 = 50;
 const MOST_QUEUES: i64 = 10_000_000;
+const HASH_BITS: i32 = 60;
+/// The one level that is as it is: what finds nothing else has few seats and no queue.
+const CATCH_ALL: &str = "catch-all";
 
 pub fn kind() -> Kind {
     Build::<PriorityLevelConfiguration>::new("prioritylevelconfigurations", false)
@@ -26,10 +29,32 @@ pub fn kind() -> Kind {
         .validate(|level, errors| {
             let default = PriorityLevelConfigurationSpec::default();
             let name = level.metadata.name.as_deref().unwrap_or_default();
-            validate(level.spec.as_ref().unwrap_or(&default), name, errors);
+            let spec = level.spec.as_ref().unwrap_or(&default);
+            validate(spec, name, errors);
+            if name == CATCH_ALL && *spec != catch_all() {
+                let detail = format!("spec of '{name}' must equal the fixed value");
+                errors.push(FieldError::invalid("spec", json(spec), detail));
+            }
+        })
+        .validate_status(|level, _, errors| {
+            let conditions = level.status.iter().flat_map(|s| s.conditions.iter().flatten());
+            super::check_conditions(conditions.map(|c| c.type_.as_deref().unwrap_or_default()), errors);
         })
         .row(row)
         .done()
+}
+
+fn catch_all() -> PriorityLevelConfigurationSpec {
+    PriorityLevelConfigurationSpec {
+        type_: "Limited".into(),
+        limited: Some(LimitedPriorityLevelConfiguration {
+            nominal_concurrency_shares: Some(5),
+            lendable_percent: Some(0),
+            limit_response: Some(LimitResponse { type_: "Reject".into(), queuing: None }),
+            borrowing_limit_percent: None,
+        }),
+        exempt: None,
+    }
 }
 
 fn default(spec: &mut PriorityLevelConfigurationSpec) {
@@ -64,7 +89,12 @@ fn validate(spec: &PriorityLevelConfigurationSpec, name: &str, errors: &mut Erro
             let detail = "must be nil if the type is not Limited";
             errors.push(FieldError::forbidden("spec.limited", detail));
         }
-        "Exempt" => {}
+        "Exempt" => {
+            if let Some(exempt) = &spec.exempt {
+                check_shares("spec.exempt", exempt.nominal_concurrency_shares, errors);
+                check_lendable("spec.exempt", exempt.lendable_percent, errors);
+            }
+        }
         "Limited" => {
             if spec.exempt.is_some() {
                 let detail = "must be nil if the type is Limited";
@@ -82,14 +112,31 @@ fn validate(spec: &PriorityLevelConfigurationSpec, name: &str, errors: &mut Erro
     }
 }
 
-fn check_limited(limited: &LimitedPriorityLevelConfiguration, errors: &mut Errors) {
-    if let Some(shares) = limited.nominal_concurrency_shares.filter(|s| *s < 0) {
+fn check_shares(field: &str, shares: Option<i32>, errors: &mut Errors) {
+    if let Some(shares) = shares.filter(|s| *s < 0) {
         let detail = "must be a non-negative integer";
-        errors.push(FieldError::invalid("spec.limited.nominalConcurrencyShares", shares, detail));
+        errors.push(FieldError::invalid(format!("{field}.nominalConcurrencyShares"), shares, detail));
     }
-    if let Some(percent) = limited.lendable_percent {
-        range("spec.limited.lendablePercent", i64::from(percent), 0, 100, errors);
+}
+
+fn check_lendable(field: &str, percent: Option<i32>, errors: &mut Errors) {
+    if let Some(percent) = percent.filter(|p| !(0..=100).contains(p)) {
+        let detail = "must be between 0 and 100, inclusive";
+        errors.push(FieldError::invalid(format!("{field}.lendablePercent"), percent, detail));
     }
+}
+
+fn check_limited(limited: &LimitedPriorityLevelConfiguration, errors: &mut Errors) {
+    check_shares("spec.limited", limited.nominal_concurrency_shares, errors);
+    check_response(limited, errors);
+    check_lendable("spec.limited", limited.lendable_percent, errors);
+    if let Some(percent) = limited.borrowing_limit_percent.filter(|p| *p < 0) {
+        let detail = "if specified, must be a non-negative integer";
+        errors.push(FieldError::invalid("spec.limited.borrowingLimitPercent", percent, detail));
+    }
+}
+
+fn check_response(limited: &LimitedPriorityLevelConfiguration, errors: &mut Errors) {
     let response = limited.limit_response.clone().unwrap_or_default();
     let at = "spec.limited.limitResponse";
     match (response.type_.as_str(), &response.queuing) {
@@ -124,6 +171,15 @@ fn check_queuing(field: &str, queuing: &QueuingConfiguration, errors: &mut Error
     if queues > 0 && hand > queues {
         let detail = format!("should not be greater than queues ({queues})");
         errors.push(FieldError::invalid(format!("{field}.handSize"), json(&hand), detail));
+    } else if queues > 0 && hand > 0 {
+        // A hand is dealt by a hash of so many bits.
+        let entropy = (f64::from(queues).log2() * f64::from(hand)).ceil();
+        if entropy > f64::from(HASH_BITS) {
+            let detail = format!(
+                "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"
+            );
+            errors.push(FieldError::invalid(format!("{field}.handSize"), hand, detail));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod idle;
 mod load;
 mod machinery;
 mod original;
+mod overload;
 mod pods;
 mod size;
 mod start;
@@ -43,6 +44,7 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("writes", true, writes::run),
     ("gitops", true, gitops::run),
     ("api", true, machinery::run),
+    ("overload", true, overload::run),
     ("size", true, size::run),
     // Minutes of both cores.
     ("store", false, store::run),
