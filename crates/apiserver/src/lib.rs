@@ -4,6 +4,7 @@
 mod admission;
 mod aggregation;
 mod allocate;
+pub mod audit;
 pub mod auth;
 mod backend;
 mod bootstrap;
@@ -76,6 +77,7 @@ pub struct Config {
     pub authority: String,
     pub dial: Arc<dyn Dial>,
     pub authentication: Authentication,
+    pub audit: audit::Settings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,8 @@ pub enum StartError {
     OtherKeys(String),
     #[error("authentication: {0}")]
     Authentication(String),
+    #[error("audit: {0}")]
+    Audit(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
     ServiceCidr(String),
 }
@@ -117,6 +121,7 @@ pub struct Server {
     nodes_graph: auth::node::Follower,
     authenticators: Authenticators,
     doorkeeper: Doorkeeper,
+    audit: Option<Arc<audit::Audit>>,
     config: Config,
 }
 
@@ -176,6 +181,7 @@ impl ApiServer {
         let settings = &config.authentication;
         let authenticators = Authenticators::open(settings).map_err(StartError::Authentication)?;
         let doorkeeper = Doorkeeper::new(&config.authority, settings.request_header.as_ref())?;
+        let audit = audit::Audit::open(&config.audit).map_err(StartError::Audit)?;
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
             catalog: Catalog::default(),
@@ -193,8 +199,12 @@ impl ApiServer {
             nodes_graph: Default::default(),
             authenticators,
             doorkeeper,
+            audit,
             config,
         }));
+        if let Some(audit) = &server.0.audit {
+            audit.attach(&server.0);
+        }
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
         server.follow_others(after);
         server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
@@ -229,17 +239,29 @@ impl ApiServer {
             let form = respond::error_form(&request);
             let audit_id = respond::audit_id(request.headers());
             let running = server.0.running(&request);
+            let trail = server.0.audit.as_ref().map(|audit| audit::Trail::begin(audit, &request, &audit_id));
             let answering = {
                 let server = server.clone();
-                async move { server.0.answer(&server, request, who).await }
+                audit::within(trail.clone(), async move { server.0.answer(&server, request, who).await })
             };
             // A write that has begun is brought to its end, whatever becomes of the one who asked: what follows it
             // (rights, kinds, addresses) must not be left out.
-            let answer = match reads {
+            let answer = match reads && trail.is_none() {
                 true => answering.await,
-                false => tokio::spawn(answering).await.unwrap_or_else(|error| Err(ApiError::internal(error))),
+                false => match tokio::spawn(answering).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        if let Some(trail) = &trail {
+                            trail.panicked().await;
+                        }
+                        Err(ApiError::internal(error))
+                    }
+                },
             };
             let mut answer = answer.unwrap_or_else(|error| respond::error(form, &error));
+            if let Some(trail) = trail {
+                answer = trail.end(answer).await;
+            }
             respond::finish(&mut answer, &audit_id);
             running.answered(answer.status(), started.elapsed());
             if running.is_long() {
@@ -266,11 +288,13 @@ impl Server {
             Some(who) => who,
             None => self.authenticate(request.headers(), &path).await?,
         };
+        audit::received(&who).await?;
         let who = self.impersonated(who, request.headers()).await?;
         let asked = Asked::parse(&method, &path, &query);
-        if !paths::is_open(&path) {
-            self.authorize(&who, &asked.attributes(&method)).await?;
-        }
+        let what = asked.attributes(&method);
+        let allowed = if paths::is_open(&path) { Ok(()) } else { self.authorize(&who, &what).await };
+        audit::decided(self, &who, &what, &allowed).await;
+        allowed?;
         if let Asked::Resource(target) = &asked
             && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward")
             && target.verb != "create"
@@ -310,7 +334,11 @@ impl Server {
                 let warnings = Mutex::default();
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 let answer = verbs::dispatch(handle, context, request).await?;
-                Ok(if gzip && !streams { respond::compressed(answer).await } else { answer })
+                Ok(if gzip && !streams && !audit::keeps_answer() {
+                    respond::compressed(answer).await
+                } else {
+                    answer
+                })
             }
         }
     }

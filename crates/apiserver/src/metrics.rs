@@ -223,6 +223,9 @@ impl Server {
     pub(crate) async fn metrics(&self) -> Result<Answer, ApiError> {
         let mut out = String::with_capacity(64 << 10);
         self.metrics.write(&mut out).map_err(ApiError::internal)?;
+        if let Some(audit) = &self.audit {
+            audit.write_metrics(&mut out).map_err(ApiError::internal)?;
+        }
         let mut objects = String::new();
         head(
             &mut out,

@@ -48,6 +48,7 @@ impl World {
             authority: authority.certificate.clone(),
             dial: Arc::new(Nowhere),
             authentication: Default::default(),
+            audit: Default::default(),
         };
         let store = Embedded::open(&folder.path().join("state"), EmbeddedOptions::default()).expect("opens");
         let server = ApiServer::open(config, Arc::new(store)).await.expect("starts");

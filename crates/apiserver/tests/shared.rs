@@ -38,6 +38,7 @@ async fn start(server: &testkit::Etcd, folder: &Path) -> Result<ApiServer, Start
         authority: authority.certificate.clone(),
         dial: Arc::new(Nowhere),
         authentication: Default::default(),
+        audit: Default::default(),
     };
     ApiServer::open(config, Arc::new(store)).await
 }

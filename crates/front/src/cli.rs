@@ -7,6 +7,7 @@ use base::constants::paths;
 use base::layout::Layout;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::audit::AuditOptions;
 use crate::store::{StoreArguments, StoreCommand, StoreOptions, StoreRequest};
 use crate::verbs::Verb;
 
@@ -47,6 +48,7 @@ pub struct ServerOptions {
     pub log: Option<String>,
     pub log_format: LogFormat,
     pub authentication: AuthenticationOptions,
+    pub audit: AuditOptions,
 }
 
 /// Whom the API believes, beside its own certificates and tokens. Named as kube-apiserver names them.
@@ -130,7 +132,7 @@ pub struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Server(ServerArguments),
+    Server(Box<ServerArguments>),
     Store(StoreCommand),
     #[command(flatten)]
     Verb(Verb),
@@ -157,6 +159,8 @@ struct ServerArguments {
     log_format: LogFormat,
     #[command(flatten)]
     authentication: AuthenticationOptions,
+    #[command(flatten)]
+    audit: AuditOptions,
 }
 
 /// Reads the process' arguments. Prints help and errors itself, and then ends the process.
@@ -176,6 +180,7 @@ impl Cli {
                 log: arguments.log,
                 log_format: arguments.log_format,
                 authentication: arguments.authentication,
+                audit: arguments.audit,
             })),
             Command::Store(command) => Invocation::Store(Box::new(
                 command.into_request(layout(&self.globals, &environment), &environment.store),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::boxed;
 use crate::ApiServer;
+use crate::audit::Peer;
 
 /// Connections at once; the next one waits in the kernel's queue.
 const CONNECTION_LIMIT: usize = 4096;
@@ -55,6 +56,7 @@ async fn connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpStream)
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
+    let from = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -71,6 +73,9 @@ async fn connection(server: ApiServer, acceptor: TlsAcceptor, stream: TcpStream)
             let mut request = http::Request::from_parts(parts, boxed(body));
             if let Some(upgrade) = upgrade {
                 request.extensions_mut().insert(upgrade);
+            }
+            if let Some(from) = from {
+                request.extensions_mut().insert(from);
             }
             let who = peer.identity(request.headers(), base::time::now().as_second());
             Ok::<_, std::convert::Infallible>(server.handle(request, who).await)

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use apiserver::audit;
 use apiserver::auth::Identity;
 use apiserver::auth::authentication::Authentication;
 use apiserver::auth::certificates::{Authority, Usage};
@@ -51,19 +52,36 @@ impl World {
 
     /// One whose Services all end at a port of loopback.
     pub async fn reaching(port: u16) -> Self {
-        Self::made(EmbeddedOptions::default(), Arc::new(ToLoopback(port)), Authentication::default()).await
+        Self::made(
+            EmbeddedOptions::default(),
+            Arc::new(ToLoopback(port)),
+            Authentication::default(),
+            audit::Settings::default(),
+        )
+        .await
     }
 
     pub async fn with(options: EmbeddedOptions) -> Self {
-        Self::made(options, Arc::new(Nowhere), Authentication::default()).await
+        Self::made(options, Arc::new(Nowhere), Authentication::default(), audit::Settings::default()).await
     }
 
     /// One that believes more than its own certificates and tokens.
     pub async fn believing(authentication: Authentication) -> Self {
-        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), authentication).await
+        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), authentication, audit::Settings::default())
+            .await
     }
 
-    async fn made(options: EmbeddedOptions, dial: Arc<dyn Dial>, authentication: Authentication) -> Self {
+    /// One that keeps what it is asked.
+    pub async fn audited(audit: audit::Settings) -> Self {
+        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), Authentication::default(), audit).await
+    }
+
+    async fn made(
+        options: EmbeddedOptions,
+        dial: Arc<dyn Dial>,
+        authentication: Authentication,
+        audit: audit::Settings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
@@ -75,6 +93,7 @@ impl World {
             authority: authority.certificate.clone(),
             dial,
             authentication,
+            audit,
         };
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
         let store = Arc::new(store);

@@ -1,5 +1,6 @@
 //! `kedge server`: all roles in one process, from an empty directory to a ready node.
 
+mod audit;
 mod credentials;
 mod footprint;
 mod publish;
@@ -104,6 +105,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             authority: credentials.authority.clone(),
             dial: Arc::new(InNamespace(namespace.clone())),
             authentication: authentication(&options.authentication)?,
+            audit: audit::settings(&options.audit),
         },
         store,
     )
@@ -132,6 +134,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             tracing::warn!(%error, "a role ended badly");
         }
     }
+    server.flush_audit().await;
     run_file::remove(layout);
     result
 }
