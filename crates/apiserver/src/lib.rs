@@ -9,7 +9,7 @@ pub mod auth;
 mod backend;
 mod bootstrap;
 mod catalog;
-mod cipher;
+pub mod cipher;
 mod claims;
 mod conversion;
 mod discovery;
@@ -78,6 +78,7 @@ pub struct Config {
     pub dial: Arc<dyn Dial>,
     pub authentication: Authentication,
     pub audit: audit::Settings,
+    pub encryption: cipher::Settings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,10 @@ pub enum StartError {
     OtherKeys(String),
     #[error("authentication: {0}")]
     Authentication(String),
+    #[error("encryption: {0}")]
+    Encryption(#[from] cipher::OpenError),
+    #[error("encryption: {0}")]
+    Rotation(#[from] cipher::RotateError),
     #[error("audit: {0}")]
     Audit(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
@@ -168,7 +173,7 @@ impl Context {
 impl ApiServer {
     /// Opens the server over a store and sees to what every cluster has.
     pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
-        let cipher = Cipher::open(&config.folder.join("encryption.key"))?;
+        let cipher = Cipher::open(&config.folder.join("encryption.key"), &config.encryption)?;
         let after = store.revision();
         let signer = Signer::open(&config.folder.join("service-account.key"))?;
         if store.is_shared() {
@@ -205,6 +210,7 @@ impl ApiServer {
         if let Some(audit) = &server.0.audit {
             audit.attach(&server.0);
         }
+        server.0.objects.finish_rotation().await?;
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
         server.follow_others(after);
         server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
@@ -226,6 +232,11 @@ impl ApiServer {
         self.0.nodes.replace(node_client)?;
         self.0.aggregation.renew()?;
         self.0.signer.rotate_when_due(base::time::now().as_second())
+    }
+
+    /// Gives the cluster a new encryption key and seals everything with it.
+    pub async fn rotate_encryption_key(&self) -> Result<cipher::Rotated, cipher::RotateError> {
+        self.0.objects.rotate_key().await
     }
 
     /// Answers a request. `who` is what the transport proved (a client certificate, or a component in this process);
@@ -278,7 +289,7 @@ impl Server {
     async fn answer(
         &self,
         handle: &ApiServer,
-        request: Request<Body>,
+        mut request: Request<Body>,
         who: Option<Identity>,
     ) -> Result<Answer, ApiError> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -286,7 +297,10 @@ impl Server {
         let method = request.method().clone();
         let who = match who {
             Some(who) => who,
-            None => self.authenticate(request.headers(), &path).await?,
+            None => {
+                http::websocket::take_token(&mut request)?;
+                self.authenticate(request.headers(), &path).await?
+            }
         };
         audit::received(&who).await?;
         let who = self.impersonated(who, request.headers()).await?;

@@ -49,6 +49,7 @@ pub struct ServerOptions {
     pub log_format: LogFormat,
     pub authentication: AuthenticationOptions,
     pub audit: AuditOptions,
+    pub encryption: EncryptionOptions,
 }
 
 /// Whom the API believes, beside its own certificates and tokens. Named as kube-apiserver names them.
@@ -78,6 +79,17 @@ pub struct AuthenticationOptions {
     /// [default: X-Remote-Extra-]
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',', help_heading = "Authentication")]
     pub requestheader_extra_headers_prefix: Vec<String>,
+}
+
+/// What is encrypted in the store, and how. Named as kube-apiserver names them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EncryptionOptions {
+    /// An EncryptionConfiguration [default: Secrets, with a key made for the cluster]
+    #[arg(long, value_name = "FILE", help_heading = "Encryption")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Take the file anew when it has changed
+    #[arg(long, help_heading = "Encryption")]
+    pub encryption_provider_config_automatic_reload: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -161,6 +173,8 @@ struct ServerArguments {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     audit: AuditOptions,
+    #[command(flatten)]
+    encryption: EncryptionOptions,
 }
 
 /// Reads the process' arguments. Prints help and errors itself, and then ends the process.
@@ -181,6 +195,7 @@ impl Cli {
                 log_format: arguments.log_format,
                 authentication: arguments.authentication,
                 audit: arguments.audit,
+                encryption: arguments.encryption,
             })),
             Command::Store(command) => Invocation::Store(Box::new(
                 command.into_request(layout(&self.globals, &environment), &environment.store),

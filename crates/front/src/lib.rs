@@ -25,7 +25,8 @@ mod world;
 
 pub use audit::{AuditMode, AuditOptions};
 pub use cli::{
-    AuthenticationOptions, Environment, Invocation, LogFormat, Request, ServerOptions, parse, parse_from,
+    AuthenticationOptions, EncryptionOptions, Environment, Invocation, LogFormat, Request, ServerOptions,
+    parse, parse_from,
 };
 pub use store::{Secret, StoreOptions, StoreRequest, StoreVerb};
 pub use verbs::{Verb, run};

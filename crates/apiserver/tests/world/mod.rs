@@ -4,12 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use apiserver::audit;
 use apiserver::auth::Identity;
 use apiserver::auth::authentication::Authentication;
 use apiserver::auth::certificates::{Authority, Usage};
 use apiserver::http::body::{Body, full, read};
 use apiserver::{ApiServer, Config, Dial};
+use apiserver::{audit, cipher};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response};
@@ -82,6 +82,23 @@ impl World {
         authentication: Authentication,
         audit: audit::Settings,
     ) -> Self {
+        Self::configured(options, dial, authentication, audit, cipher::Settings::default()).await
+    }
+
+    /// One that encrypts as a file says.
+    pub async fn encrypting(encryption: cipher::Settings) -> Self {
+        let (options, dial) = (EmbeddedOptions::default(), Arc::new(Nowhere));
+        Self::configured(options, dial, Authentication::default(), audit::Settings::default(), encryption)
+            .await
+    }
+
+    async fn configured(
+        options: EmbeddedOptions,
+        dial: Arc<dyn Dial>,
+        authentication: Authentication,
+        audit: audit::Settings,
+        encryption: cipher::Settings,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
@@ -94,6 +111,7 @@ impl World {
             dial,
             authentication,
             audit,
+            encryption,
         };
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
         let store = Arc::new(store);
@@ -171,6 +189,11 @@ impl World {
     /// As the master, in JSON.
     pub async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         self.ask(&master(), method, path, body).await
+    }
+
+    /// Everything that is on disk of the state.
+    pub fn on_disk(&self) -> Vec<u8> {
+        std::fs::read(self._folder.path().join("state")).expect("a file")
     }
 
     pub async fn grant(&self, path: &str, object: Value) {

@@ -88,8 +88,9 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     let api_port = listener.local_addr()?.port();
     let credentials = Arc::new(Credentials::open(layout, api_port, NODE_ADDRESS, &options.node_name)?);
     let opened = crate::store::open(layout, &options.store, true).await?;
+    let held = crate::store::socket::Held::default();
     if let Some(embedded) = &opened.embedded {
-        crate::store::socket::serve(layout, Arc::clone(embedded), stop.clone())?;
+        crate::store::socket::serve(layout, Arc::clone(embedded), Arc::clone(&held), stop.clone())?;
     }
     let store = opened.store;
     let shared = store.is_shared();
@@ -106,10 +107,15 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             dial: Arc::new(InNamespace(namespace.clone())),
             authentication: authentication(&options.authentication)?,
             audit: audit::settings(&options.audit),
+            encryption: apiserver::cipher::Settings {
+                configuration_file: options.encryption.encryption_provider_config.clone(),
+                reload: options.encryption.encryption_provider_config_automatic_reload,
+            },
         },
         store,
     )
     .await?;
+    held.get_or_init(|| server.clone());
     let tls = server.tls(&credentials.serving)?;
     let inside = namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), ports::API_SERVER)).await?;
     tokio::spawn(serve(server.clone(), listener, Arc::clone(&tls), stop.clone()));

@@ -8,6 +8,7 @@ mod load;
 mod machinery;
 mod original;
 mod pods;
+mod protection;
 mod size;
 mod start;
 mod store;
@@ -45,6 +46,7 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("api", true, machinery::run),
     ("size", true, size::run),
     // Minutes of both cores.
+    ("protection", false, protection::run),
     ("store", false, store::run),
     ("build", false, size::build),
 ];
