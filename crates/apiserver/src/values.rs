@@ -29,6 +29,8 @@ impl Values {
             return Ok(());
         }
         let plain = match &self.cipher {
+            // Its checksum holds; what is in it only the server's configuration could tell.
+            Some(cipher) if cipher.is_configured_elsewhere(&entry.value) => return Ok(()),
             Some(cipher) => cipher.open_sealed(&entry.key, &entry.value).map_err(|e| e.to_string())?,
             None if entry.value.starts_with(b"k8s:enc:") => {
                 return Err("it is encrypted, and the key is not here: `pki/encryption.key`".into());

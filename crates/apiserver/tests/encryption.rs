@@ -96,3 +96,25 @@ async fn a_file_says_what_is_encrypted_and_writing_again_brings_it_up_to_date() 
     assert_eq!(before, after, "once is enough");
     assert!(world.server.rotate_encryption_key().await.is_err(), "the keys are the file's");
 }
+
+#[tokio::test]
+async fn a_check_without_the_configuration_calls_nothing_damaged_that_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("encryption.yaml");
+    std::fs::write(&file, configuration(&format!("{{aescbc: {{keys: [{{name: one, secret: {KEY}}}]}}}}")))
+        .expect("writes");
+    let world = World::encrypting(Settings { configuration_file: Some(file), reload: false }).await;
+    world.grant(SECRETS, secret()).await;
+    let values = apiserver::values::Values::open(world.keys()).expect("opens");
+    let entry = world.store.get("/registry/secrets/default/s").await.expect("reads").0.expect("an entry");
+    assert_eq!(values.check(&entry), Ok(()));
+    let own = World::new().await;
+    own.grant(SECRETS, secret()).await;
+    let mut entry = own.store.get("/registry/secrets/default/s").await.expect("reads").0.expect("an entry");
+    let values = apiserver::values::Values::open(own.keys()).expect("opens");
+    assert_eq!(values.check(&entry), Ok(()));
+    let mut damaged = entry.value.to_vec();
+    damaged.pop();
+    entry.value = damaged.into();
+    assert!(values.check(&entry).is_err(), "of its own key it can tell");
+}

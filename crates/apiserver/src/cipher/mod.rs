@@ -138,6 +138,12 @@ impl Cipher {
         }
     }
 
+    /// Whether it was sealed under a name that only a configuration has: whoever has that can look at it.
+    pub fn is_configured_elsewhere(&self, stored: &[u8]) -> bool {
+        let own = format!("k8s:enc:{}:v1:{OWN}:", Scheme::AesGcm.name());
+        self.configured.is_none() && stored.starts_with(ENCRYPTED) && !stored.starts_with(own.as_bytes())
+    }
+
     /// The plain bytes; what was stored before encryption is returned as it is.
     pub fn open_sealed(&self, key: &str, stored: &Bytes) -> Result<Bytes, CipherError> {
         if !stored.starts_with(ENCRYPTED) {

@@ -191,6 +191,11 @@ impl World {
         self.ask(&master(), method, path, body).await
     }
 
+    /// Where its keys are.
+    pub fn keys(&self) -> &std::path::Path {
+        self._folder.path()
+    }
+
     /// Everything that is on disk of the state.
     pub fn on_disk(&self) -> Vec<u8> {
         std::fs::read(self._folder.path().join("state")).expect("a file")
