@@ -2,11 +2,14 @@
 //! only, to the name that was configured, without following where an answer points.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use ::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
@@ -19,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::Server;
+use crate::auth::certificates::Credential;
 use crate::http::body::{Body, ReadError, boxed, full, read};
 
 /// More is no answer to a review.
@@ -64,6 +68,8 @@ pub struct Backend {
     path: String,
     server_name: ServerName<'static>,
     tls: TlsConnector,
+    /// Shown with each request, where a kubeconfig says so.
+    token: Option<HeaderValue>,
 }
 
 /// A Service as configurations name it.
@@ -101,7 +107,43 @@ impl Backend {
         let server_name = ServerName::try_from(host.clone())
             .map_err(|e| BackendError::Url { url: host, detail: e.to_string() })?;
         let tls = TlsConnector::from(Arc::new(tls_config(authority, insecure, certificate)?));
-        Ok(Self { place, path, server_name, tls })
+        Ok(Self { place, path, server_name, tls, token: None })
+    }
+
+    /// Where a kubeconfig says it is, with what that says to show there.
+    pub fn from_kubeconfig(path: &Path) -> Result<Self, String> {
+        let fault = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|e| fault(&e))?;
+        let config = api::yaml::parse_one(&text).map_err(|e| fault(&e))?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let part = |of: &Value, name: &str| -> Result<Option<Vec<u8>>, String> {
+            if let Some(data) = of[format!("{name}-data")].as_str() {
+                return STANDARD.decode(data).map(Some).map_err(|e| fault(&e));
+            }
+            match of[name].as_str() {
+                Some(file) => std::fs::read(folder.join(file)).map(Some).map_err(|e| fault(&e)),
+                None => Ok(None),
+            }
+        };
+        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
+        let server = cluster["server"].as_str().ok_or_else(|| fault(&"it names no server"))?;
+        let authority = part(cluster, "certificate-authority")?;
+        let certificate = match (part(user, "client-certificate")?, part(user, "client-key")?) {
+            (Some(certificate), Some(key)) => {
+                let text = |bytes| String::from_utf8(bytes).map_err(|e| fault(&e));
+                let credential = Credential { certificate: text(certificate)?, key: text(key)? };
+                Some(credential.parse().map_err(|e| fault(&e))?)
+            }
+            _ => None,
+        };
+        let backend = Self::new(Some(server), None, authority.as_deref(), false, certificate);
+        let mut backend = backend.map_err(|e| fault(&e))?;
+        if let Some(token) = user["token"].as_str() {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| fault(&e))?;
+            value.set_sensitive(true);
+            backend.token = Some(value);
+        }
+        Ok(backend)
     }
 
     /// As it is written in messages about it.
@@ -121,13 +163,27 @@ impl Backend {
         body: &Value,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), BackendError> {
+        self.post_bytes(server, query, Bytes::from(body.to_string()), timeout).await
+    }
+
+    /// The same of what is JSON already.
+    pub async fn post_bytes(
+        &self,
+        server: &Server,
+        query: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), BackendError> {
         let work = async {
-            let request = Request::builder()
+            let mut request = Request::builder()
                 .method(Method::POST)
                 .uri(format!("{}{query}", if self.path.is_empty() { "/" } else { &self.path }))
                 .header(CONTENT_TYPE, "application/json")
-                .body(full(body.to_string()))
+                .body(full(body))
                 .map_err(|e| BackendError::Http(e.to_string()))?;
+            if let Some(token) = &self.token {
+                request.headers_mut().insert(AUTHORIZATION, token.clone());
+            }
             let answer = self.send(server, request).await?;
             let code = answer.status();
             match read(boxed(answer.into_body()), ANSWER_LIMIT_BYTES).await {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use store::Entry;
 
+use crate::cipher;
 use crate::objects::Objects;
 use crate::recent::Recent;
 use crate::verbs::set_version;
@@ -48,7 +49,7 @@ impl Encoded {
     /// The bytes of an entry as an item of a list in protobuf, without an envelope. The kind is a built-in one.
     pub fn bare(&self, kind: &Kind, objects: &Objects, entry: &Entry) -> Result<Bytes, ApiError> {
         let make = || bare(kind, objects, entry, entry.mod_revision);
-        match is_kept(kind, objects, entry) {
+        match is_kept(kind, entry) {
             true => self.objects.get(&name(entry), || make().map(|bytes| (bytes.clone(), bytes.len()))),
             false => make(),
         }
@@ -72,7 +73,7 @@ impl Encoded {
             out.extend_from_slice(b"}\n");
             Ok(Bytes::from(out))
         };
-        match is_kept(kind, objects, entry) {
+        match is_kept(kind, entry) {
             true => self.frames.get(&(name(entry), revision, event), || {
                 make().map(|bytes: Bytes| (bytes.clone(), bytes.len()))
             }),
@@ -83,7 +84,7 @@ impl Encoded {
     /// The object as it is stored, to be looked at.
     pub fn decoded(&self, kind: &Kind, objects: &Objects, entry: &Entry) -> Result<Arc<Value>, ApiError> {
         let make = || objects.decode(entry).map(Arc::new);
-        match is_kept(kind, objects, entry) {
+        match is_kept(kind, entry) {
             true => self.decoded.get(&name(entry), || Ok((make()?, entry.value.len()))),
             false => make(),
         }
@@ -92,8 +93,8 @@ impl Encoded {
 
 /// What is encrypted where it is stored lies about in the open nowhere else; and a key and a revision name one version of
 /// an object, not those that it is converted to.
-fn is_kept(kind: &Kind, objects: &Objects, entry: &Entry) -> bool {
-    kind.is_served_as_stored() && !objects.is_encrypted(&entry.key)
+fn is_kept(kind: &Kind, entry: &Entry) -> bool {
+    kind.is_served_as_stored() && !cipher::is_sealed(&entry.value)
 }
 
 /// As [`Encoded::bare`], with another revision, and kept by nobody.

@@ -4,11 +4,12 @@
 mod admission;
 mod aggregation;
 mod allocate;
+pub mod audit;
 pub mod auth;
 mod backend;
 mod bootstrap;
 mod catalog;
-mod cipher;
+pub mod cipher;
 mod claims;
 mod conversion;
 mod discovery;
@@ -82,6 +83,8 @@ pub struct Config {
     pub dial: Arc<dyn Dial>,
     pub authentication: Authentication,
     pub requests: RequestLimits,
+    pub audit: audit::Settings,
+    pub encryption: cipher::Settings,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +99,12 @@ pub enum StartError {
     OtherKeys(String),
     #[error("authentication: {0}")]
     Authentication(String),
+    #[error("encryption: {0}")]
+    Encryption(#[from] cipher::OpenError),
+    #[error("encryption: {0}")]
+    Rotation(#[from] cipher::RotateError),
+    #[error("audit: {0}")]
+    Audit(String),
     #[error("the service range {0:?} is not a CIDR such as 10.43.0.0/16")]
     ServiceCidr(String),
 }
@@ -125,6 +134,7 @@ pub struct Server {
     nodes_graph: auth::node::Follower,
     authenticators: Authenticators,
     doorkeeper: Doorkeeper,
+    audit: Option<Arc<audit::Audit>>,
     config: Config,
 }
 
@@ -171,7 +181,7 @@ impl Context {
 impl ApiServer {
     /// Opens the server over a store and sees to what every cluster has.
     pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
-        let cipher = Cipher::open(&config.folder.join("encryption.key"))?;
+        let cipher = Cipher::open(&config.folder.join("encryption.key"), &config.encryption)?;
         let after = store.revision();
         let signer = Signer::open(&config.folder.join("service-account.key"))?;
         if store.is_shared() {
@@ -184,6 +194,7 @@ impl ApiServer {
         let settings = &config.authentication;
         let authenticators = Authenticators::open(settings).map_err(StartError::Authentication)?;
         let doorkeeper = Doorkeeper::new(&config.authority, settings.request_header.as_ref())?;
+        let audit = audit::Audit::open(&config.audit).map_err(StartError::Audit)?;
         let server = Self(Arc::new(Server {
             objects: Objects::new(store, cipher),
             encoded: encoded::Encoded::default(),
@@ -203,8 +214,13 @@ impl ApiServer {
             nodes_graph: Default::default(),
             authenticators,
             doorkeeper,
+            audit,
             config,
         }));
+        if let Some(audit) = &server.0.audit {
+            audit.attach(&server.0);
+        }
+        server.0.objects.finish_rotation().await?;
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
         server.follow_others(after);
         server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
@@ -229,6 +245,11 @@ impl ApiServer {
         self.0.signer.rotate_when_due(base::time::now().as_second())
     }
 
+    /// Gives the cluster a new encryption key and seals everything with it.
+    pub async fn rotate_encryption_key(&self) -> Result<cipher::Rotated, cipher::RotateError> {
+        self.0.objects.rotate_key().await
+    }
+
     /// Answers a request. `who` is what the transport proved (a client certificate, or a component in this process);
     /// without it the request's token decides.
     pub fn handle(&self, request: Request<Body>, who: Option<Identity>) -> BoxFuture<'static, Answer> {
@@ -236,43 +257,20 @@ impl ApiServer {
         Box::pin(async move {
             let started = Instant::now();
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-            let reads = matches!(method, Method::GET | Method::HEAD);
             let form = respond::error_form(&request);
             let audit_id = respond::audit_id(request.headers());
             let query = Query::parse(request.uri().query().unwrap_or_default());
             let asked = Asked::parse(&method, &path, &query);
             let long = asked.is_long();
             let running = server.0.running(&request, &asked, &query);
+            let trail = server.0.audit.as_ref().map(|audit| audit::Trail::begin(audit, &request, &audit_id));
             // A stream brings what it brings when it likes; anything else has to come.
             let request = if long { request } else { request.map(http::timely::timely) };
-            let headers = request.headers().clone();
-            let admitted = server.0.admit((&method, &path, &headers), (asked, query), who, form).await;
-            let mut answer = match admitted {
-                Ok((admitted, held)) => {
-                    let answering = {
-                        let server = server.clone();
-                        async move {
-                            let answer = server.0.answer(&server, request, admitted).await;
-                            held.until_sent(answer.unwrap_or_else(|error| respond::error(form, &error)))
-                        }
-                    };
-                    // A write that has begun is brought to its end, whatever becomes of the one who asked: what
-                    // follows it (rights, kinds, addresses) must not be left out.
-                    let answering = async move {
-                        match reads {
-                            true => answering.await,
-                            false => tokio::spawn(answering)
-                                .await
-                                .unwrap_or_else(|error| respond::error(form, &ApiError::internal(error))),
-                        }
-                    };
-                    match long {
-                        true => answering.await,
-                        false => server.0.fairness.in_time(answering, form).await,
-                    }
-                }
-                Err(refused) => refused,
-            };
+            let coming = server.admitted(request, (asked, query), who, (form, trail.clone()));
+            let mut answer = audit::within(trail.clone(), coming).await;
+            if let Some(trail) = trail {
+                answer = trail.end(answer).await;
+            }
             respond::finish(&mut answer, &audit_id);
             running.answered(answer.status(), started.elapsed());
             match long {
@@ -288,6 +286,56 @@ impl ApiServer {
             answer
         })
     }
+
+    /// Lets a request in when it is its turn, and answers it.
+    async fn admitted(
+        &self,
+        mut request: Request<Body>,
+        (asked, query): (Asked, Query),
+        who: Option<Identity>,
+        (form, trail): (respond::Form, Option<Arc<audit::Trail>>),
+    ) -> Answer {
+        let refuse = move |error: ApiError| respond::error(form, &error);
+        if who.is_none()
+            && let Err(error) = http::websocket::take_token(&mut request)
+        {
+            return refuse(error);
+        }
+        let long = asked.is_long();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let headers = request.headers().clone();
+        let (admitted, held) = match self.0.admit((&method, &path, &headers), (asked, query), who, form).await
+        {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        let server = self.clone();
+        let answering = audit::within(trail.clone(), async move {
+            let answer = server.0.answer(&server, request, admitted).await;
+            held.until_sent(answer.unwrap_or_else(refuse))
+        });
+        // A write that has begun is brought to its end, whatever becomes of the one who asked: what follows it (rights,
+        // kinds, addresses) must not be left out. What is audited is told of also when it fails badly.
+        let reads = matches!(method, Method::GET | Method::HEAD);
+        let answering = async move {
+            if reads && trail.is_none() {
+                return answering.await;
+            }
+            match tokio::spawn(answering).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    if let Some(trail) = &trail {
+                        trail.panicked().await;
+                    }
+                    refuse(ApiError::internal(error))
+                }
+            }
+        };
+        match long {
+            true => answering.await,
+            false => self.0.fairness.in_time(answering, form).await,
+        }
+    }
 }
 
 impl Server {
@@ -300,9 +348,10 @@ impl Server {
         let Admitted { who, query, asked } = admitted;
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
-        if !paths::is_open(&path) {
-            self.authorize(&who, &asked.attributes(&method)).await?;
-        }
+        let what = asked.attributes(&method);
+        let allowed = if paths::is_open(&path) { Ok(()) } else { self.authorize(&who, &what).await };
+        audit::decided(self, &who, &what, &allowed).await;
+        allowed?;
         if let Asked::Resource(target) = &asked
             && matches!(target.subresource.as_str(), "exec" | "attach" | "portforward")
             && target.verb != "create"
@@ -342,7 +391,11 @@ impl Server {
                 let warnings = Mutex::default();
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 let answer = verbs::dispatch(handle, context, request).await?;
-                Ok(if gzip && !streams { respond::compressed(answer).await } else { answer })
+                Ok(if gzip && !streams && !audit::keeps_answer() {
+                    respond::compressed(answer).await
+                } else {
+                    answer
+                })
             }
         }
     }

@@ -10,11 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{Change, Entry, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
 
-use crate::cipher::Cipher;
+use crate::cipher::{Cipher, RotateError, Rotated};
 use crate::claims;
 
-/// Prefixes of what is encrypted.
-pub(crate) const ENCRYPTED: &[&str] = &["/registry/secrets/"];
 /// Objects with a time to live share leases of this granularity.
 const LEASE_WINDOW_SECONDS: i64 = 60;
 /// How long a request waits for a revision that is still to come.
@@ -42,18 +40,29 @@ impl Objects {
         Self { store, cipher, lease: tokio::sync::Mutex::new(None) }
     }
 
-    /// Whether what is stored at this key is.
-    pub fn is_encrypted(&self, key: &str) -> bool {
-        ENCRYPTED.iter().any(|prefix| key.starts_with(prefix))
-    }
-
     /// The plain bytes of an entry, in our form whoever wrote it.
     pub fn plain(&self, entry: &Entry) -> Result<Bytes, ApiError> {
-        let plain = match self.is_encrypted(&entry.key) {
-            true => self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal)?,
-            false => entry.value.clone(),
-        };
+        let plain = self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal)?;
         api::stored::ours(&plain).map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
+    }
+
+    /// Whether an entry would be encrypted otherwise if it was written now.
+    pub fn is_stale(&self, kind: &Kind, entry: &Entry) -> bool {
+        self.cipher.is_stale(kind, &entry.key, &entry.value)
+    }
+
+    /// Gives the cluster a new key and seals everything with it.
+    pub async fn rotate_key(&self) -> Result<Rotated, RotateError> {
+        self.cipher.rotate(&*self.store).await
+    }
+
+    /// Brings a rotation to its end that was stopped.
+    pub async fn finish_rotation(&self) -> Result<(), RotateError> {
+        if self.cipher.is_unfinished()? && !self.store.is_shared() {
+            let Rotated { entries, keys } = self.cipher.finish(&*self.store).await?;
+            tracing::info!(entries, keys, "finished a rotation of the encryption key");
+        }
+        Ok(())
     }
 
     pub fn decode(&self, entry: &Entry) -> Result<Value, ApiError> {
@@ -118,8 +127,10 @@ impl Objects {
             Some(_) => meta::to_stored(&kind.to_stored(object)),
             None => meta::to_stored(object),
         };
-        if self.is_encrypted(&key) {
-            value = self.cipher.seal(&key, &value).map_err(ApiError::internal)?;
+        let mut _sealed = None;
+        if self.cipher.seals(kind) {
+            _sealed = Some(self.cipher.writing.read().await);
+            value = self.cipher.seal(kind, &key, value).map_err(ApiError::internal)?;
         }
         let lease = match kind.ttl_seconds {
             Some(seconds) => Some(self.lease(seconds).await?),

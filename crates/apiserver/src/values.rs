@@ -5,9 +5,7 @@ use std::path::Path;
 use api::meta;
 use store::Entry;
 
-use crate::auth::certificates::PkiError;
-use crate::cipher::Cipher;
-use crate::objects::ENCRYPTED;
+use crate::cipher::{Cipher, OpenError, Settings};
 
 /// What the servers keep for themselves; no objects.
 const INTERNAL: &str = "/registry/.kedge";
@@ -19,9 +17,9 @@ pub struct Values {
 
 impl Values {
     /// With the key of a data directory's folder of keys, if it has one.
-    pub fn open(folder: &Path) -> Result<Self, PkiError> {
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join("encryption.key");
-        let cipher = path.exists().then(|| Cipher::open(&path)).transpose()?;
+        let cipher = path.exists().then(|| Cipher::open(&path, &Settings::default())).transpose()?;
         Ok(Self { cipher })
     }
 
@@ -30,12 +28,11 @@ impl Values {
         if entry.key.starts_with(INTERNAL) {
             return Ok(());
         }
-        let encrypted = ENCRYPTED.iter().any(|prefix| entry.key.starts_with(prefix));
         let plain = match &self.cipher {
-            Some(cipher) if encrypted => {
-                cipher.open_sealed(&entry.key, &entry.value).map_err(|e| e.to_string())?
-            }
-            None if encrypted && entry.value.starts_with(b"k8s:enc:") => {
+            // Its checksum holds; what is in it only the server's configuration could tell.
+            Some(cipher) if cipher.is_configured_elsewhere(&entry.value) => return Ok(()),
+            Some(cipher) => cipher.open_sealed(&entry.key, &entry.value).map_err(|e| e.to_string())?,
+            None if entry.value.starts_with(b"k8s:enc:") => {
                 return Err("it is encrypted, and the key is not here: `pki/encryption.key`".into());
             }
             _ => entry.value.clone(),

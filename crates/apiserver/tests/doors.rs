@@ -141,9 +141,14 @@ async fn a_trial_writes_nothing_and_other_trials_are_refused() {
     let maps = "/api/v1/namespaces/default/configmaps";
     world.grant(maps, json!({"metadata": {"name": "kept"}})).await;
     let root = master();
+    let before = world.ask(&root, "GET", &format!("{maps}/kept"), Value::Null).await.1;
+    let changed = json!({"metadata": {"name": "kept"}, "data": {"k": "tried"}});
     for (method, path, body, expected) in [
         ("POST", format!("{maps}?dryRun=All"), json!({"metadata": {"name": "tried"}}), 201),
         ("POST", format!("{maps}?dryRun=Foo"), json!({"metadata": {"name": "tried"}}), 422),
+        ("PUT", format!("{maps}/kept?dryRun=All"), changed.clone(), 200),
+        ("PUT", format!("{maps}/kept?dryRun=Foo"), changed.clone(), 422),
+        ("PATCH", format!("{maps}/kept?dryRun=All"), json!({"data": {"k": "tried"}}), 200),
         ("DELETE", format!("{maps}/kept?dryRun=All"), json!({}), 200),
         ("DELETE", format!("{maps}/kept"), json!({"dryRun": ["Foo"]}), 422),
         ("DELETE", maps.to_owned(), json!({"dryRun": ["All"]}), 200),
@@ -151,8 +156,8 @@ async fn a_trial_writes_nothing_and_other_trials_are_refused() {
         let (code, answer) = world.ask(&root, method, &path, body).await;
         assert_eq!(code, expected, "{method} {path}: {answer}");
     }
-    let (code, _) = world.ask(&root, "GET", &format!("{maps}/kept"), Value::Null).await;
-    assert_eq!(code, 200);
+    let (code, after) = world.ask(&root, "GET", &format!("{maps}/kept"), Value::Null).await;
+    assert_eq!((code, after), (200, before));
     let (code, _) = world.ask(&root, "GET", &format!("{maps}/tried"), Value::Null).await;
     assert_eq!(code, 404);
 }

@@ -245,6 +245,24 @@ async fn a_token_is_for_its_audience() {
     assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!([OWN])), "{status}");
 }
 
+/// As browsers do it, who can say nothing else with a WebSocket.
+#[tokio::test]
+async fn a_token_may_come_as_the_name_of_a_protocol() {
+    let world = World::new().await;
+    pod_with_account(&world).await;
+    let token = URL_SAFE_NO_PAD.encode(token(&world, json!({})).await);
+    let ask = async |protocols: &str| {
+        let headers =
+            [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-protocol", protocols)];
+        world.unknown("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &headers).await.0
+    };
+    let named = format!("base64url.bearer.authorization.k8s.io.{token}");
+    assert_eq!(ask(&format!("{named}, base64.binary.k8s.io")).await, 201);
+    assert_eq!(ask(&named).await, 401, "nothing is left to answer with");
+    assert_eq!(ask("base64.binary.k8s.io").await, 401);
+    assert_eq!(ask("base64url.bearer.authorization.k8s.io.d3Jvbmc, base64.binary.k8s.io").await, 401);
+}
+
 #[tokio::test]
 async fn whoever_verifies_tokens_themselves_finds_the_keys() {
     let world = World::new().await;

@@ -194,3 +194,85 @@ async fn tokens_are_mounted_where_they_are_wanted() {
         assert_eq!(made["spec"]["volumes"].is_array(), mounted, "{account} {wanted:?}");
     }
 }
+
+#[tokio::test]
+async fn an_account_may_say_which_secrets_its_pods_use() {
+    let world = World::new().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"metadata": {"name": "strict", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
+        "secrets": [{"name": "known"}], "imagePullSecrets": [{"name": "pull"}]});
+    world.grant(accounts, account).await;
+    world.grant(accounts, json!({"metadata": {"name": "lax"}})).await;
+    let check = async |account: &str, change: &dyn Fn(&mut Value), expected: &str| {
+        let mut spec = json!({"serviceAccountName": account, "containers": [{"name": "c", "image": "i"}]});
+        change(&mut spec);
+        let pod = json!({"metadata": {"generateName": "p-"}, "spec": spec});
+        let (code, answer) = world.json("POST", "/api/v1/namespaces/default/pods", pod).await;
+        let said = answer["message"].as_str().unwrap_or_default().to_owned();
+        match expected {
+            "" => assert_eq!(code, 201, "{said}"),
+            why => assert!(code == 403 && said.ends_with(why), "{code} {said}"),
+        }
+    };
+    let volume = |name: &str| json!([{"name": "v", "secret": {"secretName": name}}]);
+    let from = |name: &str| json!([{"secretRef": {"name": name}}]);
+    let variable =
+        |name: &str| json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]);
+    check("strict", &|_| (), "").await;
+    check("strict", &|s| s["volumes"] = volume("known"), "").await;
+    check("lax", &|s| s["volumes"] = volume("other"), "").await;
+    check(
+        "strict",
+        &|s| s["volumes"] = volume("other"),
+        "volume with secret.secretName=\"other\" is not allowed because service account strict does not reference that secret",
+    )
+    .await;
+    check(
+        "strict",
+        &|s| s["containers"][0]["env"] = variable("other"),
+        "container c with envVar E referencing secret.secretName=\"other\" is not allowed because service account strict does not reference that secret",
+    )
+    .await;
+    check(
+        "strict",
+        &|s| s["initContainers"] = json!([{"name": "i", "image": "i", "envFrom": from("other")}]),
+        "init container i with envFrom referencing secret.secretName=\"other\" is not allowed because service account strict does not reference that secret",
+    )
+    .await;
+    check("strict", &|s| s["imagePullSecrets"] = json!([{"name": "pull"}]), "").await;
+    check(
+        "strict",
+        &|s| s["imagePullSecrets"] = json!([{"name": "other"}]),
+        "imagePullSecrets[0].name=\"other\" is not allowed because service account strict does not reference that imagePullSecret",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_running_pod_changes_only_as_its_node_can() {
+    let world = World::new().await;
+    world.grant("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    world.grant("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
+    let status = |features: &[&str]| json!({"status": {"allocatable": {"cpu": "8", "memory": "8Gi"}, "declaredFeatures": features}});
+    let told = world.json("PATCH", "/api/v1/nodes/n/status", status(&[])).await;
+    assert_eq!(told.0, 200, "{}", told.1);
+    let cpu = |cpu: &str| json!({"limits": {"cpu": cpu, "memory": "1Gi"}, "requests": {"cpu": cpu, "memory": "1Gi"}});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "resources": cpu("1"), "containers": [{"name": "c", "image": "i"}]}});
+    world.grant("/api/v1/namespaces/default/pods", pod).await;
+    let resize = async || {
+        world
+            .json(
+                "PATCH",
+                "/api/v1/namespaces/default/pods/p/resize",
+                json!({"spec": {"resources": cpu("2")}}),
+            )
+            .await
+    };
+    let (code, answer) = resize().await;
+    let said = answer["message"].as_str().unwrap_or_default();
+    let expected = "pod update requires features InPlacePodLevelResourcesVerticalScaling which are not available on node \"n\"";
+    assert!(code == 403 && said.ends_with(expected), "{code} {said}");
+    world.json("PATCH", "/api/v1/nodes/n/status", status(&["InPlacePodLevelResourcesVerticalScaling"])).await;
+    let (code, answer) = resize().await;
+    assert_eq!(code, 200, "{answer}");
+}

@@ -172,6 +172,11 @@ async fn a_node_gets_tokens_for_its_pods_only() {
     let why = ask("n1", json!({}), 403).await;
     assert!(why.ends_with("node requested token not bound to a pod"), "{why}");
     ask("n2", json!({"boundObjectRef": bound}), 403).await;
+    // Also where a pod of its own has the same account: a token is for that pod and not for another's.
+    let own = json!({"metadata": {"name": "own"}, "spec": {"serviceAccountName": "sa", "nodeName": "n2", "containers": [{"name": "c", "image": "i"}]}});
+    cluster.world.grant(&format!("{NAMESPACE}/pods"), own).await;
+    let why = ask("n2", json!({"boundObjectRef": bound}), 403).await;
+    assert!(why.ends_with("node requested token bound to a pod scheduled on a different node"), "{why}");
     let other = format!("{NAMESPACE}/serviceaccounts/default/token");
     cluster.check("n1", "POST", &other, json!({"spec": {"boundObjectRef": bound}}), 403).await;
 }

@@ -49,6 +49,8 @@ impl World {
             dial: Arc::new(Nowhere),
             authentication: Default::default(),
             requests: Default::default(),
+            audit: Default::default(),
+            encryption: Default::default(),
         };
         let store = Embedded::open(&folder.path().join("state"), EmbeddedOptions::default()).expect("opens");
         let server = ApiServer::open(config, Arc::new(store)).await.expect("starts");

@@ -39,6 +39,8 @@ async fn start(server: &testkit::Etcd, folder: &Path) -> Result<ApiServer, Start
         dial: Arc::new(Nowhere),
         authentication: Default::default(),
         requests: Default::default(),
+        audit: Default::default(),
+        encryption: Default::default(),
     };
     ApiServer::open(config, Arc::new(store)).await
 }

@@ -11,6 +11,7 @@ mod disruption;
 mod endpoints;
 mod expectations;
 mod gc;
+mod invitations;
 mod job;
 mod meta;
 mod mirroring;
@@ -60,6 +61,7 @@ const TABLE: &[(&str, Start)] = &[
     ("resourcequota", quota::start),
     ("certificatesigningrequest", certificates::start),
     ("clusterroleaggregation", role_aggregation::start),
+    ("bootstraptokens", invitations::start),
 ];
 
 /// Runs all controllers until stopped.

@@ -7,6 +7,7 @@ use base::constants::paths;
 use base::layout::Layout;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::audit::AuditOptions;
 use crate::store::{StoreArguments, StoreCommand, StoreOptions, StoreRequest};
 use crate::verbs::Verb;
 
@@ -48,6 +49,8 @@ pub struct ServerOptions {
     pub log_format: LogFormat,
     pub authentication: AuthenticationOptions,
     pub requests: RequestOptions,
+    pub audit: AuditOptions,
+    pub encryption: EncryptionOptions,
 }
 
 /// How many requests the API answers at once. Named as kube-apiserver names them; fair shares of the sum are what
@@ -101,6 +104,17 @@ pub struct AuthenticationOptions {
     /// [default: X-Remote-Extra-]
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',', help_heading = "Authentication")]
     pub requestheader_extra_headers_prefix: Vec<String>,
+}
+
+/// What is encrypted in the store, and how. Named as kube-apiserver names them.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EncryptionOptions {
+    /// An EncryptionConfiguration [default: Secrets, with a key made for the cluster]
+    #[arg(long, value_name = "FILE", help_heading = "Encryption")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Take the file anew when it has changed
+    #[arg(long, help_heading = "Encryption")]
+    pub encryption_provider_config_automatic_reload: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -184,6 +198,10 @@ struct ServerArguments {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     requests: RequestOptions,
+    #[command(flatten)]
+    audit: AuditOptions,
+    #[command(flatten)]
+    encryption: EncryptionOptions,
 }
 
 /// Reads the process' arguments. Prints help and errors itself, and then ends the process.
@@ -204,6 +222,8 @@ impl Cli {
                 log_format: arguments.log_format,
                 authentication: arguments.authentication,
                 requests: arguments.requests,
+                audit: arguments.audit,
+                encryption: arguments.encryption,
             })),
             Command::Store(command) => Invocation::Store(Box::new(
                 command.into_request(layout(&self.globals, &environment), &environment.store),

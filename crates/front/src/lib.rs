@@ -4,6 +4,7 @@
 //!
 //! One verb is one file below `verbs/`, and [`verbs`] holds the table of them.
 
+mod audit;
 mod builds;
 mod cli;
 mod discovery;
@@ -22,9 +23,10 @@ mod tree;
 mod verbs;
 mod world;
 
+pub use audit::{AuditMode, AuditOptions};
 pub use cli::{
-    AuthenticationOptions, Environment, Invocation, LogFormat, Request, RequestOptions, ServerOptions, parse,
-    parse_from,
+    AuthenticationOptions, EncryptionOptions, Environment, Invocation, LogFormat, Request, RequestOptions,
+    ServerOptions, parse, parse_from,
 };
 pub use store::{Secret, StoreOptions, StoreRequest, StoreVerb};
 pub use verbs::{Verb, run};

@@ -74,6 +74,7 @@ impl StoreArguments {
   kedge store backup /backup/monday         of a running server as well
   kedge store restore /backup/monday
   kedge store check
+  kedge store rotate-key
   kedge store migrate --from file --to etcd://127.0.0.1:2379             while the server runs, and
   kedge store migrate --from file --to etcd://127.0.0.1:2379 --update    once more when it has been stopped
 
@@ -99,6 +100,9 @@ pub enum StoreVerb {
     },
     /// Verify every checksum and that every object can be read: of the store, or of a backup
     Check { file: Option<PathBuf> },
+    /// Give the running cluster a new encryption key, and seal everything with it; the old one is deleted when nothing
+    /// needs it any more. Backups from before need the folder `pki` from before
+    RotateKey,
     /// Copy everything from one store to another: `file` is that of the data directory
     Migrate {
         #[arg(long, value_name = "ADDRESS")]

@@ -195,3 +195,34 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// The server is killed while its key is changed, again and again: nothing is lost, and the next one brings it to its end.
+#[test]
+fn a_new_key_takes_over_whenever_the_server_is_killed() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let many: Vec<String> = (0..40)
+        .map(|n| format!("{{apiVersion: v1, kind: Secret, metadata: {{name: s{n}}}, stringData: {{a: b}}}}"))
+        .collect();
+    cluster.apply(OBJECTS).ok();
+    cluster.apply(&many.join("\n---\n")).ok();
+    let key = cluster.data_dir().join("pki").join("encryption.key");
+    let first = std::fs::read(&key).expect("a key");
+    for killed_after_ms in [0, 5, 20, 60] {
+        let mut rotation = cluster.command(&["store", "rotate-key"]).spawn().expect("starts");
+        std::thread::park_timeout(Duration::from_millis(killed_after_ms));
+        cluster.kill();
+        rotation.wait().expect("ends");
+        cluster.launch();
+        objects_are_there(&cluster);
+        assert_eq!(cluster.list("secrets", "default").expect("secrets").len(), 41);
+        assert_eq!(std::fs::read(&key).expect("a key").len(), 32, "brought to its end");
+    }
+    let told = cluster.kedge(&["store", "rotate-key"]).ok();
+    assert!(told.contains("secrets have a new key; old keys deleted: 1"), "{told}");
+    assert_ne!(std::fs::read(&key).expect("a key"), first);
+    cluster.kill();
+    let told = cluster.kedge(&["store", "check"]).ok();
+    assert!(told.contains(" 0 of them unreadable"), "{told}");
+    let told = cluster.kedge(&["store", "rotate-key"]);
+    assert!(told.code != Some(0) && told.stderr.contains("no server runs"), "{told:?}");
+}

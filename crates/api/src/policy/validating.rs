@@ -41,6 +41,8 @@ pub struct Denial {
     pub message: String,
     /// A `Status`' reason.
     pub reason: String,
+    /// Which of the policy's validations it comes from.
+    pub expression: usize,
 }
 
 /// What a policy came to.
@@ -121,7 +123,7 @@ impl ValidatingPolicy {
 
     fn failed(&self, verdict: &mut Verdict, message: String) {
         if !self.ignore_failure {
-            verdict.denials.push(Denial { message, reason: "Invalid".to_owned() });
+            verdict.denials.push(Denial { message, reason: "Invalid".to_owned(), expression: 0 });
         }
     }
 
@@ -131,12 +133,13 @@ impl ValidatingPolicy {
         for validation in &self.validations {
             results.push((validation, validation.expression.evaluate(composed, &mut budget)?));
         }
-        for (validation, result) in results {
+        for (expression, (validation, result)) in results.into_iter().enumerate() {
             match result {
                 Ok(Value::Bool(true)) => {}
                 Ok(_) => match validation.message(composed, &mut budget) {
                     Ok(message) => {
-                        verdict.denials.push(Denial { message, reason: validation.reason.clone() });
+                        let reason = validation.reason.clone();
+                        verdict.denials.push(Denial { message, reason, expression });
                     }
                     Err(fault) => self.failed(verdict, format!("failed messageExpression: {fault}")),
                 },

@@ -10,6 +10,7 @@ mod default_tolerations;
 mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod node_features;
 mod node_restriction;
 mod node_taint;
 mod pod_resize;
@@ -73,6 +74,7 @@ const JUDGES: &[Judge] = &[
     claim_resize::judge,
     certificates::judge,
     pod_resize::judge,
+    node_features::judge,
 ];
 
 /// Runs our own plugins over a whole object.

@@ -70,6 +70,7 @@ fn tell(attributes: &Attributes<'_>, policy: &Policy, look: &Look<'_>) {
     if let Some(violation) = would(policy.audit) {
         let (namespace, name, resource) = (attributes.namespace(), attributes.name, attributes.resource());
         tracing::info!(namespace, name, resource, violation, "pod-security.kubernetes.io/audit-violations");
+        crate::audit::annotate("pod-security.kubernetes.io/audit-violations", violation);
     }
     attributes.context.warn(would(policy.warn));
 }
@@ -85,6 +86,7 @@ async fn of_pod(
         return Ok(());
     }
     let policy = policy_of(server, attributes.namespace()).await?;
+    crate::audit::annotate("pod-security.kubernetes.io/enforce-policy", policy.enforce.to_string());
     if [policy.enforce, policy.audit, policy.warn].iter().all(|s| s.level == Level::Privileged) {
         return Ok(());
     }

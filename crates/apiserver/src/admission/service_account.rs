@@ -13,6 +13,8 @@ use crate::{ApiServer, Context};
 
 /// The agent tells by such a pod what it runs of its own.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
+/// On an account: only the secrets that it lists are for its pods.
+const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 /// Seconds a mounted token lives; the agent renews it well before.
 const TOKEN_SECONDS: i64 = 3607;
 
@@ -64,9 +66,9 @@ pub fn admit<'a>(
     })
 }
 
-/// What an agent runs of its own reaches nothing of the cluster.
+/// What an agent runs of its own reaches nothing of the cluster, and an account may say which secrets its pods use.
 pub fn judge<'a>(
-    _server: &'a ApiServer,
+    server: &'a ApiServer,
     attributes: &'a Attributes<'a>,
     object: Option<&'a Value>,
     _old: Option<&'a Value>,
@@ -75,7 +77,15 @@ pub fn judge<'a>(
         let creates = attributes.operation.is_create() && attributes.subresource.is_empty();
         let Some(pod) = object.filter(|_| creates && attributes.is("", "pods")) else { return Ok(()) };
         if meta::annotation(pod, MIRROR).is_none() {
-            return Ok(());
+            let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+            let kinds = server.0.catalog.snapshot();
+            let kind = kinds.find("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_path)?;
+            let found = server.0.objects.get(kind, attributes.namespace(), account).await?;
+            let limited = found.filter(|(_, account)| meta::annotation(account, ENFORCE) == Some("true"));
+            return match limited.and_then(|(_, account)| unlisted(&account, &pod["spec"])) {
+                Some(why) => Err(refused(attributes, &why)),
+                None => Ok(()),
+            };
         }
         let spec = &pod["spec"];
         let volumes = spec["volumes"].as_array().into_iter().flatten();
@@ -92,6 +102,51 @@ pub fn judge<'a>(
         };
         Err(refused(attributes, why))
     })
+}
+
+/// What is wrong with the secrets of a pod whose account lists those that may be used.
+fn unlisted(account: &Value, spec: &Value) -> Option<String> {
+    let listed = |field: &str, name: &str| {
+        let list = account[field].as_array().into_iter().flatten();
+        list.into_iter().any(|reference| reference["name"] == name)
+    };
+    let each = |of: &Value, field: &str| of[field].as_array().cloned().unwrap_or_default();
+    let whose =
+        format!("is not allowed because service account {} does not reference that", meta::name(account));
+    for volume in each(spec, "volumes") {
+        if let Some(name) = volume["secret"]["secretName"].as_str().filter(|name| !listed("secrets", name)) {
+            return Some(format!("volume with secret.secretName={name:?} {whose} secret"));
+        }
+    }
+    for (field, what) in [("initContainers", "init container"), ("containers", "container")] {
+        for container in each(spec, field) {
+            let of = container["name"].as_str().unwrap_or_default();
+            for variable in each(&container, "env") {
+                let name = variable["valueFrom"]["secretKeyRef"]["name"].as_str();
+                if let Some(name) = name.filter(|name| !listed("secrets", name)) {
+                    let variable = variable["name"].as_str().unwrap_or_default();
+                    return Some(format!(
+                        "{what} {of} with envVar {variable} referencing secret.secretName={name:?} {whose} secret"
+                    ));
+                }
+            }
+            for source in each(&container, "envFrom") {
+                let name = source["secretRef"]["name"].as_str();
+                if let Some(name) = name.filter(|name| !listed("secrets", name)) {
+                    return Some(format!(
+                        "{what} {of} with envFrom referencing secret.secretName={name:?} {whose} secret"
+                    ));
+                }
+            }
+        }
+    }
+    for (index, reference) in each(spec, "imagePullSecrets").iter().enumerate() {
+        let name = reference["name"].as_str().unwrap_or_default();
+        if !listed("imagePullSecrets", name) {
+            return Some(format!("imagePullSecrets[{index}].name={name:?} {whose} imagePullSecret"));
+        }
+    }
+    None
 }
 
 /// Adds the projected volume and a mount in each container that has none at that place.

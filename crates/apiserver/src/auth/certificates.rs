@@ -233,7 +233,10 @@ fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError>
         std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    std::fs::rename(&beside, path).map_err(failed)
+    std::fs::rename(&beside, path).map_err(failed)?;
+    // What is sealed with a key is on disk at once: the key's name must not come after it.
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]

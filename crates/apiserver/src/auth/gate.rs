@@ -145,6 +145,7 @@ impl Server {
         if !impersonated.is_in(AUTHENTICATED) {
             impersonated.groups.push(AUTHENTICATED.into());
         }
+        crate::audit::impersonated(&impersonated);
         Ok(impersonated)
     }
 }

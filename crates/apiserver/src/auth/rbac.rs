@@ -57,8 +57,14 @@ impl Attributes {
 pub struct Snapshot {
     cluster_roles: HashMap<String, Vec<PolicyRule>>,
     roles: HashMap<(String, String), Vec<PolicyRule>>,
-    cluster_bindings: Vec<(Vec<Subject>, RoleRef)>,
-    bindings: HashMap<String, Vec<(Vec<Subject>, RoleRef)>>,
+    cluster_bindings: Vec<Binding>,
+    bindings: HashMap<String, Vec<Binding>>,
+}
+
+struct Binding {
+    name: String,
+    subjects: Vec<Subject>,
+    role: RoleRef,
 }
 
 impl Snapshot {
@@ -74,14 +80,19 @@ impl Snapshot {
             this.roles.insert(key, role.rules.unwrap_or_default());
         }
         for binding in cluster_bindings {
-            this.cluster_bindings.push((binding.subjects.unwrap_or_default(), binding.role_ref));
+            this.cluster_bindings.push(Binding {
+                name: binding.metadata.name.unwrap_or_default(),
+                subjects: binding.subjects.unwrap_or_default(),
+                role: binding.role_ref,
+            });
         }
         for binding in bindings {
             let namespace = binding.metadata.namespace.unwrap_or_default();
-            this.bindings
-                .entry(namespace)
-                .or_default()
-                .push((binding.subjects.unwrap_or_default(), binding.role_ref));
+            this.bindings.entry(namespace).or_default().push(Binding {
+                name: binding.metadata.name.unwrap_or_default(),
+                subjects: binding.subjects.unwrap_or_default(),
+                role: binding.role_ref,
+            });
         }
         for role in &cluster_roles {
             let mut seen = HashSet::new();
@@ -101,11 +112,36 @@ impl Snapshot {
         who: &'a Identity,
         namespace: &'a str,
     ) -> impl Iterator<Item = &'a PolicyRule> {
-        let everywhere = self.cluster_bindings.iter().filter(|(subjects, _)| is_subject(subjects, who, ""));
-        let everywhere = everywhere.flat_map(|(_, role)| self.rules("", role));
+        let everywhere = self.cluster_bindings.iter().filter(|b| subject(&b.subjects, who, "").is_some());
+        let everywhere = everywhere.flat_map(|b| self.rules("", &b.role));
         let here = self.bindings.get(namespace).into_iter().flatten();
-        let here = here.filter(move |(subjects, _)| is_subject(subjects, who, namespace));
-        everywhere.chain(here.flat_map(move |(_, role)| self.rules(namespace, role)))
+        let here = here.filter(move |b| subject(&b.subjects, who, namespace).is_some());
+        everywhere.chain(here.flat_map(move |b| self.rules(namespace, &b.role)))
+    }
+
+    /// Which binding allows something, in the words that events of the audit have.
+    pub fn why(&self, who: &Identity, what: &Attributes) -> Option<String> {
+        let namespace = what.namespace.as_str();
+        let everywhere = self.cluster_bindings.iter().map(|binding| (binding, ""));
+        let here = self.bindings.get(namespace).into_iter().flatten().map(|binding| (binding, namespace));
+        everywhere.chain(here).find_map(|(binding, namespace)| {
+            let subject = subject(&binding.subjects, who, namespace)?;
+            let role = &binding.role;
+            self.rules(namespace, role).iter().find(|rule| rule_allows(rule, what))?;
+            let (kind, name) = match namespace {
+                "" => ("ClusterRoleBinding", binding.name.clone()),
+                namespace => ("RoleBinding", format!("{}/{namespace}", binding.name)),
+            };
+            let to = match subject.namespace.as_deref().filter(|_| subject.kind == "ServiceAccount") {
+                None if subject.kind == "ServiceAccount" => format!("{}/{namespace}", subject.name),
+                Some(namespace) => format!("{}/{namespace}", subject.name),
+                None => subject.name.clone(),
+            };
+            let (role_kind, role_name, subject_kind) = (&role.kind, &role.name, &subject.kind);
+            Some(format!(
+                "RBAC: allowed by {kind} {name:?} of {role_kind} {role_name:?} to {subject_kind} {to:?}"
+            ))
+        })
     }
 
     fn rules<'a>(&'a self, namespace: &str, role: &RoleRef) -> &'a [PolicyRule] {
@@ -162,8 +198,9 @@ fn gathered<'a>(
     rules
 }
 
-fn is_subject(subjects: &[Subject], who: &Identity, binding_namespace: &str) -> bool {
-    subjects.iter().any(|subject| match subject.kind.as_str() {
+/// The subject that somebody is.
+fn subject<'a>(subjects: &'a [Subject], who: &Identity, binding_namespace: &str) -> Option<&'a Subject> {
+    subjects.iter().find(|subject| match subject.kind.as_str() {
         "User" => subject.name == who.username,
         "Group" => who.is_in(&subject.name),
         "ServiceAccount" => {

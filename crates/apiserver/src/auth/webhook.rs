@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::certificates::Credential;
 use super::{AUTHENTICATED, Identity};
 use crate::Server;
 use crate::backend::Backend;
@@ -30,32 +27,7 @@ pub struct TokenWebhook {
 impl TokenWebhook {
     /// Reads where the service is from a kubeconfig.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let fault = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|e| fault(&e))?;
-        let config = api::yaml::parse_one(&text).map_err(|e| fault(&e))?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let part = |of: &Value, name: &str| -> Result<Option<Vec<u8>>, String> {
-            if let Some(data) = of[format!("{name}-data")].as_str() {
-                return STANDARD.decode(data).map(Some).map_err(|e| fault(&e));
-            }
-            match of[name].as_str() {
-                Some(file) => std::fs::read(folder.join(file)).map(Some).map_err(|e| fault(&e)),
-                None => Ok(None),
-            }
-        };
-        let (cluster, user) = (&config["clusters"][0]["cluster"], &config["users"][0]["user"]);
-        let server = cluster["server"].as_str().ok_or_else(|| fault(&"it names no server"))?;
-        let authority = part(cluster, "certificate-authority")?;
-        let certificate = match (part(user, "client-certificate")?, part(user, "client-key")?) {
-            (Some(certificate), Some(key)) => {
-                let text = |bytes| String::from_utf8(bytes).map_err(|e| fault(&e));
-                let credential = Credential { certificate: text(certificate)?, key: text(key)? };
-                Some(credential.parse().map_err(|e| fault(&e))?)
-            }
-            _ => None,
-        };
-        let backend = Backend::new(Some(server), None, authority.as_deref(), false, certificate);
-        Ok(Self { backend: backend.map_err(|e| fault(&e))?, answers: Mutex::default() })
+        Ok(Self { backend: Backend::from_kubeconfig(path)?, answers: Mutex::default() })
     }
 
     pub async fn identity(&self, server: &Server, token: &str, audiences: &[&str]) -> Option<Identity> {

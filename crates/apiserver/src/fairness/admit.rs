@@ -6,6 +6,7 @@ use api::status::ApiError;
 use super::Turn;
 use super::estimate::Watching;
 use crate::Server;
+use crate::audit;
 use crate::auth::Identity;
 use crate::http::body;
 use crate::http::query::Query;
@@ -54,6 +55,7 @@ impl Server {
             Some(who) => who,
             None => self.authenticate(headers, path).await.map_err(told)?,
         };
+        audit::received(&who).await.map_err(told)?;
         let who = self.impersonated(who, headers).await.map_err(told)?;
         let held = self.wait_turn(method, &who, &asked, &query).await?;
         Ok((Admitted { who, query, asked }, held))

@@ -17,6 +17,7 @@ use super::body::boxed;
 use super::pace::{Traffic, paced};
 use super::timely::Timely;
 use crate::ApiServer;
+use crate::audit::Peer;
 
 /// How many connections there may be, and how long each step of one may take.
 #[derive(Clone, Debug)]
@@ -172,6 +173,7 @@ async fn connection(door: &Door, stream: TcpStream, place: OwnedSemaphorePermit)
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set nodelay");
     }
+    let from = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     let upgraded = Arc::new(AtomicBool::new(false));
     let stream = Timely::new(stream, door.limits.stall, Arc::clone(&upgraded), place);
     let stream = match tokio::time::timeout(door.limits.handshake, door.acceptor.accept(stream)).await {
@@ -179,10 +181,10 @@ async fn connection(door: &Door, stream: TcpStream, place: OwnedSemaphorePermit)
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    speak(door, stream, &upgraded).await;
+    speak(door, stream, from, &upgraded).await;
 }
 
-async fn speak(door: &Door, stream: Stream, upgraded: &Arc<AtomicBool>) {
+async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<AtomicBool>) {
     let session = stream.get_ref().1;
     let chain = session.peer_certificates().unwrap_or_default();
     let peer = Arc::new(door.server.0.doorkeeper.meet(chain));
@@ -201,6 +203,9 @@ async fn speak(door: &Door, stream: Stream, upgraded: &Arc<AtomicBool>) {
                 let mut request = http::Request::from_parts(parts, boxed(body));
                 if let Some(upgrade) = upgrade {
                     request.extensions_mut().insert(upgrade);
+                }
+                if let Some(from) = from {
+                    request.extensions_mut().insert(from);
                 }
                 let who = peer.identity(request.headers(), base::time::now().as_second());
                 let answer = server.handle(request, who).await;

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use ::http::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use ::http::header::{
+    AUTHORIZATION, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use ::http::{Request, Response, StatusCode};
 use api::status::ApiError;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt};
 use hyper_util::rt::TokioIo;
@@ -28,6 +33,34 @@ pub fn is_asked<B>(request: &Request<B>) -> bool {
     has_word(request, &CONNECTION, "upgrade") && has_word(request, &UPGRADE, "websocket")
 }
 
+/// Browsers can send no header with a WebSocket, but the names of protocols: a bearer token may come as one.
+const TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Moves such a token to where tokens are looked for, and out of the names that are passed on. Another protocol has to be
+/// named beside it: one that can be answered with.
+pub fn take_token<B>(request: &mut Request<B>) -> Result<(), ApiError> {
+    if !is_asked(request) || request.headers().contains_key(AUTHORIZATION) {
+        return Ok(());
+    }
+    let values = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let names = values.flat_map(|v| v.split(',')).map(|name| name.trim().to_owned());
+    let (tokens, others): (Vec<String>, Vec<String>) = names.partition(|name| name.starts_with(TOKEN));
+    let token = match tokens.as_slice() {
+        [] => return Ok(()),
+        [token] if !others.is_empty() => token,
+        _ => return Err(ApiError::unauthorized()),
+    };
+    let refused = || ApiError::unauthorized();
+    let token = URL_SAFE_NO_PAD.decode(&token[TOKEN.len()..]).map_err(|_| refused())?;
+    let token = String::from_utf8(token).map_err(|_| refused())?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| refused())?;
+    value.set_sensitive(true);
+    let others = HeaderValue::from_str(&others.join(",")).map_err(|_| refused())?;
+    request.headers_mut().insert(AUTHORIZATION, value);
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, others);
+    Ok(())
+}
+
 /// Switches the connection and sends what comes until either side has had enough.
 pub fn stream(
     mut request: Request<Body>,
@@ -36,6 +69,7 @@ pub fn stream(
 ) -> Result<Answer, ApiError> {
     let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned();
     let key = key.ok_or_else(|| ApiError::bad_request("a WebSocket needs a Sec-WebSocket-Key"))?;
+    let protocol = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
     let upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("this connection cannot be upgraded"))?;
     tokio::spawn(async move {
@@ -51,6 +85,10 @@ pub fn stream(
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept.map_err(ApiError::internal)?);
+    // The only protocol that was asked for is the one that is spoken.
+    if let Some(protocol) = protocol.filter(|p| !p.as_bytes().contains(&b',')) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
     Ok(answer)
 }
 
@@ -81,5 +119,36 @@ async fn carry(upgraded: hyper::upgrade::Upgraded, text: bool, messages: impl St
     if sink.close().await.is_ok() {
         let rest = async { while let Some(Ok(_)) = incoming.next().await {} };
         drop(tokio::time::timeout(FAREWELL, rest).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(protocols: &[&str], expected: Option<(&str, &str)>) {
+        let mut request = Request::get("/").header(CONNECTION, "Upgrade").header(UPGRADE, "websocket");
+        for protocol in protocols {
+            request = request.header(SEC_WEBSOCKET_PROTOCOL, *protocol);
+        }
+        let mut request = request.body(()).expect("a request");
+        let taken = take_token(&mut request).is_ok();
+        let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let seen = taken.then(|| (text(AUTHORIZATION), text(SEC_WEBSOCKET_PROTOCOL)));
+        assert_eq!(seen, expected, "{protocols:?}");
+    }
+
+    #[test]
+    fn a_token_may_come_as_the_name_of_a_protocol_beside_another() {
+        let token = format!("{TOKEN}{}", URL_SAFE_NO_PAD.encode("t"));
+        let both = format!("v5.channel.k8s.io, {token}");
+        check(&["v4.channel.k8s.io"], Some(("", "v4.channel.k8s.io")));
+        check(&[&both], Some(("Bearer t", "v5.channel.k8s.io")));
+        check(&[&token, "a, b"], Some(("Bearer t", "a,b")));
+        check(&[&token], None);
+        check(&[&both, &token], None);
+        check(&[&format!("{TOKEN}?"), "a"], None);
+        check(&[&format!("{TOKEN}{}", URL_SAFE_NO_PAD.encode("a\nb")), "a"], None);
+        check(&[&format!("{TOKEN}{}", URL_SAFE_NO_PAD.encode([0xff])), "a"], None);
     }
 }

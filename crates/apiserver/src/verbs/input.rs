@@ -7,8 +7,8 @@ use api::status::{ApiError, FieldError};
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::Context;
 use crate::http::body::{Body, ReadError, read};
+use crate::{Context, audit};
 
 /// As etcd's default request limit with the room kube-apiserver leaves: 3 MiB.
 const BODY_LIMIT_BYTES: usize = 3 << 20;
@@ -71,6 +71,7 @@ pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
     }
     let warnings = judge(context, &types, problems)?;
     canonicalize(&context.kind, &mut value);
+    audit::request_object(&value, true);
     Ok(Input { value, warnings })
 }
 
@@ -80,7 +81,9 @@ pub async fn other(context: &Context, body: Body) -> Result<Value, ApiError> {
     if bytes.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
-    Ok(decode::parse(&bytes, content_type(context)).map_err(decode_error)?.value)
+    let value = decode::parse(&bytes, content_type(context)).map_err(decode_error)?.value;
+    audit::request_object(&value, false);
+    Ok(value)
 }
 
 /// The options in the body of a deletion, if it has one.
@@ -90,6 +93,7 @@ pub async fn delete_options(context: &Context, body: Body) -> Result<Option<Valu
         return Ok(None);
     }
     let value = decode::parse(&bytes, content_type(context)).map_err(decode_error)?.value;
+    audit::request_object(&value, false);
     match value.get("kind").and_then(Value::as_str) {
         // Any group's version of them is the same.
         None | Some("" | "DeleteOptions") if value.is_object() => Ok(Some(value)),

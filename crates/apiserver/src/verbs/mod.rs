@@ -43,6 +43,7 @@ pub async fn dispatch(
 ) -> Result<Answer, ApiError> {
     if let Some(warning) = context.kind.deprecated.filter(|_| context.target.subresource.is_empty()) {
         context.warn([warning.to_owned()]);
+        crate::audit::annotate("k8s.io/deprecated", "true");
     }
     let answer = verb(server, &context, request).await;
     let warnings = std::mem::take(&mut *context.warnings.lock());

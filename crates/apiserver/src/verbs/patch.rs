@@ -39,6 +39,7 @@ impl Patch {
             let decoded = decode::parse_yaml(&bytes)
                 .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
             let duplicates = decoded.duplicates.iter().map(ToString::to_string).collect();
+            crate::audit::request_object(&decoded.value, false);
             return Ok((Self::Apply(decoded.value), duplicates));
         }
         // A strategic patch's faults are told bare.
@@ -53,6 +54,7 @@ impl Patch {
             patch::check_object(&decoded.value).map_err(refuse)?;
         }
         let duplicates = decoded.duplicates.iter().map(ToString::to_string).collect();
+        crate::audit::request_object(&decoded.value, false);
         Ok((make(decoded.value), duplicates))
     }
 

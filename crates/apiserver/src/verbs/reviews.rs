@@ -274,6 +274,10 @@ pub async fn token_request(server: &ApiServer, context: &Context, body: Body) ->
         kubernetes: bound,
     };
     let token = server.0.signer.sign(&claims).map_err(ApiError::internal)?;
+    crate::audit::annotate(
+        "authentication.kubernetes.io/issued-credential-id",
+        format!("JTI={}", claims.jti),
+    );
     let expires = jiff::Timestamp::from_second(now + seconds).unwrap_or_default();
     let status = TokenRequestStatus { token: Some(token), expiration_timestamp: Some(Time(expires)) };
     let mut answer = value;

@@ -11,6 +11,7 @@ use apiserver::auth::authentication::Authentication;
 use apiserver::auth::certificates::{Authority, Usage};
 use apiserver::http::body::{Body, full, read};
 use apiserver::{ApiServer, Config, Dial, RequestLimits};
+use apiserver::{audit, cipher};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response};
@@ -46,30 +47,35 @@ pub struct World {
 
 pub const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
+/// How a server is made, where it is not as usual.
+#[derive(Default)]
+struct Unusual {
+    options: EmbeddedOptions,
+    /// The port of loopback at which all Services end; nothing can be reached otherwise.
+    reaching: Option<u16>,
+    authentication: Authentication,
+    requests: RequestLimits,
+    audit: audit::Settings,
+    encryption: cipher::Settings,
+}
+
 impl World {
     pub async fn new() -> Self {
-        Self::with(EmbeddedOptions::default()).await
+        Self::made(Unusual::default()).await
     }
 
     /// One whose Services all end at a port of loopback.
     pub async fn reaching(port: u16) -> Self {
-        Self::made(
-            EmbeddedOptions::default(),
-            Arc::new(ToLoopback(port)),
-            Authentication::default(),
-            RequestLimits::default(),
-        )
-        .await
+        Self::made(Unusual { reaching: Some(port), ..Default::default() }).await
     }
 
     pub async fn with(options: EmbeddedOptions) -> Self {
-        Self::made(options, Arc::new(Nowhere), Authentication::default(), RequestLimits::default()).await
+        Self::made(Unusual { options, ..Default::default() }).await
     }
 
     /// One that believes more than its own certificates and tokens.
     pub async fn believing(authentication: Authentication) -> Self {
-        Self::made(EmbeddedOptions::default(), Arc::new(Nowhere), authentication, RequestLimits::default())
-            .await
+        Self::made(Unusual { authentication, ..Default::default() }).await
     }
 
     /// One that answers so many requests at once.
@@ -78,16 +84,25 @@ impl World {
     }
 
     pub async fn limited(requests: RequestLimits) -> Self {
-        let options = EmbeddedOptions::default();
-        Self::made(options, Arc::new(Nowhere), Authentication::default(), requests).await
+        Self::made(Unusual { requests, ..Default::default() }).await
     }
 
-    async fn made(
-        options: EmbeddedOptions,
-        dial: Arc<dyn Dial>,
-        authentication: Authentication,
-        requests: RequestLimits,
-    ) -> Self {
+    /// One that keeps what it is asked.
+    pub async fn audited(audit: audit::Settings) -> Self {
+        Self::made(Unusual { audit, ..Default::default() }).await
+    }
+
+    /// One that encrypts as a file says.
+    pub async fn encrypting(encryption: cipher::Settings) -> Self {
+        Self::made(Unusual { encryption, ..Default::default() }).await
+    }
+
+    async fn made(unusual: Unusual) -> Self {
+        let Unusual { options, reaching, authentication, requests, audit, encryption } = unusual;
+        let dial: Arc<dyn Dial> = match reaching {
+            Some(port) => Arc::new(ToLoopback(port)),
+            None => Arc::new(Nowhere),
+        };
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
@@ -100,6 +115,8 @@ impl World {
             dial,
             authentication,
             requests,
+            audit,
+            encryption,
         };
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
         let store = Arc::new(store);
@@ -177,6 +194,16 @@ impl World {
     /// As the master, in JSON.
     pub async fn json(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         self.ask(&master(), method, path, body).await
+    }
+
+    /// Where its keys are.
+    pub fn keys(&self) -> &std::path::Path {
+        self._folder.path()
+    }
+
+    /// Everything that is on disk of the state.
+    pub fn on_disk(&self) -> Vec<u8> {
+        std::fs::read(self._folder.path().join("state")).expect("a file")
     }
 
     pub async fn grant(&self, path: &str, object: Value) {

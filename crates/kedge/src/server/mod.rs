@@ -1,5 +1,6 @@
 //! `kedge server`: all roles in one process, from an empty directory to a ready node.
 
+mod audit;
 mod credentials;
 mod footprint;
 mod publish;
@@ -87,8 +88,9 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     let api_port = listener.local_addr()?.port();
     let credentials = Arc::new(Credentials::open(layout, api_port, NODE_ADDRESS, &options.node_name)?);
     let opened = crate::store::open(layout, &options.store, true).await?;
+    let held = crate::store::socket::Held::default();
     if let Some(embedded) = &opened.embedded {
-        crate::store::socket::serve(layout, Arc::clone(embedded), stop.clone())?;
+        crate::store::socket::serve(layout, Arc::clone(embedded), Arc::clone(&held), stop.clone())?;
     }
     let store = opened.store;
     let shared = store.is_shared();
@@ -105,10 +107,16 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             dial: Arc::new(InNamespace(namespace.clone())),
             authentication: authentication(&options.authentication)?,
             requests: requests(&options.requests),
+            audit: audit::settings(&options.audit),
+            encryption: apiserver::cipher::Settings {
+                configuration_file: options.encryption.encryption_provider_config.clone(),
+                reload: options.encryption.encryption_provider_config_automatic_reload,
+            },
         },
         store,
     )
     .await?;
+    held.get_or_init(|| server.clone());
     let tls = server.tls(&credentials.serving)?;
     let inside = namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), ports::API_SERVER)).await?;
     tokio::spawn(serve(server.clone(), listener, Arc::clone(&tls), stop.clone()));
@@ -133,6 +141,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             tracing::warn!(%error, "a role ended badly");
         }
     }
+    server.flush_audit().await;
     run_file::remove(layout);
     result
 }

@@ -46,6 +46,7 @@ async fn run(request: StoreRequest) -> anyhow::Result<bool> {
         }
         StoreVerb::Check { file: Some(file) } => return check_file(&layout, &file).await,
         StoreVerb::Check { file: None } => return check(&layout, &options).await,
+        StoreVerb::RotateKey => println!("{}", socket::rotate_key(&layout).await?),
         StoreVerb::Migrate { from, to, replace, update } => {
             let how = if update { Into::Updated } else { Into::Empty { replace } };
             migrate(&layout, &options, (&from, &to), how).await?;
@@ -97,7 +98,7 @@ async fn take(
     out: &mut (dyn tokio::io::AsyncWrite + Unpin + Send),
 ) -> anyhow::Result<()> {
     if options.address.is_none()
-        && let Some(mut stream) = socket::connect(layout).await?
+        && let Some(mut stream) = socket::backup(layout).await?
     {
         tokio::io::copy(&mut stream, out).await.context("the server did not come to the end")?;
         return Ok(());
@@ -257,7 +258,7 @@ async fn check_file(layout: &Layout, file: &Path) -> anyhow::Result<bool> {
 async fn check(layout: &Layout, options: &StoreOptions) -> anyhow::Result<bool> {
     let mut checked = Checked::new(layout)?;
     if options.address.is_none()
-        && let Some(stream) = socket::connect(layout).await?
+        && let Some(stream) = socket::backup(layout).await?
     {
         // The server has verified its file before it answers.
         let mut reader = Reader::open(stream).await?;

@@ -1,14 +1,16 @@
 //! Asks each validating policy that is about an operation, and does what its bindings say.
 
+use std::collections::{BTreeMap, HashSet};
+
 use api::policy::Denial;
 use api::status::{ApiError, Resource};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::GROUP;
 use super::asked::{Asked, unknown_param_kind};
-use crate::ApiServer;
 use crate::admission::attributes::Attributes;
+use crate::{ApiServer, audit};
 
 /// Neither object is there for a stream, only the old one for a deletion.
 pub async fn validate(
@@ -26,6 +28,7 @@ pub async fn validate(
     let (object, old) = (object.unwrap_or(&Value::Null), old.unwrap_or(&Value::Null));
     let subject = asked.subject(object, old);
     let mut refusals = Refusals::default();
+    let mut annotations = BTreeMap::<String, Vec<String>>::new();
     for held in &policies.validating {
         let fails = !held.policy.ignore_failure;
         let matched = match &held.policy.criteria {
@@ -67,17 +70,26 @@ pub async fn validate(
                     act(attributes, &mut refusals, (&held.name, &binding.name), &binding.actions, denial);
                 }
                 for fault in verdict.annotation_faults {
-                    let denial = Denial { message: fault, reason: "Invalid".to_owned() };
+                    let denial = Denial { message: fault, reason: "Invalid".to_owned(), expression: 0 };
                     refusals.push(&held.name, Some(&binding.name), denial);
                 }
                 for (key, value) in verdict.annotations {
                     let policy = &held.name;
-                    tracing::info!(target: "audit", policy, key, value, "a policy's audit annotation");
+                    tracing::debug!(policy, key, value, "a policy's audit annotation");
+                    annotations.entry(format!("{policy}/{key}")).or_default().push(value);
                 }
                 // A judgement may take a while: others are let through between two.
                 tokio::task::yield_now().await;
             }
         }
+    }
+    for (key, mut values) in annotations {
+        let mut seen = HashSet::new();
+        values.retain(|value| seen.insert(value.clone()));
+        audit::annotate(key, values.join(", "));
+    }
+    if !refusals.kept.is_empty() {
+        audit::annotate(FAILURE, Value::from(std::mem::take(&mut refusals.kept)).to_string());
     }
     refusals.into_result(attributes)
 }
@@ -96,36 +108,45 @@ fn act(
                 "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
                 denial.message
             )]),
-            _ => {
-                let message = &denial.message;
-                tracing::info!(target: "audit", policy, binding, message, "validation.policy.admission.k8s.io/validation_failure");
-            }
+            _ => refusals.kept.push(json!({
+                "message": denial.message,
+                "policy": policy,
+                "binding": binding,
+                "expressionIndex": denial.expression.to_string(),
+                "validationActions": actions,
+            })),
         }
     }
 }
 
 /// What refuses; the first decides what the client is told.
 #[derive(Default)]
-struct Refusals(Option<Denial>);
+struct Refusals {
+    first: Option<Denial>,
+    /// What the audit is told of, where a binding asks for that.
+    kept: Vec<Value>,
+}
+
+const FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 impl Refusals {
     fn push(&mut self, policy: &str, binding: Option<&str>, denial: Denial) {
         let with = binding.map(|binding| format!(" with binding '{binding}'")).unwrap_or_default();
         let message =
             format!("ValidatingAdmissionPolicy '{policy}'{with} denied request: {}", denial.message);
-        self.0.get_or_insert(Denial { message, reason: denial.reason });
+        self.first.get_or_insert(Denial { message, ..denial });
     }
 
     fn misconfigured(&mut self, fails: bool, policy: &str, binding: Option<&str>, fault: &str) {
         if fails {
             let what = if binding.is_some() { "binding" } else { "policy" };
             let message = format!("failed to configure {what}: {fault}");
-            self.push(policy, binding, Denial { message, reason: "Invalid".to_owned() });
+            self.push(policy, binding, Denial { message, reason: "Invalid".to_owned(), expression: 0 });
         }
     }
 
     fn into_result(self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-        let Some(denial) = self.0 else { return Ok(()) };
+        let Some(denial) = self.first else { return Ok(()) };
         let resource = Resource { group: attributes.group(), plural: attributes.resource() };
         let mut error = ApiError::forbidden(&resource, attributes.name, &denial.message);
         let (code, reason) = match denial.reason.as_str() {

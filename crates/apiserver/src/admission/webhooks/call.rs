@@ -24,6 +24,7 @@ struct Response {
     patch: Option<String>,
     patch_type: Option<String>,
     warnings: Vec<String>,
+    audit_annotations: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +94,9 @@ async fn ask(
     };
     let cut = |text: &String| text.chars().take(WARNING_LIMIT_CHARS).collect();
     attributes.context.warn(response.warnings.iter().map(cut));
+    for (key, value) in &response.audit_annotations {
+        crate::audit::annotate(format!("{}/{key}", hook.name), value.as_str());
+    }
     match response.allowed {
         true => Ok(Some(response)),
         false => Err(denied(hook, response.status)),

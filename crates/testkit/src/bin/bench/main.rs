@@ -9,6 +9,7 @@ mod machinery;
 mod original;
 mod overload;
 mod pods;
+mod protection;
 mod size;
 mod start;
 mod store;
@@ -47,6 +48,7 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("overload", true, overload::run),
     ("size", true, size::run),
     // Minutes of both cores.
+    ("protection", false, protection::run),
     ("store", false, store::run),
     ("build", false, size::build),
 ];

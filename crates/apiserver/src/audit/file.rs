@@ -1,0 +1,204 @@
+//! Events in a file, one a line, readable by its owner alone. A file that has grown is set aside under the time at which
+//! that was done, and those that were set aside are kept for as long, and as many of them, as is asked for.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+const MEGABYTE: u64 = 1 << 20;
+const DEFAULT_MAX_MEGABYTES: u64 = 100;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+const TIME: &str = "%Y-%m-%dT%H-%M-%S.%3f";
+
+/// When a file is set aside and when one that was is deleted. Zero: no bound, for the size the usual one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rotation {
+    pub max_megabytes: u64,
+    pub max_days: u32,
+    pub max_backups: u32,
+}
+
+pub enum Output {
+    Stdout,
+    File(Rotating),
+}
+
+pub struct Rotating {
+    path: PathBuf,
+    file: Option<File>,
+    size_bytes: u64,
+    limit_bytes: u64,
+    rotation: Rotation,
+}
+
+impl Output {
+    /// `-` is the standard output.
+    pub fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout);
+        }
+        let megabytes = match rotation.max_megabytes {
+            0 => DEFAULT_MAX_MEGABYTES,
+            given => given,
+        };
+        let limit_bytes = megabytes.saturating_mul(MEGABYTE);
+        let mut file = Rotating { path: path.to_owned(), file: None, size_bytes: 0, limit_bytes, rotation };
+        file.reopen()?;
+        Ok(Self::File(file))
+    }
+
+    pub fn write(&mut self, lines: &[impl AsRef<[u8]>]) -> io::Result<()> {
+        for line in lines {
+            let mut whole = Vec::with_capacity(line.as_ref().len() + 1);
+            whole.extend_from_slice(line.as_ref());
+            whole.push(b'\n');
+            match self {
+                Self::Stdout => io::stdout().lock().write_all(&whole)?,
+                Self::File(file) => file.write(&whole)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rotating {
+    fn reopen(&mut self) -> io::Result<&mut File> {
+        if let Some(folder) = self.path.parent().filter(|f| !f.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+        self.size_bytes = file.metadata()?.len();
+        Ok(self.file.insert(file))
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        let length = line.len() as u64;
+        if self.size_bytes > 0 && self.size_bytes + length > self.limit_bytes {
+            self.rotate(base::time::now())?;
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.reopen()?,
+        };
+        if let Err(error) = file.write_all(line) {
+            // Opened anew for the next one: somebody may have taken the place away.
+            self.file = None;
+            return Err(error);
+        }
+        self.size_bytes += length;
+        Ok(())
+    }
+
+    fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
+        self.file = None;
+        let mut aside = self.aside(&now.strftime(TIME).to_string());
+        for attempt in 1.. {
+            // Two within a millisecond must not overwrite each other.
+            if !aside.exists() {
+                break;
+            }
+            let later = now.checked_add(jiff::SignedDuration::from_millis(attempt)).unwrap_or(now);
+            aside = self.aside(&later.strftime(TIME).to_string());
+        }
+        std::fs::rename(&self.path, &aside)?;
+        self.reopen()?;
+        self.clean(now)
+    }
+
+    fn parts(&self) -> (String, String) {
+        let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        let extension = text(self.path.extension());
+        let extension = if extension.is_empty() { extension } else { format!(".{extension}") };
+        (text(self.path.file_stem()), extension)
+    }
+
+    fn aside(&self, time: &str) -> PathBuf {
+        let (stem, extension) = self.parts();
+        self.path.with_file_name(format!("{stem}-{time}{extension}"))
+    }
+
+    /// Deletes what was set aside too long ago, or is too much.
+    fn clean(&self, now: Timestamp) -> io::Result<()> {
+        let (stem, extension) = self.parts();
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut aside = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let time = name.strip_prefix(&stem).and_then(|n| n.strip_prefix('-'));
+            let time = time.and_then(|n| n.strip_suffix(&extension));
+            let time = time.and_then(|t| jiff::civil::DateTime::strptime("%Y-%m-%dT%H-%M-%S%.f", t).ok());
+            let time = time.and_then(|t| t.to_zoned(jiff::tz::TimeZone::UTC).ok());
+            if let Some(time) = time {
+                aside.push((time.timestamp(), folder.join(name)));
+            }
+        }
+        // The newest first.
+        aside.sort_by(|a, b| b.cmp(a));
+        let Rotation { max_days, max_backups, .. } = self.rotation;
+        for (index, (time, path)) in aside.iter().enumerate() {
+            let many = max_backups > 0 && index >= max_backups as usize;
+            let age_seconds = now.as_second() - time.as_second();
+            let old = max_days > 0 && age_seconds > i64::from(max_days) * DAY_SECONDS;
+            if many || old {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_has_grown_is_set_aside_and_what_is_too_much_or_too_old_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("audit.log");
+        let old = folder.path().join("audit-2020-01-01T00-00-00.000.log");
+        std::fs::write(&old, "old").expect("writes");
+        let stranger = folder.path().join("audit-of-taxes.log");
+        std::fs::write(&stranger, "mine").expect("writes");
+        let rotation = Rotation { max_megabytes: 1, max_days: 30, max_backups: 2 };
+        let mut output = Output::open(&path, rotation).expect("opens");
+        let line = "x".repeat(400 << 10);
+        for _ in 0..10 {
+            output.write(&[&line]).expect("writes");
+        }
+        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        let left = names(folder.path());
+        assert_eq!(left.len(), 4, "two set aside, the one that is written, and a stranger's: {left:?}");
+        assert!(!old.exists() && stranger.exists(), "{left:?}");
+        let sizes =
+            left.iter().map(|name| std::fs::metadata(folder.path().join(name)).expect("a file").len());
+        assert!(sizes.max() <= Some(MEGABYTE), "{left:?}");
+    }
+
+    #[test]
+    fn what_is_there_is_kept_and_written_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("below").join("audit.log");
+        for _ in 0..2 {
+            Output::open(&path, Rotation::default()).expect("opens").write(&["a", "b"]).expect("writes");
+        }
+        assert_eq!(std::fs::read_to_string(&path).expect("reads"), "a\nb\na\nb\n");
+        assert!(Output::open(folder.path(), Rotation::default()).is_err(), "a folder is no file");
+    }
+}
