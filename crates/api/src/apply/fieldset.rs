@@ -134,13 +134,20 @@ impl FieldSet {
     }
 
     pub fn union(&self, other: &FieldSet) -> FieldSet {
-        let mut out = self.clone();
-        out.members.extend(other.members.iter().cloned());
-        for (element, child) in &other.children {
-            let own = out.children.entry(element.clone()).or_default();
-            *own = own.union(child);
+        self.clone().with(other.clone())
+    }
+
+    /// As [`FieldSet::union`], of sets that are not needed any more.
+    pub fn with(mut self, other: FieldSet) -> FieldSet {
+        if self.is_empty() {
+            return other;
         }
-        out
+        self.members.extend(other.members);
+        for (element, child) in other.children {
+            let own = self.children.entry(element).or_default();
+            *own = std::mem::take(own).with(child);
+        }
+        self
     }
 
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
@@ -155,31 +162,30 @@ impl FieldSet {
     }
 
     pub fn difference(&self, other: &FieldSet) -> FieldSet {
-        let mut out =
-            Self { members: self.members.difference(&other.members).cloned().collect(), ..Self::default() };
-        for (element, child) in &self.children {
-            let rest = match other.children.get(element) {
-                Some(other) => child.difference(other),
-                None => child.clone(),
-            };
-            out.put_child(element.clone(), rest);
-        }
-        out
+        self.clone().without(other)
     }
 
-    /// As [`FieldSet::difference`], but a member of `other` also takes away all that is below it.
-    pub fn without_trees(&self, other: &FieldSet) -> FieldSet {
-        let mut out =
-            Self { members: self.members.difference(&other.members).cloned().collect(), ..Self::default() };
-        for (element, child) in self.children.iter().filter(|(element, _)| !other.members.contains(*element))
-        {
-            let rest = match other.children.get(element) {
-                Some(other) => child.without_trees(other),
-                None => child.clone(),
-            };
-            out.put_child(element.clone(), rest);
+    /// As [`FieldSet::difference`], of a set that is not needed any more.
+    pub fn without(mut self, other: &FieldSet) -> FieldSet {
+        self.members.retain(|member| !other.members.contains(member));
+        self.without_in_children(other, FieldSet::without)
+    }
+
+    /// As [`FieldSet::without`], but a member of `other` also takes away all that is below it.
+    pub fn without_trees(mut self, other: &FieldSet) -> FieldSet {
+        for element in &other.members {
+            self.members.remove(element);
+            self.children.remove(element);
         }
-        out
+        self.without_in_children(other, FieldSet::without_trees)
+    }
+
+    fn without_in_children(mut self, other: &FieldSet, take: fn(Self, &FieldSet) -> Self) -> FieldSet {
+        for (element, other) in &other.children {
+            let Some(child) = self.children.remove(element) else { continue };
+            self.put_child(element.clone(), take(child, other));
+        }
+        self
     }
 
     /// Every path as conflicts name it: `.spec.ports[port=80].name`.
@@ -319,7 +325,8 @@ mod tests {
             assert_eq!(a.intersection(&b), b.intersection(&a));
             assert_eq!(a.difference(&b).union(&a.intersection(&b)), a);
             assert!(a.difference(&b).intersection(&b).is_empty());
-            assert!(a.without_trees(&a).is_empty());
+            assert!(a.clone().without_trees(&a).is_empty());
+            assert!(a.union(&b).without_trees(&b).paths().iter().all(|path| !b.paths().contains(path)));
         }
     }
 }

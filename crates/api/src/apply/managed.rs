@@ -143,9 +143,9 @@ static NEVER_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
 static OWNERSHIP: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of(&["metadata.managedFields"]));
 
 /// What of a set this write may own.
-fn ownable(set: &FieldSet, writer: &Writer<'_>) -> FieldSet {
+fn ownable(set: FieldSet, writer: &Writer<'_>) -> FieldSet {
     // The exact paths only: taking `metadata` away must leave the labels.
-    let set = set.difference(&NEVER_OWNED).without_trees(&OWNERSHIP);
+    let set = set.without(&NEVER_OWNED).without_trees(&OWNERSHIP);
     match writer.reset {
         Some(reset) => set.without_trees(reset),
         None => set,
@@ -171,7 +171,7 @@ fn is_reset(object: &Value) -> bool {
 }
 
 /// Sets `managedFields` of an object that is created (`old` is `None`) or replaced. `new` is the object as it will
-/// be stored.
+/// be stored; both are canonical.
 pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     if is_reset(new) {
         return write_entries(new, Vec::new());
@@ -182,21 +182,27 @@ pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
         // Never tracked, or told to forget: stays so until the first apply.
         return write_entries(new, Vec::new());
     }
-    let comparison = compare(&canonical(old, writer), &canonical(Some(new), writer), writer.schema);
-    let changed = ownable(&comparison.added.union(&comparison.modified), writer);
-    let removed = ownable(&comparison.removed, writer);
+    // It is read; nobody owns it.
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    // Of nothing, the canonical form holds what every object has.
+    let nothing = if old.is_none() { canonical(None, writer) } else { Value::Null };
+    let comparison = compare(old.unwrap_or(&nothing), new, writer.schema);
+    let changed = ownable(comparison.added.with(comparison.modified), writer);
+    let removed = ownable(comparison.removed, writer);
     let mut found = false;
     for entry in &mut entries {
-        let before = entry.fields.clone();
-        entry.fields = entry.fields.difference(&removed);
+        let fields = std::mem::take(&mut entry.fields);
         if entry.is_by(writer, false) {
             found = true;
-            entry.fields = entry.fields.union(&changed);
-            if entry.fields != before {
+            let now = fields.difference(&removed).with(changed.clone());
+            if now != fields {
                 entry.time = time_of(writer);
             }
+            entry.fields = now;
         } else {
-            entry.fields = entry.fields.difference(&changed);
+            entry.fields = fields.without(&removed).without(&changed);
         }
     }
     if !found && !changed.is_empty() {
@@ -266,7 +272,7 @@ fn apply_once(
     if let (Some(live), true) = (live, entries.is_empty()) {
         entries.extend(before_first_apply(live, writer));
     }
-    let set = ownable(&field_set_of(config, writer.schema).map_err(ApplyError::Invalid)?, writer);
+    let set = ownable(field_set_of(config, writer.schema).map_err(ApplyError::Invalid)?, writer);
     let own = entries.iter().position(|entry| entry.is_by(writer, true));
     let own = own.map(|at| entries.remove(at));
     let others = entries.iter().fold(FieldSet::new(), |all, entry| all.union(&entry.fields));
@@ -314,7 +320,7 @@ fn apply_once(
 /// What an object held before anything was tracked belongs to a manager of this name.
 fn before_first_apply(live: &Value, writer: &Writer<'_>) -> Option<Entry> {
     let all = compare(&json!({}), &canonical(Some(live), writer), writer.schema);
-    let fields = ownable(&all.added.union(&all.modified), &Writer { reset: None, ..*writer });
+    let fields = ownable(all.added.with(all.modified), &Writer { reset: None, ..*writer });
     let api_version = live.get("apiVersion").and_then(Value::as_str).unwrap_or(writer.api_version).to_owned();
     let manager = BEFORE_FIRST_APPLY.to_owned();
     Some(Entry { manager, api_version, subresource: String::new(), ..Entry::new(writer, false, fields) })

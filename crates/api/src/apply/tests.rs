@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::managed::{apply, update};
+use super::managed::{self, apply};
 use super::*;
 use crate::schema::{self, Schema};
 
@@ -18,6 +18,24 @@ fn writer<'a>(manager: &'a str, api_version: &'a str, schema: &'a Schema) -> Wri
         time: "2024-01-01T00:00:00Z",
         schema: Some(schema),
         reset: None,
+    }
+}
+
+/// As the server does it: ownership is worked out on the canonical form of both.
+fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+    let canonical = |value: &Value| {
+        let mut value = value.clone();
+        if let Some(schema) = writer.schema {
+            schema.canonicalize(&mut value);
+        }
+        value
+    };
+    let mut canonical_new = canonical(new);
+    managed::update(old.map(canonical).as_ref(), &mut canonical_new, writer);
+    let metadata = new["metadata"].as_object_mut().unwrap();
+    match canonical_new["metadata"].get("managedFields") {
+        Some(fields) => drop(metadata.insert("managedFields".into(), fields.clone())),
+        None => drop(metadata.remove("managedFields")),
     }
 }
 

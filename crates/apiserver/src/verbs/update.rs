@@ -397,9 +397,16 @@ pub enum Ownership {
 
 /// Who owns what when a request has been done that makes `new` of `old`.
 pub fn owners(context: &Context, old: Option<&Value>, new: &Value, writes: Writes) -> Value {
-    let mut new = context.kind.behaviour.defaulted(new.clone());
-    input::canonicalize(&context.kind, &mut new);
-    own(context, old, &mut new, writes);
+    let kind = &context.kind;
+    let mut new = kind.behaviour.defaulted(new.clone());
+    input::canonicalize(kind, &mut new);
+    // What is stored is canonical, but perhaps not what another version makes of it.
+    let converted = old.filter(|_| kind.conversion.is_some()).map(|old| {
+        let mut old = old.clone();
+        input::canonicalize(kind, &mut old);
+        old
+    });
+    own(context, converted.as_ref().or(old), &mut new, writes);
     meta::metadata(&new).get("managedFields").cloned().unwrap_or_default()
 }
 
