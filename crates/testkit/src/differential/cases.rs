@@ -4,13 +4,13 @@
 use serde_json::{Map, Value, json};
 
 pub const NAMESPACE: &str = "differential";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 const PARTIAL: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json";
-const MERGE: &str = "application/merge-patch+json";
-const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const JSON_PATCH: &str = "application/json-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub(super) const MERGE: &str = "application/merge-patch+json";
+pub(super) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(super) const JSON_PATCH: &str = "application/json-patch+json";
+pub(super) const APPLY: &str = "application/apply-patch+yaml";
 /// Finds what a case made among what a server has of its own.
 const SELECT: &str = "labelSelector=differential%3Dyes";
 

@@ -5,6 +5,7 @@
 pub mod cases;
 pub mod normal;
 pub mod original;
+pub mod patches;
 pub mod record;
 
 use std::collections::BTreeMap;
