@@ -6,8 +6,7 @@ use serde_json::{Map, Value};
 
 use super::element::{self, Kind};
 use super::{FieldSet, PathElement};
-use crate::patch::interleave;
-use crate::schema::{Node, Schema};
+use crate::schema::{List, ListKind, Node, Schema};
 
 /// The fields an applied configuration sets. An error names the list element that cannot be told from others.
 pub fn field_set_of(value: &Value, schema: Option<&Schema>) -> Result<FieldSet, String> {
@@ -90,6 +89,14 @@ pub fn atomics(config: &Value, schema: &Schema) -> Vec<String> {
 /// The live object with the configuration's fields set.
 pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>) -> Value {
     let Some(live) = live else { return config.clone() };
+    // Of what is granular, nothing at all asks for nothing to be changed; a scalar becomes nothing.
+    if config.is_null()
+        && node.is_some()
+        && !is_empty(live)
+        && !matches!(element::kind(node, live), Kind::Leaf)
+    {
+        return live.clone();
+    }
     match (element::kind(node, config), live, config) {
         (Kind::Object, Value::Object(live), Value::Object(config)) => {
             let kept = live.iter().filter(|(name, _)| !config.contains_key(*name));
@@ -115,12 +122,63 @@ pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>
             }
             let others = own.iter().filter(|(element, _)| !listed.contains(element));
             items.extend(others.map(|(element, value)| (element.clone(), (*value).clone())));
-            let order =
+            let names =
                 |items: &[(PathElement, &Value)]| items.iter().map(|(e, _)| e.clone()).collect::<Vec<_>>();
-            Value::Array(interleave(items, &order(&wanted), &order(&own)))
+            let order = order(&names(&own), &names(&wanted));
+            let mut items: BTreeMap<PathElement, Value> = items.into_iter().collect();
+            Value::Array(order.iter().filter_map(|element| items.remove(element)).collect())
         }
         _ => config.clone(),
     }
+}
+
+/// The fields by which elements are told apart.
+fn keys_of(list: &List) -> FieldSet {
+    match &list.kind {
+        ListKind::Map(keys) => FieldSet::of(&keys.iter().map(|key| &**key).collect::<Vec<_>>()),
+        ListKind::Atomic | ListKind::Set => FieldSet::new(),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        other => other.is_null(),
+    }
+}
+
+/// Where the elements of a merged list stand: those that are listed in the order in which they are, the live others as soon
+/// as nothing that is listed, and was there before, must come first.
+fn order(live: &[PathElement], wanted: &[PathElement]) -> Vec<PathElement> {
+    let listed: BTreeSet<&PathElement> = wanted.iter().collect();
+    let was_there: BTreeSet<&PathElement> = live.iter().collect();
+    let mut shared = wanted.iter().filter(|element| was_there.contains(element)).peekable();
+    let mut placed = BTreeSet::new();
+    let mut left = live.iter().peekable();
+    let mut out = Vec::with_capacity(live.len() + wanted.len());
+    for element in wanted {
+        while let Some(first) = left.peek().copied() {
+            if !listed.contains(first) {
+                out.push(first.clone());
+            } else if first != element && shared.peek().is_none_or(|next| *next == first) {
+                // The next one of both lists comes after this new one, or there is none any more.
+                if placed.contains(first) {
+                    left.next();
+                }
+                break;
+            }
+            left.next();
+            if first == element {
+                break;
+            }
+        }
+        out.push(element.clone());
+        placed.insert(element);
+        shared.next_if(|next| *next == element);
+    }
+    out.extend(left.filter(|element| !listed.contains(element)).cloned());
+    out
 }
 
 /// Takes out every path of `last` that `owned` neither holds nor passes through, with all that is below it.
@@ -152,10 +210,14 @@ pub(super) fn remove_unowned(
                 if !last.touches(&element) {
                     return true;
                 }
-                if !kept(&element) {
+                // Who owns a field of an element does not own the element.
+                let own = std::slice::from_ref(&element);
+                if last.contains(own) && !owned.is_some_and(|owned| owned.contains(own)) {
                     return false;
                 }
                 if let Some(last) = last.child(&element) {
+                    // What an element is known by stays as long as the element does.
+                    let last = &last.clone().without(&keys_of(list));
                     let owned = owned.and_then(|owned| owned.child(&element));
                     remove_unowned(item, last, owned, Some(node.at(&list.item)));
                 }
@@ -163,5 +225,30 @@ pub(super) fn remove_unowned(
             });
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_listed_keeps_its_place_as_well_as_it_can() {
+        let elements = |text: &str| -> Vec<PathElement> {
+            text.chars().map(|c| PathElement::Field(c.to_string())).collect()
+        };
+        for (live, wanted, expected) in [
+            ("", "ab", "ab"),
+            ("ab", "", "ab"),
+            ("a", "b", "ab"),
+            ("abc", "cb", "acb"),
+            ("abc", "xb", "axbc"),
+            ("ab", "xa", "xab"),
+            ("abcd", "dxa", "bcdxa"),
+            ("ab", "ba", "ba"),
+            ("abc", "ca", "bca"),
+        ] {
+            assert_eq!(order(&elements(live), &elements(wanted)), elements(expected), "{live} with {wanted}");
+        }
     }
 }

@@ -67,9 +67,31 @@ pub fn json(original: &Value, patch: &Value) -> Result<Value, PatchError> {
                 return Err(PatchError::CopiesTooMuch);
             }
         }
+        let operation = lenient(operation, &value);
         json_patch::patch(&mut value, &[operation]).map_err(PatchError::JsonPatch)?;
     }
     Ok(value)
+}
+
+/// Where RFC 6902 would have a member that is there, the original does with one that is not: to replace it is to add it,
+/// and what is copied from it is `null`.
+fn lenient(operation: json_patch::PatchOperation, value: &Value) -> json_patch::PatchOperation {
+    use json_patch::{AddOperation, PatchOperation};
+    let lacks = |path: &json_patch::jsonptr::PointerBuf| {
+        let (parent, _) = path.as_str().rsplit_once('/').unwrap_or_default();
+        !path.as_str().is_empty()
+            && value.pointer(path.as_str()).is_none()
+            && value.pointer(parent).is_some_and(Value::is_object)
+    };
+    match operation {
+        PatchOperation::Replace(replace) if lacks(&replace.path) => {
+            PatchOperation::Add(AddOperation { path: replace.path, value: replace.value })
+        }
+        PatchOperation::Copy(copy) if lacks(&copy.from) => {
+            PatchOperation::Add(AddOperation { path: copy.path, value: Value::Null })
+        }
+        other => other,
+    }
 }
 
 /// A merge patch, or a strategic one, must be an object.
@@ -167,6 +189,16 @@ mod tests {
             {"op": "move", "from": "/a/b", "path": "/y"},
         ]);
         assert_eq!(json(&original, &patch).unwrap(), json!({"a": {}, "x": [0, 2, 3], "y": [0, 2, 3]}));
+        let lenient = json!([{"op": "replace", "path": "/n", "value": 1}, {"op": "copy", "from": "/none", "path": "/m"}]);
+        assert_eq!(json(&json!({}), &lenient).unwrap(), json!({"n": 1, "m": null}));
+        for missing in [
+            json!([{"op": "replace", "path": "/l/3", "value": 1}]),
+            json!([{"op": "replace", "path": "/x/y", "value": 1}]),
+            json!([{"op": "move", "from": "/none", "path": "/m"}]),
+            json!([{"op": "remove", "path": "/none"}]),
+        ] {
+            assert!(matches!(json(&json!({"l": []}), &missing), Err(PatchError::JsonPatch(_))), "{missing}");
+        }
         let failing = json!([{"op": "test", "path": "/a", "value": 1}]);
         assert!(matches!(json(&original, &failing), Err(PatchError::JsonPatch(_))));
         assert!(matches!(json(&original, &json!({"a": 1})), Err(PatchError::Malformed(_))));

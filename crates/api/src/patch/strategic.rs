@@ -39,7 +39,7 @@ fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) ->
             return Ok(replaced);
         }
         Some("delete") => return Ok(Object::new()),
-        Some("merge") | None => {}
+        None => {}
         Some(other) => return fail(unknown_directive(other, patch)),
     }
     retain_keys(&mut original, patch)?;
@@ -75,6 +75,11 @@ fn merge_member(original: &mut Object, key: &str, patch: &Value, node: Option<No
     let replaces = field.is_some_and(|field| field.strategy.replace);
     let merged = match (original.remove(key), patch) {
         (_, Value::Null) => return Ok(()),
+        // There is nothing to merge with.
+        (None | Some(Value::Null), Value::Object(_) | Value::Array(_)) => match taken(patch) {
+            Some(taken) => taken,
+            None => return Ok(()),
+        },
         (_, Value::Object(patch)) if replaces => Value::Object(merge_object(Object::new(), patch, member)?),
         (Some(Value::Object(own)), Value::Object(patch)) => Value::Object(merge_object(own, patch, member)?),
         (_, Value::Object(patch)) => Value::Object(merge_object(Object::new(), patch, member)?),
@@ -90,6 +95,19 @@ fn merge_member(original: &mut Object, key: &str, patch: &Value, node: Option<No
     };
     original.insert(key.to_owned(), merged);
     Ok(())
+}
+
+/// A part of a patch as it is, without what it would take away; nothing of an object with a directive.
+fn taken(patch: &Value) -> Option<Value> {
+    Some(match patch {
+        Value::Object(map) if map.contains_key(DIRECTIVE) => return None,
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.filter_map(|(key, value)| Some((key.clone(), taken(value)?))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().filter_map(taken).collect()),
+        scalar => scalar.clone(),
+    })
 }
 
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<()> {
@@ -158,7 +176,8 @@ fn merge_list(
                 items.retain(|item| key_of(item, key).map_or(true, |key| key != deleted));
                 continue;
             }
-            Some("merge") | None => {}
+            None => {}
+            Some("merge") => return fail("merging lists cannot yet be specified in the patch".to_owned()),
             Some(other) => {
                 return fail(unknown_directive(other, value.as_object().unwrap_or(&Object::new())));
             }

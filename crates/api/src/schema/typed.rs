@@ -28,6 +28,18 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// What Go calls the type of a value of any type.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 fn walk(node: Node<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
     let mut wrong = |expected: &str| {
         let shown = shown(value);
@@ -38,7 +50,9 @@ fn walk(node: Node<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
         (Shape::String | Shape::Bytes | Shape::Time | Shape::MicroTime, Value::String(_)) => {}
         (Shape::String | Shape::Bytes | Shape::Time | Shape::MicroTime, _) => wrong("string"),
         (Shape::Int32 | Shape::Int64, Value::Number(_)) | (Shape::Double, Value::Number(_)) => {}
-        (Shape::Int32 | Shape::Int64 | Shape::Double, _) => wrong("numeric (int or float)"),
+        (Shape::Int32 | Shape::Int64 | Shape::Double, _) => {
+            out.push(format!("{path}: expected numeric (int or float), got {}", go_type(value)));
+        }
         (Shape::Bool, Value::Bool(_)) => {}
         (Shape::Bool, _) => wrong("boolean"),
         (Shape::Message(index), Value::Object(map)) => {
@@ -101,7 +115,7 @@ mod tests {
                 ".foo: field not declared in schema",
                 ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
                 ".spec.paused: expected boolean, got &value.valueUnstructured{Value:1}",
-                ".spec.replicas: expected numeric (int or float), got &value.valueUnstructured{Value:\"1\"}",
+                ".spec.replicas: expected numeric (int or float), got string",
                 ".spec.template.spec.containers[name=\"c\"].imag: field not declared in schema",
                 ".spec.template.spec.containers[name=\"d\"].image: expected string, got &value.valueUnstructured{Value:5}",
             ]

@@ -1,7 +1,7 @@
 //! Server-side apply: a configuration says which fields its manager wants, and how they are to be.
 
 use ::http::StatusCode;
-use api::apply::{ApplyError, Writer, managed};
+use api::apply::{ApplyError, Writer, field_set_of, managed};
 use api::kinds::Kind;
 use api::meta;
 use api::schema::{self, typed};
@@ -36,7 +36,12 @@ pub async fn apply(
         schema: schema.as_ref(),
         reset: reset.as_ref(),
     };
-    let merged = |old: Option<&Value>| managed::apply(old, &config, &writer, force).map_err(apply_error);
+    let merged = |old: Option<&Value>| {
+        let mut new = managed::apply(old, &config, &writer, force).map_err(apply_error)?;
+        // What was given as nothing becomes what its type makes of that.
+        input::canonicalize(kind, &mut new);
+        Ok::<_, ApiError>(new)
+    };
     let demanded = meta::resource_version(&config).to_owned();
     let edit = |old: &Value| {
         let mut new = merged(Some(old))?;
@@ -93,6 +98,10 @@ fn checked(
         && !faults.is_empty()
     {
         return Err(ApiError::unexplained(untyped(kind, &config, &faults)));
+    }
+    // Elements that cannot be told apart.
+    if let Err(fault) = field_set_of(&config, input::schema_of(kind).as_ref()) {
+        return Err(ApiError::unexplained(untyped(kind, &config, &[fault])));
     }
     if !duplicates.is_empty() && input::validation(context)? == input::Validation::Strict {
         let why =

@@ -124,7 +124,10 @@ async fn store_new(
     }
     let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
     input::canonicalize(kind, &mut object);
-    meta::set(&mut object, "managedFields", owned);
+    match owned {
+        Value::Null => meta::unset(&mut object, "managedFields"),
+        owned => meta::set(&mut object, "managedFields", owned),
+    }
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
     context.warn(kind.behaviour.warnings(&object));
     for _ in 0..CLAIM_TRIES {

@@ -274,12 +274,13 @@ pub fn field_faults(kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> 
     let Some(schema) = schema_of(kind) else { return (String::new(), duplicates) };
     let (types, unknown): (Vec<_>, Vec<_>) =
         schema.check(value).into_iter().partition(|p| matches!(p, schema::FieldProblem::Type { .. }));
-    let types: Vec<String> = types.iter().map(ToString::to_string).collect();
+    // The original goes on after the first, and tells of that alone.
+    let fault = types.first().map(ToString::to_string).unwrap_or_default();
     if types.is_empty() {
         schema.prune(value);
     }
     let unknown = unknown.iter().map(ToString::to_string);
-    (types.join(", "), duplicates.into_iter().chain(unknown).collect())
+    (fault, duplicates.into_iter().chain(unknown).collect())
 }
 
 /// Gives a whole object the form its type writes. An applied configuration must stay as it was given: what it does not

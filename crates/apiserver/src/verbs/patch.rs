@@ -160,13 +160,7 @@ fn check_patched(
 /// A patch renames nothing and moves nothing.
 pub fn check_place(context: &Context, new: &Value) -> Result<(), ApiError> {
     let target = &context.target;
-    let name = meta::name(new);
-    if name != target.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        )));
-    }
+    super::update::check_name(context, meta::name(new))?;
     if context.kind.namespaced && meta::namespace(new) != target.namespace {
         return Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",

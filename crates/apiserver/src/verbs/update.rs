@@ -214,8 +214,8 @@ async fn attempt(
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
     let whole = writes.is_whole() || matches!(writes, Writes::Part(_));
     let is_new = whole && is_new_generation(kind, &new, &old);
-    // Pods are changed by programs, which nobody reads the warnings of.
-    if is_new && !kind.rules.graceful_deletion {
+    // Pods are changed by programs, which nobody reads the warnings of; what counts no generations is warned of each time.
+    if (is_new || whole && !kind.has_generation) && !kind.rules.graceful_deletion {
         context.warn(kind.behaviour.warnings(&new));
     }
     if kind.has_generation && !kind.rules.one_generation && is_new {

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use testkit::differential::patches::{self, STEPS};
 use testkit::differential::record::{self, Record};
-use testkit::differential::{Door, patches, run};
+use testkit::differential::{Door, run};
 
 use super::world::World;
-use super::{folder, original, prepare};
+use super::{folder, known, original, prepare};
 
 const RECORDED: std::ops::Range<u64> = 0..200;
 
@@ -16,10 +17,11 @@ fn file() -> PathBuf {
     folder().join("patches.json")
 }
 
-async fn answers(door: &dyn Door, seed: u64) -> Record {
+async fn answers(door: &dyn Door, seed: u64) -> Result<Record, String> {
     let case = patches::of(seed);
-    let answered = run(door, &case).await.unwrap_or_else(|e| panic!("{e}"));
-    answered.into_iter().map(|(step, answer)| (format!("{}/{step}", case.name), answer)).collect()
+    let answered = run(door, &case).await?;
+    let named = |(step, answer)| (format!("{}/{step}", case.name), answer);
+    Ok(answered.into_iter().map(named).collect())
 }
 
 /// Both serve the custom kind before the cases begin.
@@ -82,7 +84,9 @@ async fn random_patches_answer_as_the_original() {
         let (from, to) = asked.split_once("..").expect("KEDGE_PATCH_SEEDS=from..to");
         let mut differing = 0;
         for seed in from.parse::<u64>().expect("a number")..to.parse().expect("a number") {
-            let (theirs, ours) = (answers(original, seed).await, answers(&world, seed).await);
+            let ours = answers(&world, seed).await.unwrap_or_else(|e| panic!("{e}"));
+            // Some patches end a connection of the original's without an answer.
+            let Ok(theirs) = answers(original, seed).await else { continue };
             for difference in first_differences(&theirs, &ours).values() {
                 differing += 1;
                 println!("seed {seed} {difference}\n{}", shown(seed));
@@ -95,7 +99,7 @@ async fn random_patches_answer_as_the_original() {
     match &original {
         Some(original) => {
             for seed in RECORDED {
-                theirs.extend(answers(original, seed).await);
+                theirs.extend(answers(original, seed).await.unwrap_or_default());
             }
             record::write(&file(), &theirs).expect("recorded");
         }
@@ -103,16 +107,27 @@ async fn random_patches_answer_as_the_original() {
     }
     let mut ours = Record::new();
     for seed in RECORDED {
-        ours.extend(answers(&world, seed).await);
+        let own = answers(&world, seed).await.unwrap_or_else(|e| panic!("{e}"));
+        // What ended the original's connection has no answer to be compared with.
+        ours.extend(own.into_iter().filter(|(step, _)| theirs.contains_key(step)));
     }
     assert_eq!(
         theirs.keys().collect::<Vec<_>>(),
         ours.keys().collect::<Vec<_>>(),
         "the cases changed: record them anew"
     );
-    let differ = first_differences(&theirs, &ours);
-    let lines: Vec<&String> = differ.values().collect();
-    assert!(lines.is_empty(), "{} of {} cases differ:\n{lines:#?}", lines.len(), RECORDED.end);
+    let mut differ = first_differences(&theirs, &ours);
+    let known: Vec<String> =
+        known().into_keys().filter_map(|name| name.strip_prefix("patches/").map(str::to_owned)).collect();
+    let gone: Vec<&String> = known.iter().filter(|case| differ.remove(*case).is_none()).collect();
+    println!(
+        "{} cases of {STEPS} steps, {} differ with a known reason",
+        RECORDED.end,
+        known.len() - gone.len()
+    );
+    let lines: Vec<&str> = differ.values().map(String::as_str).collect();
+    assert!(lines.is_empty(), "{} cases differ:\n{}", lines.len(), lines.join("\n"));
+    assert!(gone.is_empty(), "known differences that are no more: take them out of known.txt: {gone:?}");
     let successes = theirs.values().filter(|a| a.code < 300).count();
     assert!(successes * 3 > theirs.len() && successes < theirs.len(), "some are taken, some refused");
 }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::cases::{APPLY, Body, Case, JSON, JSON_PATCH, MERGE, NAMESPACE, STRATEGIC, Step, merge};
 
-const STEPS: usize = 8;
+/// Patches of a case.
+pub const STEPS: usize = 8;
 const MANAGERS: &[&str] = &["a", "b", "c", "kubectl"];
 
 /// The definition of the custom resource among the subjects; both servers need it first.

@@ -29,7 +29,9 @@ pub fn kind() -> Kind {
         .validate(validate)
         .warnings(|set| workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template)))
         .validate_update(|new, old, errors| {
-            let selector = |s: &DaemonSet| s.spec.as_ref().map(|s| s.selector.clone());
+            let selector = |s: &DaemonSet| {
+                s.spec.as_ref().map(|s| s.selector.clone()).filter(|s| *s != Default::default())
+            };
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
         .row(row)

@@ -26,7 +26,9 @@ pub fn kind() -> Kind {
         .validate(validate)
         .warnings(|set| workload_warnings(&set.metadata, true, set.spec.as_ref().map(|s| &s.template)))
         .validate_update(|new, old, errors| {
-            let selector = |d: &Deployment| d.spec.as_ref().map(|s| s.selector.clone());
+            let selector = |d: &Deployment| {
+                d.spec.as_ref().map(|s| s.selector.clone()).filter(|s| *s != Default::default())
+            };
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
         .row(row)

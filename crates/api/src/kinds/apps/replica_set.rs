@@ -33,7 +33,9 @@ pub fn kind() -> Kind {
             check_workload(&wording, &spec.selector, &template, spec.replicas, errors);
         })
         .validate_update(|new, old, errors| {
-            let selector = |s: &ReplicaSet| s.spec.as_ref().map(|s| s.selector.clone());
+            let selector = |s: &ReplicaSet| {
+                s.spec.as_ref().map(|s| s.selector.clone()).filter(|s| *s != Default::default())
+            };
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
         .row(row)

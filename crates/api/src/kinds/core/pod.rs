@@ -55,6 +55,7 @@ pub fn kind() -> Kind {
         .default(|pod| {
             let spec = pod.spec.get_or_insert_default();
             pod_spec::default_spec(spec);
+            pod_spec::default_requests(spec);
             spec.enable_service_links.get_or_insert(true);
         })
         .prepare_create(|pod| {

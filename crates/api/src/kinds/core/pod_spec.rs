@@ -58,13 +58,18 @@ fn default_container(container: &mut Container, host_network: bool) {
             field.api_version.get_or_insert_with(|| "v1".into());
         }
     }
-    // A limit without a request asks for the limit.
-    if let Some(resources) = &mut container.resources
-        && let Some(limits) = &resources.limits
-    {
-        let requests = resources.requests.get_or_insert_default();
-        for (name, quantity) in limits {
-            requests.entry(name.clone()).or_insert_with(|| quantity.clone());
+}
+
+/// A limit without a request asks for the limit: of pods, not of what they are made from.
+pub fn default_requests(spec: &mut PodSpec) {
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        if let Some(resources) = &mut container.resources
+            && let Some(limits) = &resources.limits
+        {
+            let requests = resources.requests.get_or_insert_default();
+            for (name, quantity) in limits {
+                requests.entry(name.clone()).or_insert_with(|| quantity.clone());
+            }
         }
     }
 }
@@ -153,6 +158,9 @@ mod tests {
             "volumes": [{"name": "v"}]});
         let mut spec: PodSpec = serde_json::from_value(spec).expect("a pod spec");
         default_spec(&mut spec);
+        let template = spec.containers[0].resources.clone().and_then(|r| r.requests).expect("requests");
+        assert_eq!(template.keys().collect::<Vec<_>>(), ["cpu"], "a template stays as it is");
+        default_requests(&mut spec);
         let requests = spec.containers[0].resources.clone().and_then(|r| r.requests).expect("requests");
         assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("500m", "1Gi"));
         assert!(spec.volumes.expect("volumes")[0].empty_dir.is_some());

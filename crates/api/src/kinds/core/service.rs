@@ -54,7 +54,7 @@ fn default(service: &mut Service) {
     if kind != "ExternalName" {
         spec.internal_traffic_policy.get_or_insert_with(|| "Cluster".into());
     }
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    if is_reached_from_outside(spec) {
         spec.external_traffic_policy.get_or_insert_with(|| "Cluster".into());
     }
     if kind == "LoadBalancer" {
@@ -100,6 +100,10 @@ fn keep_addresses(new: &mut Service, old: &Service) {
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
     }
+    // What only is of use to who comes from outside goes when nobody does any more.
+    if !is_reached_from_outside(new) && new.external_traffic_policy == old.external_traffic_policy {
+        new.external_traffic_policy = None;
+    }
     if !wants_node_ports(new) {
         if wants_node_ports(old) {
             // Leaving NodePort gives the ports back.
@@ -110,6 +114,14 @@ fn keep_addresses(new: &mut Service, old: &Service) {
     for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
         let same = |o: &&ServicePort| o.port == port.port && o.protocol == port.protocol;
         port.node_port = old.ports.iter().flatten().find(same).and_then(|o| o.node_port);
+    }
+}
+
+fn is_reached_from_outside(spec: &ServiceSpec) -> bool {
+    match spec.type_.as_deref() {
+        Some("NodePort" | "LoadBalancer") => true,
+        Some("ClusterIP") => spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()),
+        _ => false,
     }
 }
 
