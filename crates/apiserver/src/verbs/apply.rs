@@ -1,7 +1,7 @@
 //! Server-side apply: a configuration says which fields its manager wants, and how they are to be.
 
 use ::http::StatusCode;
-use api::apply::{ApplyError, Writer, field_set_of, managed};
+use api::apply::{ApplyError, Writer, managed};
 use api::kinds::Kind;
 use api::meta;
 use api::schema::{self, typed};
@@ -23,6 +23,8 @@ pub async fn apply(
     writes: Writes,
 ) -> Result<Answer, ApiError> {
     let kind = &context.kind;
+    // As it came: what is filled in afterwards is not told of.
+    let place = (meta::namespace(&config).to_owned(), meta::name(&config).to_owned());
     let (config, warnings) = checked(context, config, duplicates)?;
     let schema = input::schema_of(kind);
     let now = base::time::rfc3339_seconds(base::time::now());
@@ -37,7 +39,11 @@ pub async fn apply(
         reset: reset.as_ref(),
     };
     let merged = |old: Option<&Value>| {
-        let mut new = managed::apply(old, &config, &writer, force).map_err(apply_error)?;
+        let mut new = managed::apply(old, &config, &writer, force).map_err(|error| match error {
+            // Elements that cannot be told apart.
+            ApplyError::Invalid(fault) => untyped(kind, (&place.0, &place.1), &[fault]),
+            other => apply_error(other),
+        })?;
         // What was given as nothing becomes what its type makes of that.
         input::canonicalize(kind, &mut new);
         Ok::<_, ApiError>(new)
@@ -97,11 +103,7 @@ fn checked(
     if let Some(faults) = input::schema_of(kind).map(|schema| typed::faults(&schema, &config))
         && !faults.is_empty()
     {
-        return Err(ApiError::unexplained(untyped(kind, &config, &faults)));
-    }
-    // Elements that cannot be told apart.
-    if let Err(fault) = field_set_of(&config, input::schema_of(kind).as_ref()) {
-        return Err(ApiError::unexplained(untyped(kind, &config, &[fault])));
+        return Err(untyped(kind, (meta::namespace(&config), meta::name(&config)), &faults));
     }
     if !duplicates.is_empty() && input::validation(context)? == input::Validation::Strict {
         let why =
@@ -139,19 +141,15 @@ fn check_type(kind: &Kind, config: &Value) -> Result<(), ApiError> {
 }
 
 /// What is told of a configuration that its type cannot hold.
-fn untyped(kind: &Kind, config: &Value, faults: &[String]) -> String {
+fn untyped(kind: &Kind, (namespace, name): (&str, &str), faults: &[String]) -> ApiError {
     let faults = match faults {
         [one] => one.clone(),
         many => format!("errors:\n{}", many.iter().map(|f| format!("  {f}\n")).collect::<String>()),
     };
-    format!(
-        "failed to create typed patch object ({}/{}; {}/{}, Kind={}): {faults}",
-        meta::namespace(config),
-        meta::name(config),
-        kind.group,
-        kind.version,
-        kind.kind
-    )
+    ApiError::unexplained(format!(
+        "failed to create typed patch object ({namespace}/{name}; {}/{}, Kind={}): {faults}",
+        kind.group, kind.version, kind.kind
+    ))
 }
 
 pub fn apply_error(error: ApplyError) -> ApiError {
