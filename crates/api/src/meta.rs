@@ -62,6 +62,11 @@ pub fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
     metadata_mut(object).insert(field.to_owned(), value.into());
 }
 
+/// What a field held, which it holds no longer.
+pub fn take(object: &mut Value, field: &str) -> Value {
+    metadata_mut(object).remove(field).unwrap_or_default()
+}
+
 pub fn unset(object: &mut Value, field: &str) {
     metadata_mut(object).remove(field);
 }

@@ -130,6 +130,16 @@ impl Selector {
         !self.nothing && self.requirements.is_empty()
     }
 
+    /// The labels that whatever matches has.
+    pub fn equalities(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.requirements.iter().filter_map(|requirement| {
+            match (&requirement.operator, &*requirement.values) {
+                (Operator::In, [value]) => Some((requirement.key.as_str(), value.as_str())),
+                _ => None,
+            }
+        })
+    }
+
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
     }

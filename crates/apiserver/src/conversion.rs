@@ -2,11 +2,13 @@
 //! versions differ in name only, or names a webhook that turns one into another. Whatever reads entries has them
 //! converted first, and goes on as if they had been stored in the version that it serves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
+use bytes::Bytes;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinitionSpec, WebhookConversion,
 };
@@ -248,13 +250,20 @@ impl Server {
         Ok(out)
     }
 
-    /// Writes an object, in the version that its kind is stored in.
-    pub async fn put(&self, kind: &Kind, object: &Value, expect: Expect) -> Result<Written, ApiError> {
+    /// Writes an object, in the version that its kind is stored in. Its text, without a `resourceVersion`, where it is served
+    /// as it is stored.
+    pub async fn put(
+        &self,
+        kind: &Kind,
+        object: &Arc<Value>,
+        expect: Expect,
+    ) -> Result<(Written, Option<Bytes>), ApiError> {
         let Some(custom) = kind.custom.as_ref().filter(|c| kind.version != *c.storage_version) else {
-            return self.objects.put(kind, object, expect).await;
+            let (written, text) = self.objects.put(kind, object, expect).await?;
+            return Ok((written, Some(text).filter(|_| kind.conversion.is_none())));
         };
         let stored = format!("{}/{}", kind.group, custom.storage_version);
-        let mut object = object.clone();
+        let mut object = Value::clone(object);
         object = match self.converter(kind) {
             Some(converter) => {
                 let converted = converter.convert(self, &stored, vec![object]).await?;
@@ -265,7 +274,7 @@ impl Server {
                 object
             }
         };
-        self.objects.put(kind, &object, expect).await
+        Ok((self.objects.put(kind, &Arc::new(object), expect).await?.0, None))
     }
 }
 

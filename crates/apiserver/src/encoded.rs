@@ -1,6 +1,6 @@
 //! What clients are sent of an entry, made once for all of them: an object in protobuf for lists and watches (it is stored
-//! as JSON, and turning one into the other costs more than all else that a list does), the frame of an event for every
-//! watcher, and the object itself for every selector that must look into it.
+//! as JSON, and turning one into the other costs more than all else that a list does), and the frame of an event for every
+//! watcher.
 
 use std::sync::Arc;
 
@@ -8,7 +8,6 @@ use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
 use bytes::Bytes;
-use serde_json::Value;
 use store::Entry;
 
 use crate::cipher;
@@ -20,24 +19,17 @@ use crate::verbs::set_version;
 const OBJECTS_LIMIT_BYTES: usize = 64 << 20;
 /// Watchers are at about the same place, and those that lag make their own.
 const FRAMES_LIMIT_BYTES: usize = 4 << 20;
-/// Of their text; in memory they are about ten times as large.
-const DECODED_LIMIT_BYTES: usize = 512 << 10;
 
 type Name = (Arc<str>, u64);
 
 pub struct Encoded {
     objects: Recent<Name, Bytes>,
     frames: Recent<(Name, u64, &'static str), Bytes>,
-    decoded: Recent<Name, Arc<Value>>,
 }
 
 impl Default for Encoded {
     fn default() -> Self {
-        Self {
-            objects: Recent::new(OBJECTS_LIMIT_BYTES),
-            frames: Recent::new(FRAMES_LIMIT_BYTES),
-            decoded: Recent::new(DECODED_LIMIT_BYTES),
-        }
+        Self { objects: Recent::new(OBJECTS_LIMIT_BYTES), frames: Recent::new(FRAMES_LIMIT_BYTES) }
     }
 }
 
@@ -77,15 +69,6 @@ impl Encoded {
             true => self.frames.get(&(name(entry), revision, event), || {
                 make().map(|bytes: Bytes| (bytes.clone(), bytes.len()))
             }),
-            false => make(),
-        }
-    }
-
-    /// The object as it is stored, to be looked at.
-    pub fn decoded(&self, kind: &Kind, objects: &Objects, entry: &Entry) -> Result<Arc<Value>, ApiError> {
-        let make = || objects.decode(entry).map(Arc::new);
-        match is_kept(kind, entry) {
-            true => self.decoded.get(&name(entry), || Ok((make()?, entry.value.len()))),
             false => make(),
         }
     }

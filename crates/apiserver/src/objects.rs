@@ -10,11 +10,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{Change, Entry, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
 
-use crate::cipher::{Cipher, RotateError, Rotated};
+use crate::cipher::{self, Cipher, RotateError, Rotated};
 use crate::claims;
+use crate::recent::Recent;
 
 /// Objects with a time to live share leases of this granularity.
 const LEASE_WINDOW_SECONDS: i64 = 60;
+/// Of the text of what was written or looked at a moment ago; in memory it is about ten times as large.
+const SEEN_LIMIT_BYTES: usize = 512 << 10;
 /// How long a request waits for a revision that is still to come.
 const REVISION_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -23,6 +26,13 @@ pub struct Objects {
     cipher: Cipher,
     /// The lease that new short-lived objects go on, and when it was taken.
     lease: tokio::sync::Mutex<Option<(LeaseId, i64)>>,
+    /// Where the bytes of a value lie, and what they say. They are held, so that the place stays theirs.
+    seen: Recent<(usize, usize), (Bytes, Arc<Value>)>,
+}
+
+/// Where bytes lie.
+fn place(value: &Bytes) -> (usize, usize) {
+    (value.as_ptr() as usize, value.len())
 }
 
 /// What a conditional write came to.
@@ -37,7 +47,8 @@ pub enum Written {
 
 impl Objects {
     pub fn new(store: Arc<dyn Store>, cipher: Cipher) -> Self {
-        Self { store, cipher, lease: tokio::sync::Mutex::new(None) }
+        let (lease, seen) = (tokio::sync::Mutex::new(None), Recent::new(SEEN_LIMIT_BYTES));
+        Self { store, cipher, lease, seen }
     }
 
     /// The plain bytes of an entry, in our form whoever wrote it.
@@ -69,6 +80,19 @@ impl Objects {
         let plain = self.plain(entry)?;
         meta::from_stored(&plain, entry.mod_revision)
             .map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
+    }
+
+    /// The object of an entry as it is stored, to be looked at by many. Its `resourceVersion` may be missing or another.
+    pub fn look(&self, entry: &Entry) -> Result<Arc<Value>, ApiError> {
+        // What is encrypted where it is stored lies about in the open nowhere else.
+        if cipher::is_sealed(&entry.value) {
+            return self.decode(entry).map(Arc::new);
+        }
+        let decode = || {
+            let object = Arc::new(self.decode(entry)?);
+            Ok(((entry.value.clone(), object), entry.value.len()))
+        };
+        self.seen.get(&place(&entry.value), decode).map(|(_, object)| object)
     }
 
     pub async fn get(
@@ -120,24 +144,35 @@ impl Objects {
         range.entries.iter().map(typed).collect()
     }
 
-    /// Writes an object if `expect` holds; its `resourceVersion` is what the answer says.
-    pub async fn put(&self, kind: &Kind, object: &Value, expect: Expect) -> Result<Written, ApiError> {
+    /// Writes an object if `expect` holds; its `resourceVersion` is what the answer says. The other answer is the text
+    /// that was written, before it was encrypted.
+    pub async fn put(
+        &self,
+        kind: &Kind,
+        object: &Arc<Value>,
+        expect: Expect,
+    ) -> Result<(Written, Bytes), ApiError> {
         let key = kind.key(meta::namespace(object), meta::name(object));
-        let mut value = match kind.conversion {
+        let plain = match kind.conversion {
             Some(_) => meta::to_stored(&kind.to_stored(object)),
             None => meta::to_stored(object),
         };
+        let mut value = plain.clone();
         let mut _sealed = None;
         if self.cipher.seals(kind) {
             _sealed = Some(self.cipher.writing.read().await);
             value = self.cipher.seal(kind, &key, value).map_err(ApiError::internal)?;
+        } else if kind.conversion.is_none() {
+            // Whoever is told of it need not read what was just written.
+            self.seen.put(place(&value), ((value.clone(), Arc::clone(object)), value.len()));
         }
         let lease = match kind.ttl_seconds {
             Some(seconds) => Some(self.lease(seconds).await?),
             None => None,
         };
         let claims = self.claims(&key, expect, Some(object)).await?;
-        self.commit(Op { key, expect, change: Change::Put { value, lease } }, claims).await
+        let written = self.commit(Op { key, expect, change: Change::Put { value, lease } }, claims).await?;
+        Ok((written, plain))
     }
 
     pub async fn delete(&self, key: &str, revision: u64) -> Result<Written, ApiError> {

@@ -36,6 +36,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         self.kept.lock().put(name.clone(), (made.clone(), bytes + size_of::<(K, V)>()), self.limit_bytes);
         Ok(made)
     }
+
+    /// Keeps what was made elsewhere.
+    pub fn put(&self, name: K, (value, bytes): (V, usize)) {
+        self.kept.lock().put(name, (value, bytes + size_of::<(K, V)>()), self.limit_bytes);
+    }
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Kept<K, V> {

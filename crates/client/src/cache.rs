@@ -1,5 +1,5 @@
-//! One cache a kind: filled by a single list and watch, shared by all who look at that kind, indexed by namespace
-//! and by owner, so that nobody lists the world.
+//! One cache a kind: filled by a single list and watch, shared by all who look at that kind, indexed by namespace,
+//! label and owner, so that nobody lists the world.
 
 use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
@@ -49,16 +49,36 @@ pub struct Cache<T> {
     ready: signal::Sender<bool>,
 }
 
+type Keys = HashSet<Arc<Key>>;
+
 struct State<T> {
-    objects: HashMap<Key, Arc<T>>,
-    by_namespace: HashMap<String, HashSet<Key>>,
+    objects: HashMap<Arc<Key>, Arc<T>>,
+    by_namespace: HashMap<String, Keys>,
+    /// See [`label`].
+    by_label: HashMap<String, Keys>,
     /// Uid of an owner → what it owns.
-    by_owner: HashMap<String, HashSet<Key>>,
+    by_owner: HashMap<String, Keys>,
+}
+
+/// A label of objects in a namespace, as the index names it.
+fn label(namespace: &str, (name, value): (&str, &str)) -> String {
+    format!("{namespace}/{name}={value}")
+}
+
+impl<T> State<T> {
+    fn objects(&self, keys: Option<&Keys>) -> Vec<Arc<T>> {
+        keys.into_iter().flatten().filter_map(|key| self.objects.get(key).cloned()).collect()
+    }
 }
 
 impl<T: Object> Cache<T> {
     fn new() -> Self {
-        let state = State { objects: HashMap::new(), by_namespace: HashMap::new(), by_owner: HashMap::new() };
+        let state = State {
+            objects: HashMap::new(),
+            by_namespace: HashMap::new(),
+            by_label: HashMap::new(),
+            by_owner: HashMap::new(),
+        };
         Self { state: RwLock::new(state), listeners: Mutex::default(), ready: signal::Sender::new(false) }
     }
 
@@ -72,15 +92,28 @@ impl<T: Object> Cache<T> {
 
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
         let state = self.state.read();
-        let keys = state.by_namespace.get(namespace);
-        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+        state.objects(state.by_namespace.get(namespace))
+    }
+
+    /// Those in a namespace that have at least one of these labels, the rarest: what has all of them is among those. Without
+    /// labels all.
+    pub fn labelled<'a>(
+        &self,
+        namespace: &str,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Vec<Arc<T>> {
+        let state = self.state.read();
+        let found = labels.map(|pair| state.by_label.get(&label(namespace, pair)));
+        match found.min_by_key(|keys| keys.map_or(0, HashSet::len)) {
+            Some(keys) => state.objects(keys),
+            None => state.objects(state.by_namespace.get(namespace)),
+        }
     }
 
     /// What has an owner reference to this uid.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<T>> {
         let state = self.state.read();
-        let keys = state.by_owner.get(uid);
-        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+        state.objects(state.by_owner.get(uid))
     }
 
     /// Calls `listener` for each change from now on, and first for each object that is there. It must return quickly.
@@ -146,9 +179,9 @@ impl<T: Object> Cache<T> {
             }
             Event::InitDone => {
                 let listed = listed.take().unwrap_or_default();
-                let gone: Vec<Key> = {
+                let gone: Vec<Arc<Key>> = {
                     let state = self.state.read();
-                    state.objects.keys().filter(|key| !listed.contains(key)).cloned().collect()
+                    state.objects.keys().filter(|key| !listed.contains(&***key)).cloned().collect()
                 };
                 gone.iter().for_each(|key| self.remove(key));
                 self.ready.send_replace(true);
@@ -162,9 +195,14 @@ impl<T: Object> Cache<T> {
 impl<T: Object> State<T> {
     fn insert(&mut self, key: Key, object: Arc<T>) -> Option<Arc<T>> {
         let old = self.remove(&key);
-        self.by_namespace.entry(key.namespace.clone()).or_default().insert(key.clone());
+        let key = Arc::new(key);
+        self.by_namespace.entry(key.namespace.clone()).or_default().insert(Arc::clone(&key));
+        for (name, value) in object.meta().labels.iter().flatten() {
+            let label = label(&key.namespace, (name, value));
+            self.by_label.entry(label).or_default().insert(Arc::clone(&key));
+        }
         for owner in object.meta().owner_references.iter().flatten() {
-            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(Arc::clone(&key));
         }
         self.objects.insert(key, object);
         old
@@ -173,6 +211,9 @@ impl<T: Object> State<T> {
     fn remove(&mut self, key: &Key) -> Option<Arc<T>> {
         let old = self.objects.remove(key)?;
         unindex(&mut self.by_namespace, &key.namespace, key);
+        for (name, value) in old.meta().labels.iter().flatten() {
+            unindex(&mut self.by_label, &label(&key.namespace, (name, value)), key);
+        }
         for owner in old.meta().owner_references.iter().flatten() {
             unindex(&mut self.by_owner, &owner.uid, key);
         }
@@ -180,7 +221,7 @@ impl<T: Object> State<T> {
     }
 }
 
-fn unindex(index: &mut HashMap<String, HashSet<Key>>, at: &str, key: &Key) {
+fn unindex(index: &mut HashMap<String, Keys>, at: &str, key: &Key) {
     if let Some(keys) = index.get_mut(at) {
         keys.remove(key);
         if keys.is_empty() {
@@ -193,6 +234,7 @@ fn unindex(index: &mut HashMap<String, HashSet<Key>>, at: &str, key: &Key) {
 #[derive(Clone)]
 pub struct Caches {
     client: Client,
+    reader: Client,
     stop: CancellationToken,
     by_type: Arc<Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>,
 }
@@ -200,9 +242,15 @@ pub struct Caches {
 impl Caches {
     /// Caches follow the API until `stop`.
     pub fn new(client: Client, stop: CancellationToken) -> Self {
-        Self { client, stop, by_type: Arc::default() }
+        Self { reader: client.clone(), client, stop, by_type: Arc::default() }
     }
 
+    /// The same caches for somebody else, who acts by a client of their own: what is cached is read once for all.
+    pub fn acting_by(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
+    /// By which whoever has these caches acts.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
@@ -215,7 +263,7 @@ impl Caches {
         }
         let cache = Arc::new(Cache::<T>::new());
         by_type.insert(TypeId::of::<T>(), Arc::clone(&cache) as Arc<dyn Any + Send + Sync>);
-        let (following, client, stop) = (Arc::clone(&cache), self.client.clone(), self.stop.clone());
+        let (following, client, stop) = (Arc::clone(&cache), self.reader.clone(), self.stop.clone());
         tokio::spawn(async move { following.follow(client, stop).await });
         cache
     }
@@ -268,5 +316,34 @@ mod tests {
         }
         assert_eq!(*gone.lock(), ["a/x"]);
         assert!(cache.owned_by("2").is_empty() && cache.in_namespace("a").is_empty());
+    }
+
+    #[test]
+    fn labels_find_what_has_them_and_forget_what_has_them_no_more() {
+        let cache = Cache::<ConfigMap>::new();
+        let labelled = |namespace: &str, name: &str, labels: &[(&str, &str)]| {
+            let mut map = map(namespace, name, None);
+            map.metadata.labels =
+                Some(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+            map
+        };
+        let found = |labels: &[(&str, &str)]| {
+            let mut names: Vec<_> = cache.labelled("a", labels.iter().copied());
+            names.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+            names.iter().filter_map(|map| map.metadata.name.clone()).collect::<String>()
+        };
+        cache.set(labelled("a", "x", &[("app", "1"), ("tier", "web")]));
+        cache.set(labelled("a", "y", &[("app", "1")]));
+        cache.set(labelled("b", "z", &[("app", "1")]));
+        assert_eq!(found(&[]), "xy");
+        assert_eq!(found(&[("app", "1")]), "xy");
+        assert_eq!(found(&[("app", "1"), ("tier", "web")]), "x", "the rarer of the two");
+        assert_eq!(found(&[("app", "2"), ("tier", "web")]), "");
+        cache.set(labelled("a", "x", &[("app", "2")]));
+        assert_eq!((found(&[("app", "1")]), found(&[("app", "2")])), ("y".into(), "x".into()));
+        cache.remove(&Key::new("a", "y"));
+        assert_eq!(found(&[("app", "1")]), "");
+        let state = cache.state.read();
+        assert_eq!(state.by_label.len(), 2, "nothing is kept of labels that nobody has");
     }
 }

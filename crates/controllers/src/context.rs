@@ -101,6 +101,21 @@ impl Context {
         Ok(claimed)
     }
 
+    /// What may be an owner's: what is by its word, and what is nobody's and has the labels.
+    pub fn candidates<T: Object>(
+        cache: &client::Cache<T>,
+        owner: &impl Object,
+        selector: &api::selector::Selector,
+    ) -> Vec<Arc<T>> {
+        let uid = meta::uid(owner.meta());
+        let mut candidates = cache.owned_by(uid);
+        let owned = |object: &Arc<T>| object.meta().owner_references.iter().flatten().any(|o| o.uid == uid);
+        let labelled = cache.labelled(meta::namespace(owner.meta()), selector.equalities()).into_iter();
+        candidates
+            .extend(labelled.filter(|object| meta::controller_of(object.meta()).is_none() && !owned(object)));
+        candidates
+    }
+
     async fn is_alive<O>(&self, owner: &O) -> Result<bool, kube::Error>
     where
         O: Object + Resource<Scope = NamespaceResourceScope>,

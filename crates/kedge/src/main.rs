@@ -1,6 +1,7 @@
 //! The one binary: every role of the server, the shim of each pod, and the command line. It reads the environment,
 //! wires the crates together and holds no logic of its own.
 
+mod memory;
 mod server;
 mod store;
 
@@ -10,11 +11,6 @@ use std::process::ExitCode;
 use base::constants::variables;
 use front::{Environment, Invocation, LogFormat, Secret, ServerOptions, StoreOptions};
 use tracing_subscriber::EnvFilter;
-
-/// Objects are many small parts, made and dropped by all threads at once: with the C library's allocator a third of the time
-/// of a write went there, and what was dropped seldom went back to the system.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|first| first == "shim") {
@@ -45,14 +41,18 @@ fn main() -> ExitCode {
         purge: server::purge::purge,
     };
     let invocation = front::parse(environment);
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                eprintln!("kedge: cannot start: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
+        .on_thread_park(memory::tidy)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("kedge: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match invocation {
         Invocation::Server(options) => {
             log(&options);

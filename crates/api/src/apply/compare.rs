@@ -48,6 +48,29 @@ fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<
     }
 }
 
+/// Every path below a value that was not there before. Most of a new object is such values.
+fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
+    let mut set = FieldSet::new();
+    let mut put = |element: PathElement, node: Option<Node<'_>>, value: &Value| {
+        set.put_child_of(&element, below(node, value));
+        set.member(element);
+    };
+    match element::kind(node, new) {
+        Kind::Leaf => {}
+        Kind::Object => {
+            for (name, value) in new.as_object().into_iter().flatten() {
+                put(PathElement::Field(name.clone()), element::member(node, name).0, value);
+            }
+        }
+        Kind::List(node, list) => {
+            for (element, value) in items(node, list, Some(new)) {
+                put(element, Some(node.at(&list.item)), value);
+            }
+        }
+    }
+    set
+}
+
 impl Walk {
     fn leaf(&mut self, node: Option<Node<'_>>, old: Option<&Value>, new: Option<&Value>) {
         match (old, new) {
@@ -65,13 +88,17 @@ impl Walk {
         old: Option<&Value>,
         new: Option<&Value>,
     ) {
+        if let (None, Some(new)) = (old, new) {
+            let below = below(node, new);
+            let set = self.out.added.at(&self.path);
+            set.member(element.clone());
+            return set.put_child(element, below);
+        }
         self.path.push(element);
         self.node(node, old, new);
         // A whole that came or went is itself a path, also where it is not a leaf.
-        match (old, new) {
-            (None, Some(_)) => self.out.added.insert(&self.path),
-            (Some(_), None) => self.out.removed.insert(&self.path),
-            _ => {}
+        if new.is_none() {
+            self.out.removed.insert(&self.path);
         }
         self.path.pop();
     }

@@ -127,6 +127,18 @@ impl FieldSet {
         self.members.insert(element);
     }
 
+    /// The set at a path, which is to get something.
+    pub(super) fn at(&mut self, path: &[PathElement]) -> &mut FieldSet {
+        path.iter().fold(self, |set, element| set.children.entry(element.clone()).or_default())
+    }
+
+    /// As [`FieldSet::put_child`], copying the element only where there is a child.
+    pub(super) fn put_child_of(&mut self, element: &PathElement, child: FieldSet) {
+        if !child.is_empty() {
+            self.children.insert(element.clone(), child);
+        }
+    }
+
     pub(super) fn put_child(&mut self, element: PathElement, child: FieldSet) {
         if !child.is_empty() {
             self.children.insert(element, child);

@@ -94,12 +94,19 @@ struct Typed<T> {
     parts: Vec<(&'static str, Settle<T>)>,
     warnings: Option<fn(&T) -> Vec<String>>,
     row: fn(&T) -> Vec<Value>,
-    fields: fn(&T) -> Vec<(&'static str, String)>,
+    fields: Fields<T>,
+}
+
+/// How the selectable fields of an object are found.
+enum Fields<T> {
+    Typed(fn(&T) -> Vec<(&'static str, String)>),
+    /// Without reading all of it: for kinds of which there are many, and many who select.
+    Bare(fn(&Value) -> Vec<(&'static str, String)>),
 }
 
 impl<T: Object> Behaviour for Typed<T> {
     fn defaulted(&self, object: Value) -> Value {
-        let Ok(mut decoded) = decode::<T>(object.clone()) else { return object };
+        let Ok(mut decoded) = T::deserialize(&object) else { return object };
         (self.default)(&mut decoded);
         encode(decoded, Errors::default()).unwrap_or(object)
     }
@@ -116,7 +123,7 @@ impl<T: Object> Behaviour for Typed<T> {
 
     fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
         let mut object: T = decode(object)?;
-        let old: T = decode(old.clone())?;
+        let old = read::<T>(old)?;
         (self.default)(&mut object);
         (self.prepare_update)(&mut object, &old);
         let mut errors = Errors::default();
@@ -127,7 +134,7 @@ impl<T: Object> Behaviour for Typed<T> {
 
     fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
         let mut object: T = decode(object)?;
-        let old: T = decode(old.clone())?;
+        let old = read::<T>(old)?;
         (self.default)(&mut object);
         (self.prepare_status)(&mut object, &old);
         let mut errors = Errors::default();
@@ -140,7 +147,7 @@ impl<T: Object> Behaviour for Typed<T> {
             return Ok(object);
         };
         let mut object: T = decode(object)?;
-        let old: T = decode(old.clone())?;
+        let old = read::<T>(old)?;
         (self.default)(&mut object);
         let mut errors = Errors::default();
         settle(&mut object, &old, &mut errors);
@@ -149,26 +156,32 @@ impl<T: Object> Behaviour for Typed<T> {
 
     fn warnings(&self, object: &Value) -> Vec<String> {
         let Some(warnings) = self.warnings else { return Vec::new() };
-        decode::<T>(object.clone()).map(|object| warnings(&object)).unwrap_or_default()
+        T::deserialize(object).map(|object| warnings(&object)).unwrap_or_default()
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {
-        match decode::<T>(object.clone()) {
+        match T::deserialize(object) {
             Ok(object) => (self.row)(&object),
             Err(_) => vec![crate::meta::name(object).into()],
         }
     }
 
     fn fields(&self, object: &Value) -> Vec<(String, String)> {
-        match decode::<T>(object.clone()) {
-            Ok(object) => (self.fields)(&object).into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-            Err(_) => Vec::new(),
-        }
+        let found = match self.fields {
+            Fields::Typed(fields) => T::deserialize(object).map(|object| fields(&object)).unwrap_or_default(),
+            Fields::Bare(fields) => fields(object),
+        };
+        found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
 fn decode<T: DeserializeOwned>(object: Value) -> Result<T, Rejection> {
     serde_json::from_value(object).map_err(|e| Rejection::Decode(e.to_string()))
+}
+
+/// As [`decode`], of what is needed still.
+fn read<T: DeserializeOwned>(object: &Value) -> Result<T, Rejection> {
+    T::deserialize(object).map_err(|e| Rejection::Decode(e.to_string()))
 }
 
 fn encode<T: Serialize>(object: T, errors: Errors) -> Result<Value, Rejection> {
@@ -230,7 +243,7 @@ impl<T: Object> Build<T> {
             row: |object: &T| {
                 vec![columns::name_cell(object.metadata()), columns::created_cell(object.metadata())]
             },
-            fields: |_| Vec::new(),
+            fields: Fields::Bare(|_| Vec::new()),
         };
         Self { kind, typed, stored: None }
     }
@@ -390,7 +403,18 @@ impl<T: Object> Build<T> {
 
     pub fn fields(mut self, names: &[&'static str], fields: fn(&T) -> Vec<(&'static str, String)>) -> Self {
         self.kind.selectable = names.iter().map(|n| Cow::Borrowed(*n)).collect();
-        self.typed.fields = fields;
+        self.typed.fields = Fields::Typed(fields);
+        self
+    }
+
+    /// As [`Build::fields`], of an object that is not decoded.
+    pub fn bare_fields(
+        mut self,
+        names: &[&'static str],
+        fields: fn(&Value) -> Vec<(&'static str, String)>,
+    ) -> Self {
+        self.kind.selectable = names.iter().map(|n| Cow::Borrowed(*n)).collect();
+        self.typed.fields = Fields::Bare(fields);
         self
     }
 

@@ -1,6 +1,5 @@
 //! Server-side apply: a configuration says which fields its manager wants, and how they are to be.
 
-use ::http::StatusCode;
 use api::apply::{ApplyError, Writer, managed};
 use api::kinds::Kind;
 use api::meta;
@@ -9,9 +8,9 @@ use api::status::ApiError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
 
+use super::input;
 use super::patch::check_place;
 use super::update::{Ownership, Writes, change, reset_fields};
-use super::{input, one};
 use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context};
 
@@ -71,13 +70,12 @@ pub async fn apply(
             match super::create_object(server, context, new).await {
                 Err(error) if error.reason == "AlreadyExists" => {
                     // Somebody created it in between: apply to that.
-                    let object = change(server, context, writes, Ownership::Settled, edit).await?.object();
-                    one(context, StatusCode::OK, &object)
+                    change(server, context, writes, Ownership::Settled, edit).await?.answer(context)
                 }
-                created => one(context, StatusCode::CREATED, &created?),
+                created => created?.answer(context),
             }
         }
-        changed => one(context, StatusCode::OK, &changed?.object()),
+        changed => changed?.answer(context),
     };
     Ok(respond::warn(answer, &warnings))
 }

@@ -1,5 +1,7 @@
 //! `create`.
 
+use std::sync::Arc;
+
 use ::http::StatusCode;
 use api::kinds::{Errors, names};
 use api::meta;
@@ -7,7 +9,7 @@ use api::status::ApiError;
 use serde_json::Value;
 use store::Expect;
 
-use super::{input, one, rejected};
+use super::{Stored, input, one, rejected};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
@@ -21,14 +23,34 @@ const CLAIM_TRIES: usize = 16;
 /// A generated name keeps at most this much of its prefix, and gets five letters more.
 const GENERATED_PREFIX_LIMIT: usize = 58;
 
+/// What came of a creation.
+pub enum Created {
+    Stored(Stored),
+    /// It would be so.
+    Tried(Value),
+}
+
+impl Created {
+    pub fn answer(self, context: &Context) -> Answer {
+        match self {
+            Self::Stored(stored) => stored.answer(context, StatusCode::CREATED),
+            Self::Tried(object) => one(context, StatusCode::CREATED, &object),
+        }
+    }
+}
+
 pub async fn create(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let input = input::object(context, body).await?;
-    let object = create_object(server, context, input.value).await?;
-    Ok(respond::warn(one(context, StatusCode::CREATED, &object), &input.warnings))
+    let created = create_object(server, context, input.value).await?;
+    Ok(respond::warn(created.answer(context), &input.warnings))
 }
 
 /// Creates an object that has been decoded; field ownership goes to the context's manager unless it is set already.
-pub async fn create_object(server: &ApiServer, context: &Context, object: Value) -> Result<Value, ApiError> {
+pub async fn create_object(
+    server: &ApiServer,
+    context: &Context,
+    object: Value,
+) -> Result<Created, ApiError> {
     let kind = &context.kind;
     let mut object = object;
     place(context, &mut object)?;
@@ -60,12 +82,11 @@ pub async fn create_object(server: &ApiServer, context: &Context, object: Value)
         meta::set(&mut object, "name", base::id::uuid());
     }
     for attempt in 0.. {
+        let Some(prefix) = &generate else { return store_new(server, context, object, applied).await };
         let mut candidate = object.clone();
-        if let Some(prefix) = &generate {
-            meta::set(&mut candidate, "name", format!("{prefix}{}", base::id::name_suffix(5)));
-        }
+        meta::set(&mut candidate, "name", format!("{prefix}{}", base::id::name_suffix(5)));
         match store_new(server, context, candidate, applied.clone()).await {
-            Err(error) if error.reason == "AlreadyExists" && generate.is_some() => {
+            Err(error) if error.reason == "AlreadyExists" => {
                 if attempt + 1 == NAME_TRIES {
                     let name = error.details.and_then(|d| d.name).unwrap_or_default();
                     return Err(ApiError::generated_name_conflict(&context.resource(), &name));
@@ -102,13 +123,13 @@ async fn store_new(
     context: &Context,
     object: Value,
     applied: Option<Value>,
-) -> Result<Value, ApiError> {
+) -> Result<Created, ApiError> {
     let kind = &context.kind;
     let mut object = object;
     // What admission adds is nobody's: ownership is of what was asked for.
     let owned = match applied {
         Some(applied) => applied,
-        None => super::update::owners(context, None, &object, super::Writes::Main),
+        None => super::update::owners(context, None, &mut object, super::Writes::Main),
     };
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
@@ -143,7 +164,7 @@ async fn store_claiming(
     server: &ApiServer,
     context: &Context,
     mut object: Value,
-) -> Result<Option<Value>, ApiError> {
+) -> Result<Option<Created>, ApiError> {
     let kind = &context.kind;
     let name = meta::name(&object).to_owned();
     let taken = server.0.allocate(kind, &mut object, None)?;
@@ -151,15 +172,16 @@ async fn store_claiming(
         let exists = server.0.objects.get(kind, meta::namespace(&object), &name).await?.is_some();
         return match exists {
             true => Err(ApiError::already_exists(&context.resource(), &name)),
-            false => Ok(Some(object)),
+            false => Ok(Some(Created::Tried(object))),
         };
     }
-    match server.0.put(kind, &object, Expect::Absent).await? {
+    let object = Arc::new(object);
+    let (written, text) = server.0.put(kind, &object, Expect::Absent).await?;
+    match written {
         Written::At(revision) => {
             taken.keep();
-            meta::set(&mut object, "resourceVersion", revision.to_string());
             server.0.after_write(kind, &name).await;
-            Ok(Some(object))
+            Ok(Some(Created::Stored(Stored { object, revision, text })))
         }
         Written::Lost => Err(ApiError::already_exists(&context.resource(), &name)),
         Written::Taken(claim) => {

@@ -1,6 +1,8 @@
 //! `delete` and `deletecollection`: at once where nothing stands in the way, otherwise by marking the object and
 //! leaving the rest to those who hold its finalizers.
 
+use std::sync::Arc;
+
 use ::http::StatusCode;
 use api::meta;
 use api::status::{ApiError, Resource};
@@ -127,8 +129,10 @@ async fn attempt(
     if object == old {
         return Ok(Some(Outcome::Marked(old)));
     }
-    Ok(match server.0.put(kind, &object, Expect::At(entry.mod_revision)).await? {
+    let stored = Arc::new(object);
+    Ok(match server.0.put(kind, &stored, Expect::At(entry.mod_revision)).await?.0 {
         Written::At(revision) => {
+            let mut object = Arc::unwrap_or_clone(stored);
             meta::set(&mut object, "resourceVersion", revision.to_string());
             server.0.after_write(kind, meta::name(&object)).await;
             Some(Outcome::Marked(object))

@@ -18,11 +18,13 @@ mod update;
 mod watch;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use ::http::{Method, Request, StatusCode};
 use api::kinds::{Kind, Rejection};
 use api::meta;
 use api::status::ApiError;
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::http::accept::Shape;
@@ -147,6 +149,38 @@ pub(crate) fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiErro
         // Told of the stored form, which is what was found wanting.
         Rejection::Fields(errors) => ApiError::invalid(kind.stored_as().0, &kind.kind, name, &errors),
     }
+}
+
+/// An object that was just written.
+pub struct Stored {
+    object: Arc<Value>,
+    revision: u64,
+    /// What it is served as, but for the revision, where that is known.
+    text: Option<Bytes>,
+}
+
+impl Stored {
+    pub fn object(self) -> Value {
+        let mut object = Arc::unwrap_or_clone(self.object);
+        meta::set(&mut object, "resourceVersion", self.revision.to_string());
+        object
+    }
+
+    /// In the form asked for; where that is what was written, nothing is made anew.
+    fn answer(self, context: &Context, code: StatusCode) -> Answer {
+        match &self.text {
+            Some(text) if context.form.is_plain_json() => as_stored(context, code, text, self.revision),
+            _ => one(context, code, &self.object()),
+        }
+    }
+}
+
+/// Stored bytes with their revision put in: nothing is parsed.
+fn as_stored(context: &Context, code: StatusCode, plain: &[u8], revision: u64) -> Answer {
+    let mut out = Vec::with_capacity(plain.len() + 64);
+    meta::write_served(&mut out, plain, revision);
+    out.push(b'\n');
+    respond::bytes(code, context.form.encoding.media_type(), out)
 }
 
 /// One object in the form asked for.

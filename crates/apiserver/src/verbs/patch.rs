@@ -1,6 +1,5 @@
 //! `patch`: the four kinds of patches, each made into a whole object and stored as an update is.
 
-use ::http::StatusCode;
 use api::meta;
 use api::patch;
 use api::schema::decode;
@@ -8,8 +7,8 @@ use api::status::{ApiError, FieldError};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::input;
 use super::update::{Ownership, Writes, change};
-use super::{input, one};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context};
@@ -123,7 +122,7 @@ pub async fn patch(
         Ok(new)
     };
     let changed = change(server, context, writes, Ownership::Take, edit).await?;
-    Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &warnings.into_inner()))
+    Ok(respond::warn(changed.answer(context), &warnings.into_inner()))
 }
 
 /// As for a whole object, but it is the patch that is to blame.

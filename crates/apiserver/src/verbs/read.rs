@@ -1,14 +1,13 @@
 //! `get`.
 
 use ::http::StatusCode;
-use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 use store::Entry;
 
-use super::one;
+use super::{as_stored, one};
 use crate::http::options;
-use crate::http::respond::{self, Answer};
+use crate::http::respond::Answer;
 use crate::objects::store_error;
 use crate::{ApiServer, Context};
 
@@ -45,21 +44,17 @@ pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiErr
         server.0.objects.wait_for(wanted).await?;
     }
     if context.form.is_plain_json() && is_served_as_stored(&context.kind) {
-        return as_stored(server, context).await;
+        return unparsed(server, context).await;
     }
     let (_, object) = find(server, context).await?;
     Ok(one(context, StatusCode::OK, &object))
 }
 
-/// The stored bytes with their revision put in: nothing is parsed.
-async fn as_stored(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
+async fn unparsed(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
     let (target, objects) = (&context.target, &server.0.objects);
     let key = context.kind.key(&target.namespace, &target.name);
     let (entry, _) = objects.store.get(&key).await.map_err(store_error)?;
     let entry = entry.ok_or_else(|| ApiError::not_found(&context.resource(), &target.name))?;
     let plain = objects.plain(&entry)?;
-    let mut out = Vec::with_capacity(plain.len() + 64);
-    meta::write_served(&mut out, &plain, entry.mod_revision);
-    out.push(b'\n');
-    Ok(respond::bytes(StatusCode::OK, context.form.encoding.media_type(), out))
+    Ok(as_stored(context, StatusCode::OK, &plain, entry.mod_revision))
 }

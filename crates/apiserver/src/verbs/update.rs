@@ -1,5 +1,7 @@
 //! `update`, and the one way by which any verb changes an object that exists.
 
+use std::sync::Arc;
+
 use ::http::StatusCode;
 use api::apply::{FieldSet, Writer, managed};
 use api::kinds::{Errors, Part, names};
@@ -9,7 +11,7 @@ use serde_json::{Map, Value};
 use store::{Entry, Expect};
 
 use super::read::set_version;
-use super::{input, one, rejected};
+use super::{Stored, input, one, rejected};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
@@ -53,7 +55,9 @@ impl Writes {
 
 /// What a change came to.
 pub enum Changed {
-    Stored(Value),
+    Stored(Stored),
+    /// It would be so.
+    Tried(Value),
     /// Nothing was different.
     Same(Value),
     /// The last finalizer of an object that was being deleted is gone, and so is the object.
@@ -63,7 +67,17 @@ pub enum Changed {
 impl Changed {
     pub fn object(self) -> Value {
         match self {
-            Self::Stored(object) | Self::Same(object) | Self::Removed(object) => object,
+            Self::Stored(stored) => stored.object(),
+            Self::Tried(object) | Self::Same(object) | Self::Removed(object) => object,
+        }
+    }
+
+    pub fn answer(self, context: &Context) -> Answer {
+        match self {
+            Self::Stored(stored) => stored.answer(context, StatusCode::OK),
+            Self::Tried(object) | Self::Same(object) | Self::Removed(object) => {
+                one(context, StatusCode::OK, &object)
+            }
         }
     }
 }
@@ -95,11 +109,11 @@ pub async fn update(
         {
             server.0.authorize_create(context).await?;
             let created = super::create_object(server, context, value).await?;
-            return Ok(respond::warn(one(context, StatusCode::CREATED, &created), &input.warnings));
+            return Ok(respond::warn(created.answer(context), &input.warnings));
         }
         changed => changed?,
     };
-    Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &input.warnings))
+    Ok(respond::warn(changed.answer(context), &input.warnings))
 }
 
 /// Objects of this kind are not overwritten blindly. The fault is laid to the resource, as clients know it.
@@ -182,7 +196,7 @@ async fn attempt(
     let mut new = settle(context, writes, &old, new)?;
     // What admission and the kind itself change is nobody's: ownership is of what was asked for.
     let owned = match ownership {
-        Ownership::Take => owners(context, Some(&old), &new, writes),
+        Ownership::Take => owners(context, Some(&old), &mut new, writes),
         Ownership::Settled => meta::metadata(&new).get("managedFields").cloned().unwrap_or_default(),
     };
     match writes {
@@ -240,7 +254,7 @@ async fn attempt(
         if meta::resource_version(&new).is_empty() {
             meta::set(&mut new, "resourceVersion", meta::resource_version(&old));
         }
-        return Ok(Some(Changed::Stored(new)));
+        return Ok(Some(Changed::Tried(new)));
     }
     if is_finished(kind, &new) {
         return Ok(match server.0.objects.delete(&entry.key, entry.mod_revision).await? {
@@ -253,13 +267,14 @@ async fn attempt(
             Written::Lost | Written::Taken(_) => None,
         });
     }
-    Ok(match server.0.put(kind, &new, Expect::At(entry.mod_revision)).await? {
+    let object = Arc::new(new);
+    let (written, text) = server.0.put(kind, &object, Expect::At(entry.mod_revision)).await?;
+    Ok(match written {
         Written::At(revision) => {
             taken.keep();
-            server.0.gave_up(kind, &new, &old);
-            meta::set(&mut new, "resourceVersion", revision.to_string());
+            server.0.gave_up(kind, &object, &old);
             server.0.after_write(kind, &name).await;
-            Some(Changed::Stored(new))
+            Some(Changed::Stored(Stored { object, revision, text }))
         }
         Written::Lost => None,
         Written::Taken(claim) => {
@@ -395,19 +410,19 @@ pub enum Ownership {
     Settled,
 }
 
-/// Who owns what when a request has been done that makes `new` of `old`.
-pub fn owners(context: &Context, old: Option<&Value>, new: &Value, writes: Writes) -> Value {
+/// Fills in what `new` leaves to defaults, and tells who owns what when a request has been done that makes it of `old`.
+pub fn owners(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) -> Value {
     let kind = &context.kind;
-    let mut new = kind.behaviour.defaulted(new.clone());
-    input::canonicalize(kind, &mut new);
+    *new = kind.behaviour.defaulted(std::mem::take(new));
+    input::canonicalize(kind, new);
     // What is stored is canonical, but perhaps not what another version makes of it.
     let converted = old.filter(|_| kind.conversion.is_some()).map(|old| {
         let mut old = old.clone();
         input::canonicalize(kind, &mut old);
         old
     });
-    own(context, converted.as_ref().or(old), &mut new, writes);
-    meta::metadata(&new).get("managedFields").cloned().unwrap_or_default()
+    own(context, converted.as_ref().or(old), new, writes);
+    meta::take(new, "managedFields")
 }
 
 /// Records who owns the changed fields.

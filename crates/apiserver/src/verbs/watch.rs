@@ -282,7 +282,7 @@ impl Watcher {
             if let Some(matches) = self.filter.matches_key(kind, &entry.key) {
                 return Ok(matches);
             }
-            let object = self.server.0.encoded.decoded(kind, objects, entry)?;
+            let object = objects.look(entry)?;
             Ok(self.filter.matches(kind, &object))
         };
         let before = event.previous.as_ref().map(matches).transpose()?.unwrap_or(false);

@@ -85,7 +85,7 @@ impl Deployments {
             );
             return Ok(Next::OnChange);
         }
-        let candidates = self.sets.in_namespace(meta::namespace(&deployment.metadata));
+        let candidates = Context::candidates(&self.sets, deployment, &selector);
         let sets = self.context.claim(deployment, &selector, candidates).await?;
         let old_pods_run = limits::is_recreate(spec) && self.old_pods_run(deployment, &sets);
         let Some(plan) = plan::plan(deployment, sets, old_pods_run, now()) else { return Ok(Next::OnChange) };

@@ -146,7 +146,7 @@ impl Reconciler for Slices {
 impl Slices {
     async fn sync(&self, service: &Service, selector: &Selector) -> Result<(), kube::Error> {
         let namespace = meta::namespace(&service.metadata);
-        let pods = self.pods.in_namespace(namespace).into_iter();
+        let pods = self.pods.labelled(namespace, selector.equalities()).into_iter();
         let mut pods: Vec<_> = pods.filter(|pod| selector.matches(meta::labels(&pod.metadata))).collect();
         pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
         let existing: Vec<_> = self.owned(service);

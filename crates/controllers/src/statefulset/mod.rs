@@ -65,8 +65,8 @@ impl StatefulSets {
         let selector = Selector::from_object(&spec.selector)?;
         let namespace = meta::namespace(&set.metadata);
         let name = meta::name(&set.metadata);
-        let named =
-            self.pods.in_namespace(namespace).into_iter().filter(|p| plan::ordinal(name, p).is_some());
+        let candidates = Context::candidates(&self.pods, set, &selector).into_iter();
+        let named = candidates.filter(|p| plan::ordinal(name, p).is_some());
         let pods = self.context.claim(set, &selector, named.collect()).await?;
         let revisions = self.revisions.owned_by(meta::uid(&set.metadata));
         let latest = revision::latest(set, &spec.template, &revisions);

@@ -1,5 +1,5 @@
-//! What a start needed and an idle server does not: most of the program's own pages. They stay in the kernel's cache
-//! and come back one by one where they are used again.
+//! What a start needed and an idle server does not: most of the program's own pages, which stay in the kernel's cache
+//! and come back one by one where they are used again, and memory that was dropped.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub async fn let_go(stop: CancellationToken) {
     if stop.run_until_cancelled(tokio::time::sleep(SETTLED)).await.is_none() {
         return;
     }
+    crate::memory::give_back();
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
     for (start, length) in code(&maps, &program.to_string_lossy()) {

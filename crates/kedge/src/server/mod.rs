@@ -185,7 +185,8 @@ fn authentication(options: &AuthenticationOptions) -> anyhow::Result<Authenticat
 type Work = BoxFuture<'static, anyhow::Result<()>>;
 
 /// Controllers, scheduler and GitOps, each as a user of its own. Where other servers may be on the store too, each is
-/// at work on one of them, as a lease says.
+/// at work on one of them, as a lease says. Where there are none all work for as long as the server is there, and have
+/// their caches in common, which the controllers' user reads, who may read everything there is a controller for.
 fn cluster_roles(
     options: &ServerOptions,
     server: &ApiServer,
@@ -196,13 +197,21 @@ fn cluster_roles(
 ) {
     let layout = &options.layout;
     let identity = format!("{}_{}", options.node_name, base::id::uuid());
+    let reader = client_of(server, Identity::component("kube-controller-manager"));
+    let common = (!shared).then(|| Caches::new(reader, stop.clone()));
     let mut start = |who: &'static str,
                      lease: &'static str,
                      work: Box<dyn Fn(Caches, CancellationToken) -> Work + Send + Sync>| {
         let client = client_of(server, Identity::component(who));
         let with_caches = {
-            let client = client.clone();
-            move |turn: CancellationToken| work(Caches::new(client.clone(), turn.clone()), turn)
+            let (client, common) = (client.clone(), common.clone());
+            move |turn: CancellationToken| {
+                let caches = match &common {
+                    Some(common) => common.acting_by(client.clone()),
+                    None => Caches::new(client.clone(), turn.clone()),
+                };
+                work(caches, turn)
+            }
         };
         let (stop, identity) = (stop.clone(), identity.clone());
         roles.spawn(async move {

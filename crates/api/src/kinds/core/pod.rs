@@ -92,7 +92,7 @@ pub fn kind() -> Kind {
             }
         })
         .row(row)
-        .fields(FIELDS, fields)
+        .bare_fields(FIELDS, fields)
         .done()
 }
 
@@ -173,18 +173,18 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
     }
 }
 
-fn fields(pod: &Pod) -> Vec<(&'static str, String)> {
-    let spec = pod.spec.clone().unwrap_or_default();
-    let status = pod.status.clone().unwrap_or_default();
+fn fields(pod: &Value) -> Vec<(&'static str, String)> {
+    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let in_host = pod.pointer("/spec/hostNetwork").and_then(Value::as_bool).unwrap_or(false);
     vec![
-        ("spec.nodeName", spec.node_name.unwrap_or_default()),
-        ("spec.restartPolicy", spec.restart_policy.unwrap_or_default()),
-        ("spec.schedulerName", spec.scheduler_name.unwrap_or_default()),
-        ("spec.serviceAccountName", spec.service_account_name.unwrap_or_default()),
-        ("spec.hostNetwork", spec.host_network.unwrap_or(false).to_string()),
-        ("status.phase", status.phase.unwrap_or_default()),
-        ("status.podIP", status.pod_ip.unwrap_or_default()),
-        ("status.nominatedNodeName", status.nominated_node_name.unwrap_or_default()),
+        ("spec.nodeName", text("/spec/nodeName")),
+        ("spec.restartPolicy", text("/spec/restartPolicy")),
+        ("spec.schedulerName", text("/spec/schedulerName")),
+        ("spec.serviceAccountName", text("/spec/serviceAccountName")),
+        ("spec.hostNetwork", in_host.to_string()),
+        ("status.phase", text("/status/phase")),
+        ("status.podIP", text("/status/podIP")),
+        ("status.nominatedNodeName", text("/status/nominatedNodeName")),
     ]
 }
 

@@ -4,7 +4,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::status::ApiError;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use parking_lot::RwLock;
+use serde::Deserialize;
 use serde_json::Value;
 use store::{Event, RangeRequest, Revision};
 use tokio::sync::watch;
@@ -20,33 +22,38 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The kinds that the graph is made of: group, resource, and how one of them is taken in or forgotten.
 const SOURCES: &[(&str, &str, Take)] = &[
     ("", "pods", |graph, (namespace, name), object| match object {
-        Some(pod) => serde_json::from_value(pod).map(|pod| graph.set_pod(&pod)),
+        // Until it has a node there is nothing to it.
+        Some(pod) if node_name(pod).is_none() => {
+            graph.remove_pod(namespace, name);
+            Ok(())
+        }
+        Some(pod) => Pod::deserialize(pod).map(|pod| graph.set_pod(&pod)),
         None => {
             graph.remove_pod(namespace, name);
             Ok(())
         }
     }),
     ("", "persistentvolumes", |graph, (_, name), object| match object {
-        Some(volume) => serde_json::from_value(volume).map(|volume| graph.set_volume(&volume)),
+        Some(volume) => PersistentVolume::deserialize(volume).map(|volume| graph.set_volume(&volume)),
         None => {
             graph.remove_volume(name);
             Ok(())
         }
     }),
     ("storage.k8s.io", "volumeattachments", |graph, (_, name), object| {
-        graph.set_own("volumeattachments", name, object.as_ref().and_then(node_name));
+        graph.set_own("volumeattachments", name, object.and_then(node_name));
         Ok(())
     }),
     ("resource.k8s.io", "resourceslices", |graph, (_, name), object| {
-        graph.set_own("resourceslices", name, object.as_ref().and_then(node_name));
+        graph.set_own("resourceslices", name, object.and_then(node_name));
         Ok(())
     }),
 ];
 
-type Take = fn(&mut Graph, (&str, &str), Option<Value>) -> Result<(), serde_json::Error>;
+type Take = fn(&mut Graph, (&str, &str), Option<&Value>) -> Result<(), serde_json::Error>;
 
 fn node_name(object: &Value) -> Option<&str> {
-    object["spec"]["nodeName"].as_str()
+    object["spec"]["nodeName"].as_str().filter(|name| !name.is_empty())
 }
 
 pub struct Follower {
@@ -133,7 +140,7 @@ async fn begin(server: &Server) -> Result<(Box<dyn store::Watch>, Sources), ApiE
         since.get_or_insert(range.revision);
         for entry in &range.entries {
             let object = server.objects.decode(entry)?;
-            apply(&mut graph, *take, &prefix, &entry.key, Some(object));
+            apply(&mut graph, *take, &prefix, &entry.key, Some(&object));
         }
         sources.push((prefix, *take));
     }
@@ -151,15 +158,15 @@ fn take(server: &Server, sources: &Sources, event: &Event) {
     };
     let object = match event.deleted {
         true => None,
-        false => match server.objects.decode(&event.entry) {
+        false => match server.objects.look(&event.entry) {
             Ok(object) => Some(object),
             Err(error) => return tracing::error!(%error, %key, "cannot take in an object"),
         },
     };
-    apply(&mut server.nodes_graph.graph.write(), *take, prefix, key, object);
+    apply(&mut server.nodes_graph.graph.write(), *take, prefix, key, object.as_deref());
 }
 
-fn apply(graph: &mut Graph, take: Take, prefix: &str, key: &str, object: Option<Value>) {
+fn apply(graph: &mut Graph, take: Take, prefix: &str, key: &str, object: Option<&Value>) {
     let rest = key.strip_prefix(prefix).unwrap_or_default();
     let at = rest.split_once('/').unwrap_or(("", rest));
     if let Err(error) = take(graph, at, object) {

@@ -226,6 +226,7 @@ async fn updates(api: &Api) -> Load {
     .await
 }
 
+/// Paused, so that it is the API that works and not the controllers, which the original measured beside does not have.
 async fn applies(api: &Api) -> Load {
     load(16, async |end, latencies: &mut Vec<f64>| {
         let mut connection = api.connect().await;
@@ -234,7 +235,7 @@ async fn applies(api: &Api) -> Load {
         while Instant::now() < end {
             let labels = json!({"app": name});
             let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {
-                "replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+                "paused": true, "replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
                     "containers": [{"name": "c", "image": format!("localhost/none:{}", unique())}]}}}});
             let headers = [("content-type", "application/apply-patch+yaml")];
             let started = Instant::now();

@@ -2,6 +2,7 @@
 //! so ratios count. `bench [NAMES…]` runs those named, or all but those that take minutes.
 
 mod api;
+mod definitions;
 mod gitops;
 mod idle;
 mod load;
@@ -49,6 +50,7 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("size", true, size::run),
     // Minutes of both cores.
     ("protection", false, protection::run),
+    ("definitions", false, definitions::run),
     ("store", false, store::run),
     ("build", false, size::build),
 ];
