@@ -466,29 +466,32 @@ fn is_new_generation(kind: &api::kinds::Kind, new: &Value, old: &Value) -> bool 
 }
 
 fn differs_beyond_status(new: &Value, old: &Value) -> bool {
-    let part = |v: &Value| -> Map<String, Value> {
-        let map = v.as_object().cloned().unwrap_or_default();
-        map.into_iter()
-            .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
-            .collect()
-    };
-    part(new) != part(old)
+    let Some((new, old)) = new.as_object().zip(old.as_object()) else { return new != old };
+    !same_members(new, old, &["metadata", "status", "apiVersion", "kind"])
+}
+
+/// Whether two maps have the same in all fields but these.
+fn same_members(left: &Map<String, Value>, right: &Map<String, Value>, but_for: &[&str]) -> bool {
+    let counts = |field: &str| !but_for.contains(&field);
+    let number = |map: &Map<String, Value>| map.keys().filter(|field| counts(field)).count();
+    number(left) == number(right)
+        && left.iter().all(|(field, value)| !counts(field) || right.get(field) == Some(value))
 }
 
 /// Whether a write would change nothing but the time at which fields were last touched.
 fn same_but_for_times(new: &Value, old: &Value) -> bool {
-    let body = |v: &Value| {
-        let mut v = v.clone();
-        let fields = meta::metadata(&v).get("managedFields").cloned().unwrap_or_default();
-        meta::unset(&mut v, "managedFields");
-        meta::unset(&mut v, "resourceVersion");
-        let mut fields = fields;
-        for entry in fields.as_array_mut().into_iter().flatten() {
-            if let Value::Object(entry) = entry {
-                entry.remove("time");
-            }
-        }
-        (v, fields)
+    let (new_meta, old_meta) = (meta::metadata(new), meta::metadata(old));
+    let Some((new, old)) = new.as_object().zip(old.as_object()) else { return new == old };
+    same_members(new, old, &["metadata"])
+        && same_members(new_meta, old_meta, &["managedFields", "resourceVersion"])
+        && same_entries(new_meta.get("managedFields"), old_meta.get("managedFields"))
+}
+
+fn same_entries(new: Option<&Value>, old: Option<&Value>) -> bool {
+    let (Some(Value::Array(new)), Some(Value::Array(old))) = (new, old) else { return new == old };
+    let same = |(new, old): (&Value, &Value)| match (new, old) {
+        (Value::Object(new), Value::Object(old)) => same_members(new, old, &["time"]),
+        (new, old) => new == old,
     };
-    body(new) == body(old)
+    new.len() == old.len() && new.iter().zip(old).all(same)
 }
