@@ -41,19 +41,23 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
-fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<PathElement, &'v Value> {
-    match value {
-        Some(Value::Array(items)) => BTreeMap::from_iter(element::items(node, list, items)),
-        _ => BTreeMap::new(),
+/// The elements by name; those that have none are not looked at.
+fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<PathElement, Vec<&'v Value>> {
+    let mut out: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
+    for item in value.and_then(Value::as_array).into_iter().flatten() {
+        if let Ok(element) = element::of_item(node, list, item) {
+            out.entry(element).or_default().push(item);
+        }
     }
+    out
 }
 
 impl Walk {
-    fn leaf(&mut self, node: Option<Node<'_>>, old: Option<&Value>, new: Option<&Value>) {
+    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) {
         match (old, new) {
             (None, Some(_)) => self.out.added.insert(&self.path),
             (Some(_), None) => self.out.removed.insert(&self.path),
-            (Some(old), Some(new)) if !element::same(node, old, new) => self.out.modified.insert(&self.path),
+            (Some(old), Some(new)) if old != new => self.out.modified.insert(&self.path),
             _ => {}
         }
     }
@@ -84,10 +88,10 @@ impl Walk {
             })
         };
         if (is_empty(old) && is_empty(new)) || !fits(old) || !fits(new) {
-            return self.leaf(node, old, new);
+            return self.leaf(old, new);
         }
         match element::kind(node, shape) {
-            Kind::Leaf => self.leaf(node, old, new),
+            Kind::Leaf => self.leaf(old, new),
             Kind::Object => {
                 let empty = Map::new();
                 let old = old.and_then(Value::as_object).unwrap_or(&empty);
@@ -101,10 +105,31 @@ impl Walk {
             Kind::List(node, list) => {
                 let (old, new) = (items(node, list, old), items(node, list, new));
                 let added = new.keys().filter(|element| !old.contains_key(*element));
+                let none = Vec::new();
                 for element in old.keys().chain(added) {
-                    let (before, after) = (old.get(element).copied(), new.get(element).copied());
-                    self.step(element.clone(), Some(node.at(&list.item)), before, after);
+                    let (before, after) =
+                        (old.get(element).unwrap_or(&none), new.get(element).unwrap_or(&none));
+                    self.elements(element, node.at(&list.item), before, after);
                 }
+            }
+        }
+    }
+
+    /// Elements of one name. Of several, the name is owned and nothing else.
+    fn elements(&mut self, element: &PathElement, node: Node<'_>, before: &[&Value], after: &[&Value]) {
+        let (first, then) = (before.first().copied(), after.first().copied());
+        let at = [self.path.as_slice(), std::slice::from_ref(element)].concat();
+        match (before.len() > 1, after.len() > 1) {
+            (false, false) => self.step(element.clone(), Some(node), first, then),
+            (true, true) if before != after => self.out.modified.insert(&at),
+            (true, true) => {}
+            (true, false) => {
+                self.step(element.clone(), Some(node), None, then);
+                self.out.removed.insert(&at);
+            }
+            (false, true) => {
+                self.step(element.clone(), Some(node), first, None);
+                self.out.added.insert(&at);
             }
         }
     }

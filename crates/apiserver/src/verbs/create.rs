@@ -10,7 +10,7 @@ use store::Expect;
 use super::{input, one, rejected};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
-use crate::http::respond::{self, Answer};
+use crate::http::respond::Answer;
 use crate::objects::Written;
 use crate::{ApiServer, Context};
 
@@ -23,8 +23,8 @@ const GENERATED_PREFIX_LIMIT: usize = 58;
 
 pub async fn create(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let input = input::object(context, body).await?;
-    let object = create_object(server, context, input.value).await?;
-    Ok(respond::warn(one(context, StatusCode::CREATED, &object), &input.warnings))
+    let object = create_object(server, context, input).await?;
+    Ok(one(context, StatusCode::CREATED, &object))
 }
 
 /// Creates an object that has been decoded; field ownership goes to the context's manager unless it is set already.
@@ -108,7 +108,7 @@ async fn store_new(
     // What admission adds is nobody's: ownership is of what was asked for.
     let owned = match applied {
         Some(applied) => applied,
-        None => super::update::owners(context, None, &object, super::Writes::Main),
+        None => super::update::owners(server, context, None, &object, super::Writes::Main),
     };
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
@@ -159,7 +159,8 @@ async fn store_claiming(
             taken.keep();
             meta::set(&mut object, "resourceVersion", revision.to_string());
             server.0.after_write(kind, &name).await;
-            Ok(Some(object))
+            // What is answered is what would be read.
+            Ok(Some(super::read::as_read(kind, object)))
         }
         Written::Lost => Err(ApiError::already_exists(&context.resource(), &name)),
         Written::Taken(claim) => {

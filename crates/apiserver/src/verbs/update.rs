@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use store::{Entry, Expect};
 
 use super::read::set_version;
+use super::versions::Served;
 use super::{input, one, rejected};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
-use crate::http::respond::{self, Answer};
+use crate::http::respond::Answer;
 use crate::objects::Written;
 use crate::{ApiServer, Context};
 
@@ -74,11 +75,10 @@ pub async fn update(
     body: Body,
     writes: Writes,
 ) -> Result<Answer, ApiError> {
-    let input = input::object(context, body).await?;
-    check_name(context, meta::name(&input.value))?;
+    let value = input::object(context, body).await?;
+    check_name(context, meta::name(&value))?;
     let rules = context.kind.rules;
     let creates_when_absent = writes == Writes::Main && rules.create_on_update;
-    let value = input.value;
     if rules.update_needs_version && meta::resource_version(&value).is_empty() {
         match super::read::find(server, context).await {
             Ok(_) => return Err(version_missing(context)),
@@ -95,11 +95,11 @@ pub async fn update(
         {
             server.0.authorize_create(context).await?;
             let created = super::create_object(server, context, value).await?;
-            return Ok(respond::warn(one(context, StatusCode::CREATED, &created), &input.warnings));
+            return Ok(one(context, StatusCode::CREATED, &created));
         }
         changed => changed?,
     };
-    Ok(respond::warn(one(context, StatusCode::OK, &changed.object()), &input.warnings))
+    Ok(one(context, StatusCode::OK, &changed.object()))
 }
 
 /// Objects of this kind are not overwritten blindly. The fault is laid to the resource, as clients know it.
@@ -182,7 +182,7 @@ async fn attempt(
     let mut new = settle(context, writes, &old, new)?;
     // What admission and the kind itself change is nobody's: ownership is of what was asked for.
     let owned = match ownership {
-        Ownership::Take => owners(context, Some(&old), &new, writes),
+        Ownership::Take => owners(server, context, Some(&old), &new, writes),
         Ownership::Settled => meta::metadata(&new).get("managedFields").cloned().unwrap_or_default(),
     };
     match writes {
@@ -259,7 +259,7 @@ async fn attempt(
             server.0.gave_up(kind, &new, &old);
             meta::set(&mut new, "resourceVersion", revision.to_string());
             server.0.after_write(kind, &name).await;
-            Some(Changed::Stored(new))
+            Some(Changed::Stored(super::read::as_read(kind, new)))
         }
         Written::Lost => None,
         Written::Taken(claim) => {
@@ -396,7 +396,13 @@ pub enum Ownership {
 }
 
 /// Who owns what when a request has been done that makes `new` of `old`.
-pub fn owners(context: &Context, old: Option<&Value>, new: &Value, writes: Writes) -> Value {
+pub fn owners(
+    server: &ApiServer,
+    context: &Context,
+    old: Option<&Value>,
+    new: &Value,
+    writes: Writes,
+) -> Value {
     let kind = &context.kind;
     let mut new = kind.behaviour.defaulted(new.clone());
     input::canonicalize(kind, &mut new);
@@ -406,12 +412,13 @@ pub fn owners(context: &Context, old: Option<&Value>, new: &Value, writes: Write
         input::canonicalize(kind, &mut old);
         old
     });
-    own(context, converted.as_ref().or(old), &mut new, writes);
+    own(server, context, converted.as_ref().or(old), &mut new, writes);
     meta::metadata(&new).get("managedFields").cloned().unwrap_or_default()
 }
 
 /// Records who owns the changed fields.
-fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
+fn own(server: &ApiServer, context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
+    let versions = Served::of(server, &context.kind);
     let schema = super::input::schema_of(&context.kind);
     let reset = reset_fields(&context.kind, writes);
     managed::update(
@@ -428,6 +435,7 @@ fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) 
             },
             schema: schema.as_ref(),
             reset: reset.as_ref(),
+            versions: versions.as_deref(),
         },
     );
 }
