@@ -119,6 +119,7 @@ pub fn apply(data: &[u8]) {
         time: "2026-01-01T00:00:00Z",
         schema: Some(&schema),
         reset: None,
+        versions: None,
     };
     let Ok(one) = managed::apply(None, &first, &writer("one"), false) else { return };
     let Ok(two) = managed::apply(Some(&one), &second, &writer("two"), true) else { return };

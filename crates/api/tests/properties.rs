@@ -35,7 +35,15 @@ fn schema() -> Schema {
 
 fn writer<'a>(manager: &'a str, schema: &'a Schema) -> Writer<'a> {
     let time = "2024-01-01T00:00:00Z";
-    Writer { manager, api_version: "v1", subresource: "", time, schema: Some(schema), reset: None }
+    Writer {
+        manager,
+        api_version: "v1",
+        subresource: "",
+        time,
+        schema: Some(schema),
+        reset: None,
+        versions: None,
+    }
 }
 
 fn config(data: &Data) -> Value {

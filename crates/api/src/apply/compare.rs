@@ -41,17 +41,21 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
-fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<PathElement, &'v Value> {
-    match value {
-        Some(Value::Array(items)) => BTreeMap::from_iter(element::items(node, list, items)),
-        _ => BTreeMap::new(),
+/// The elements by name; those that have none are not looked at.
+fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<PathElement, Vec<&'v Value>> {
+    let mut out: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
+    for item in value.and_then(Value::as_array).into_iter().flatten() {
+        if let Ok(element) = element::of_item(node, list, item) {
+            out.entry(element).or_default().push(item);
+        }
     }
+    out
 }
 
 /// Every path below a value that was not there before. Most of a new object is such values.
 fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
     let mut set = FieldSet::new();
-    let mut put = |element: PathElement, node: Option<Node<'_>>, value: &Value| {
+    let put = |set: &mut FieldSet, element: PathElement, node: Option<Node<'_>>, value: &Value| {
         set.put_child_of(&element, below(node, value));
         set.member(element);
     };
@@ -59,12 +63,16 @@ fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
         Kind::Leaf => {}
         Kind::Object => {
             for (name, value) in new.as_object().into_iter().flatten() {
-                put(PathElement::Field(name.clone()), element::member(node, name).0, value);
+                put(&mut set, PathElement::Field(name.clone()), element::member(node, name).0, value);
             }
         }
         Kind::List(node, list) => {
-            for (element, value) in items(node, list, Some(new)) {
-                put(element, Some(node.at(&list.item)), value);
+            for (element, values) in items(node, list, Some(new)) {
+                match values[..] {
+                    [one] => put(&mut set, element, Some(node.at(&list.item)), one),
+                    // Of several, the name is owned and nothing else.
+                    _ => set.member(element),
+                }
             }
         }
     }
@@ -72,11 +80,11 @@ fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
 }
 
 impl Walk {
-    fn leaf(&mut self, node: Option<Node<'_>>, old: Option<&Value>, new: Option<&Value>) {
+    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) {
         match (old, new) {
             (None, Some(_)) => self.out.added.insert(&self.path),
             (Some(_), None) => self.out.removed.insert(&self.path),
-            (Some(old), Some(new)) if !element::same(node, old, new) => self.out.modified.insert(&self.path),
+            (Some(old), Some(new)) if old != new => self.out.modified.insert(&self.path),
             _ => {}
         }
     }
@@ -111,10 +119,10 @@ impl Walk {
             })
         };
         if (is_empty(old) && is_empty(new)) || !fits(old) || !fits(new) {
-            return self.leaf(node, old, new);
+            return self.leaf(old, new);
         }
         match element::kind(node, shape) {
-            Kind::Leaf => self.leaf(node, old, new),
+            Kind::Leaf => self.leaf(old, new),
             Kind::Object => {
                 let empty = Map::new();
                 let old = old.and_then(Value::as_object).unwrap_or(&empty);
@@ -128,10 +136,31 @@ impl Walk {
             Kind::List(node, list) => {
                 let (old, new) = (items(node, list, old), items(node, list, new));
                 let added = new.keys().filter(|element| !old.contains_key(*element));
+                let none = Vec::new();
                 for element in old.keys().chain(added) {
-                    let (before, after) = (old.get(element).copied(), new.get(element).copied());
-                    self.step(element.clone(), Some(node.at(&list.item)), before, after);
+                    let (before, after) =
+                        (old.get(element).unwrap_or(&none), new.get(element).unwrap_or(&none));
+                    self.elements(element, node.at(&list.item), before, after);
                 }
+            }
+        }
+    }
+
+    /// Elements of one name. Of several, the name is owned and nothing else.
+    fn elements(&mut self, element: &PathElement, node: Node<'_>, before: &[&Value], after: &[&Value]) {
+        let (first, then) = (before.first().copied(), after.first().copied());
+        let at = [self.path.as_slice(), std::slice::from_ref(element)].concat();
+        match (before.len() > 1, after.len() > 1) {
+            (false, false) => self.step(element.clone(), Some(node), first, then),
+            (true, true) if before != after => self.out.modified.insert(&at),
+            (true, true) => {}
+            (true, false) => {
+                self.step(element.clone(), Some(node), None, then);
+                self.out.removed.insert(&at);
+            }
+            (false, true) => {
+                self.step(element.clone(), Some(node), first, None);
+                self.out.added.insert(&at);
             }
         }
     }

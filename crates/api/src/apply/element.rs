@@ -1,11 +1,9 @@
 //! How a list's elements are named in paths, and where in a schema a value's members are.
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value};
 
 use super::PathElement;
-use crate::schema::{List, ListKind, Node, Shape};
+use crate::schema::{List, ListKind, Node};
 
 /// How ownership sees a value.
 #[derive(Clone, Copy)]
@@ -65,34 +63,4 @@ pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathE
         }
     }
     Ok(PathElement::Key(Value::Object(key).to_string()))
-}
-
-/// Every element with its name. Elements that cannot be named go by index, a repeated name keeps the first.
-pub(super) fn items<'v>(node: Node<'_>, list: &List, values: &'v [Value]) -> Vec<(PathElement, &'v Value)> {
-    let mut out: Vec<(PathElement, &Value)> = Vec::with_capacity(values.len());
-    let mut seen = HashSet::with_capacity(values.len());
-    for (index, value) in values.iter().enumerate() {
-        let element = of_item(node, list, value).unwrap_or(PathElement::Index(index as i64));
-        if seen.insert(element.clone()) {
-            out.push((element, value));
-        }
-    }
-    out
-}
-
-/// Whether two leaves mean the same: quantities are compared as numbers.
-pub(super) fn same(node: Option<Node<'_>>, left: &Value, right: &Value) -> bool {
-    if left == right {
-        return true;
-    }
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let is_quantity = node.is_some_and(|node| matches!(node.ty.shape, Shape::Quantity));
-    is_quantity
-        && match (
-            crate::quantity::Quantity::parse(&text(left)),
-            crate::quantity::Quantity::parse(&text(right)),
-        ) {
-            (Ok(left), Ok(right)) => left == right,
-            _ => false,
-        }
 }

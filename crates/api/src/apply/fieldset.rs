@@ -139,10 +139,16 @@ impl FieldSet {
         }
     }
 
+    /// Instead of what is below it; nothing where the child is empty.
     pub(super) fn put_child(&mut self, element: PathElement, child: FieldSet) {
-        if !child.is_empty() {
-            self.children.insert(element, child);
-        }
+        match child.is_empty() {
+            true => self.children.remove(&element),
+            false => self.children.insert(element, child),
+        };
+    }
+
+    pub(super) fn take_children(&mut self) -> BTreeMap<PathElement, FieldSet> {
+        std::mem::take(&mut self.children)
     }
 
     pub fn union(&self, other: &FieldSet) -> FieldSet {

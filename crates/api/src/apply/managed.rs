@@ -4,25 +4,26 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use super::merge::{merge, remove_unowned};
-use super::{ApplyError, Conflict, Conflicts, FieldSet, Writer, compare, field_set_of};
+use super::merge::merge;
+use super::prune::{Sets, prune};
+use super::versions::Changes;
+use super::{ApplyError, Conflict, Conflicts, FieldSet, Writer, compare, field_set_of, last_applied};
 
 /// Beyond this many managers that update, the oldest are put together.
 const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const MAX_MANAGER_LENGTH: usize = 128;
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// One entry of `managedFields`.
 #[derive(Debug, Clone, PartialEq)]
-struct Entry {
-    manager: String,
-    apply: bool,
-    api_version: String,
-    subresource: String,
-    time: Option<String>,
-    fields: FieldSet,
+pub(super) struct Entry {
+    pub manager: String,
+    pub apply: bool,
+    pub api_version: String,
+    pub subresource: String,
+    pub time: Option<String>,
+    pub fields: FieldSet,
 }
 
 /// Writes through some subresources are kept without a time.
@@ -50,6 +51,14 @@ impl Entry {
             && (apply || self.api_version == writer.api_version)
     }
 
+    /// Whether both are of one manager, who may have applied in several versions.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.apply == other.apply
+            && self.manager == other.manager
+            && self.subresource == other.subresource
+            && (self.apply || self.api_version == other.api_version)
+    }
+
     fn describe(&self) -> String {
         let mut text = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -68,6 +77,9 @@ impl Entry {
             "Update" => false,
             _ => return None,
         };
+        if text("apiVersion").is_empty() || text("fieldsType") != "FieldsV1" {
+            return None;
+        }
         let empty = Value::Object(Map::new());
         Some(Self {
             manager: text("manager").to_owned(),
@@ -97,15 +109,24 @@ impl Entry {
     }
 }
 
-/// Reads the entries; `None` where one cannot be read.
-fn read_entries(object: &Value) -> Option<Vec<Entry>> {
-    match object.pointer("/metadata/managedFields") {
-        Some(Value::Array(items)) => items.iter().map(Entry::read).collect(),
-        _ => Some(Vec::new()),
+/// Reads the entries; `None` where one cannot be read. Of several of one manager the last counts.
+pub(super) fn read_entries(object: &Value) -> Option<Vec<Entry>> {
+    let Some(Value::Array(items)) = object.pointer("/metadata/managedFields") else {
+        return Some(Vec::new());
+    };
+    let mut out: Vec<Entry> = Vec::with_capacity(items.len());
+    for item in items {
+        let entry = Entry::read(item)?;
+        match out.iter_mut().find(|held| held.is_of(&entry)) {
+            Some(held) => *held = entry,
+            None => out.push(entry),
+        }
     }
+    Some(out)
 }
 
-fn write_entries(object: &mut Value, mut entries: Vec<Entry>) {
+/// The entries as they stand in an object; nothing where there are none.
+pub(super) fn written(mut entries: Vec<Entry>) -> Value {
     entries.retain(|entry| !entry.fields.is_empty());
     // Applied first, then by age.
     entries.sort_by(|a, b| {
@@ -114,13 +135,17 @@ fn write_entries(object: &mut Value, mut entries: Vec<Entry>) {
         };
         key(a).cmp(&key(b))
     });
-    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     match entries.is_empty() {
-        true => metadata.remove("managedFields"),
-        false => {
-            let written = entries.iter().map(Entry::write).collect();
-            metadata.insert("managedFields".to_owned(), Value::Array(written))
-        }
+        true => Value::Null,
+        false => Value::Array(entries.iter().map(Entry::write).collect()),
+    }
+}
+
+fn write_entries(object: &mut Value, entries: Vec<Entry>) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    match written(entries) {
+        Value::Null => metadata.remove("managedFields"),
+        entries => metadata.insert("managedFields".to_owned(), entries),
     };
 }
 
@@ -143,7 +168,7 @@ static NEVER_OWNED: LazyLock<FieldSet> = LazyLock::new(|| {
 static OWNERSHIP: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of(&["metadata.managedFields"]));
 
 /// What of a set this write may own.
-fn ownable(set: FieldSet, writer: &Writer<'_>) -> FieldSet {
+pub(super) fn ownable(set: FieldSet, writer: &Writer<'_>) -> FieldSet {
     // The exact paths only: taking `metadata` away must leave the labels.
     let set = set.without(&NEVER_OWNED).without_trees(&OWNERSHIP);
     match writer.reset {
@@ -153,7 +178,7 @@ fn ownable(set: FieldSet, writer: &Writer<'_>) -> FieldSet {
 }
 
 /// The object as the comparison sees it: canonical, without its ownership.
-fn canonical(object: Option<&Value>, writer: &Writer<'_>) -> Value {
+pub(super) fn canonical(object: Option<&Value>, writer: &Writer<'_>) -> Value {
     let mut value = object.cloned().unwrap_or_else(|| json!({}));
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
@@ -188,25 +213,25 @@ pub fn update(old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     }
     // Of nothing, the canonical form holds what every object has.
     let nothing = if old.is_none() { canonical(None, writer) } else { Value::Null };
-    let comparison = compare(old.unwrap_or(&nothing), new, writer.schema);
-    let changed = ownable(comparison.added.with(comparison.modified), writer);
-    let removed = ownable(comparison.removed, writer);
+    let old = old.unwrap_or(&nothing);
+    let mut changes = Changes::new(old, new, compare(old, new, writer.schema), writer);
     let mut found = false;
     for entry in &mut entries {
         let fields = std::mem::take(&mut entry.fields);
         if entry.is_by(writer, false) {
             found = true;
-            let now = fields.difference(&removed).with(changed.clone());
+            let now = fields.difference(&changes.own.removed).with(changes.own.set.clone());
             if now != fields {
                 entry.time = time_of(writer);
             }
             entry.fields = now;
-        } else {
-            entry.fields = fields.without(&removed).without(&changed);
+        } else if let Some(change) = changes.of(&entry.api_version) {
+            entry.fields = fields.without(&change.removed).without(&change.set);
         }
     }
-    if !found && !changed.is_empty() {
-        entries.push(Entry::new(writer, false, changed));
+    let own = changes.own.set;
+    if !found && !own.is_empty() {
+        entries.push(Entry::new(writer, false, own));
     }
     cap_update_managers(&mut entries);
     write_entries(new, entries);
@@ -253,12 +278,17 @@ pub fn apply(
     if config.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
         return Err(ApplyError::ManagedFields);
     }
-    match apply_once(live, config, writer, force) {
-        Err(ApplyError::Conflicts(conflicts)) if only_last_applied(live, writer, &conflicts) => {
-            apply_once(live, config, writer, true)
+    let mut conflicts = match apply_once(live, config, writer, force) {
+        Err(ApplyError::Conflicts(conflicts)) => conflicts,
+        other => return other,
+    };
+    if let Some(allowed) = last_applied::allowed(live, writer) {
+        conflicts.0.retain(|conflict| !allowed.contains(&conflict.field));
+        if conflicts.0.is_empty() {
+            return apply_once(live, config, writer, true);
         }
-        other => other,
     }
+    Err(ApplyError::Conflicts(conflicts))
 }
 
 fn apply_once(
@@ -272,10 +302,9 @@ fn apply_once(
     if let (Some(live), true) = (live, entries.is_empty()) {
         entries.extend(before_first_apply(live, writer));
     }
-    let set = ownable(field_set_of(config, writer.schema).map_err(ApplyError::Invalid)?, writer);
+    let all = field_set_of(config, writer.schema).map_err(ApplyError::Invalid)?;
     let own = entries.iter().position(|entry| entry.is_by(writer, true));
     let own = own.map(|at| entries.remove(at));
-    let others = entries.iter().fold(FieldSet::new(), |all, entry| all.union(&entry.fields));
 
     let mut config = config.clone();
     if let Some(reset) = writer.reset {
@@ -283,43 +312,55 @@ fn apply_once(
     }
     let mut merged = merge(live, &config, node);
     if let Some(last) = &own {
-        let owned = set.union(&others).union(&NEVER_OWNED);
-        remove_unowned(&mut merged, &last.fields, Some(&owned), node);
+        let mut owned = Sets::from([(writer.api_version.to_owned(), all.clone())]);
+        for entry in &entries {
+            let set = owned.entry(entry.api_version.clone()).or_default();
+            *set = std::mem::take(set).with(entry.fields.clone());
+        }
+        merged = prune(merged, (&last.api_version, &last.fields), owned, writer);
     }
-    keep_last_applied(live, &mut merged, &config, writer);
+    let set = ownable(all, writer);
     let Some(live) = live else {
+        last_applied::keep(&mut merged, &config, writer);
         write_entries(&mut merged, vec![Entry::new(writer, true, set)]);
         return Ok(merged);
     };
 
     // As they are: `false` in a configuration is a change of `true`, though the canonical form leaves it out.
     let comparison = compare(live, &merged, writer.schema);
-    let changed = comparison.added.union(&comparison.modified);
+    let is_same = comparison.is_same();
+    let mut changes = Changes::new(live, &merged, comparison, writer);
     let mut conflicts = Vec::new();
     for entry in &mut entries {
-        let conflict = entry.fields.intersection(&changed).intersection(&set);
+        let Some(change) = changes.of(&entry.api_version) else {
+            entry.fields = FieldSet::new();
+            continue;
+        };
+        let conflict = entry.fields.intersection(&change.set);
         let manager = entry.describe();
         conflicts
             .extend(conflict.paths().into_iter().map(|field| Conflict { manager: manager.clone(), field }));
-        entry.fields = entry.fields.difference(&conflict).difference(&comparison.removed);
+        entry.fields = std::mem::take(&mut entry.fields).without(&conflict).without(&change.removed);
     }
     if !force && !conflicts.is_empty() {
-        conflicts.sort_by(|a, b| (&a.manager, &a.field).cmp(&(&b.manager, &b.field)));
+        // The fields of each stay in the order of their set.
+        conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
         return Err(ApplyError::Conflicts(Conflicts(conflicts)));
     }
     let mut entry = Entry::new(writer, true, set);
-    if comparison.is_same() {
+    if is_same {
         // The time is that of a change of the object, not of its ownership.
         entry.time = own.and_then(|own| own.time);
     }
     entries.push(entry);
+    last_applied::keep(&mut merged, &config, writer);
     write_entries(&mut merged, entries);
     Ok(merged)
 }
 
 /// What an object held before anything was tracked belongs to a manager of this name.
 fn before_first_apply(live: &Value, writer: &Writer<'_>) -> Option<Entry> {
-    let all = compare(&json!({}), &canonical(Some(live), writer), writer.schema);
+    let all = compare(&canonical(None, writer), &canonical(Some(live), writer), writer.schema);
     let fields = ownable(all.added.with(all.modified), &Writer { reset: None, ..*writer });
     let api_version = live.get("apiVersion").and_then(Value::as_str).unwrap_or(writer.api_version).to_owned();
     let manager = BEFORE_FIRST_APPLY.to_owned();
@@ -338,32 +379,6 @@ fn take_out(value: &mut Value, set: &FieldSet) {
             Some(child) => map.get_mut(name).map_or((), |inner| take_out(inner, child)),
             None => {}
         }
-    }
-}
-
-fn last_applied(live: &Value) -> Option<&str> {
-    live.pointer("/metadata/annotations")?.get(LAST_APPLIED)?.as_str()
-}
-
-/// `kubectl apply --server-side` on what `kubectl apply` wrote: fields that it set may change hands unforced.
-fn only_last_applied(live: Option<&Value>, writer: &Writer<'_>, conflicts: &Conflicts) -> bool {
-    if writer.manager != "kubectl" {
-        return false;
-    }
-    let Some(text) = live.and_then(last_applied) else { return false };
-    let Ok(last) = serde_json::from_str::<Value>(text) else { return false };
-    let Ok(set) = field_set_of(&last, writer.schema) else { return false };
-    let paths = set.paths();
-    conflicts.0.iter().all(|conflict| paths.contains(&conflict.field))
-}
-
-/// While both ways of applying are in use, the annotation of the older one follows the newer one.
-fn keep_last_applied(live: Option<&Value>, merged: &mut Value, config: &Value, writer: &Writer<'_>) {
-    if writer.manager != "kubectl" || live.and_then(last_applied).is_none() {
-        return;
-    }
-    if let Some(annotations) = merged.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        annotations.insert(LAST_APPLIED.to_owned(), format!("{config}\n").into());
     }
 }
 

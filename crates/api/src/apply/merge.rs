@@ -6,21 +6,28 @@ use serde_json::{Map, Value};
 
 use super::element::{self, Kind};
 use super::{FieldSet, PathElement};
-use crate::schema::{List, ListKind, Node, Schema};
+use crate::schema::{Node, Schema};
 
 /// The fields an applied configuration sets. An error names the list element that cannot be told from others.
 pub fn field_set_of(value: &Value, schema: Option<&Schema>) -> Result<FieldSet, String> {
-    set_of(schema.map(Schema::node), value, "")
+    set_of(schema.map(Schema::node), value, Some(""))
 }
 
-fn set_of(node: Option<Node<'_>>, value: &Value, path: &str) -> Result<FieldSet, String> {
+/// The same of an object that is there already: of elements that cannot be told apart, the name alone.
+pub(super) fn set_with_duplicates(node: Option<Node<'_>>, value: &Value) -> FieldSet {
+    set_of(node, value, None).unwrap_or_default()
+}
+
+/// Without a path, elements need not be told apart.
+fn set_of(node: Option<Node<'_>>, value: &Value, path: Option<&str>) -> Result<FieldSet, String> {
     let mut set = FieldSet::new();
     match (element::kind(node, value), value) {
         (Kind::Object, Value::Object(map)) => {
             for (name, inner) in map {
                 let (member, declared) = element::member(node, name);
                 let element = PathElement::Field(name.clone());
-                let child = set_of(member, inner, &format!("{path}.{name}"))?;
+                let path = path.map(|path| format!("{path}.{name}"));
+                let child = set_of(member, inner, path.as_deref())?;
                 let empty_object = inner.as_object().is_some_and(Map::is_empty);
                 let leaf = matches!(element::kind(member, inner), Kind::Leaf);
                 if leaf || empty_object || !declared {
@@ -31,9 +38,16 @@ fn set_of(node: Option<Node<'_>>, value: &Value, path: &str) -> Result<FieldSet,
         }
         (Kind::List(node, list), Value::Array(items)) => {
             for item in items {
-                let element =
-                    element::of_item(node, list, item).map_err(|error| format!("{path}: {error}"))?;
+                let element = match (element::of_item(node, list, item), path) {
+                    (Ok(element), _) => element,
+                    (Err(error), Some(path)) => return Err(format!("{path}: {error}")),
+                    (Err(_), None) => continue,
+                };
                 if set.touches(&element) {
+                    let Some(path) = path else {
+                        set.put_child(element, FieldSet::new());
+                        continue;
+                    };
                     let mut only = FieldSet::new();
                     only.member(element);
                     let name = only.paths().join("");
@@ -110,33 +124,31 @@ pub(super) fn merge(live: Option<&Value>, config: &Value, node: Option<Node<'_>>
             Value::Object(out)
         }
         (Kind::List(node, list), Value::Array(live), Value::Array(config)) => {
-            let own = element::items(node, list, live);
-            let wanted = element::items(node, list, config);
-            let by_element: BTreeMap<&PathElement, &Value> =
-                own.iter().map(|(element, value)| (element, *value)).collect();
-            let listed: BTreeSet<&PathElement> = wanted.iter().map(|(element, _)| element).collect();
             let item_node = Some(node.at(&list.item));
-            let mut items: Vec<(PathElement, Value)> = Vec::new();
-            for (element, value) in &wanted {
-                items.push((element.clone(), merge(by_element.get(element).copied(), value, item_node)));
+            let names = |items: &[Value]| -> Vec<PathElement> {
+                let named = items.iter().zip(0..);
+                named
+                    .map(|(item, at)| element::of_item(node, list, item).unwrap_or(PathElement::Index(at)))
+                    .collect()
+            };
+            let (own, wanted) = (names(live), names(config));
+            let mut by_element: BTreeMap<&PathElement, &Value> = BTreeMap::new();
+            for (element, value) in own.iter().zip(live) {
+                // Which of several is meant cannot be told: none is merged with.
+                by_element.entry(element).and_modify(|held| *held = &Value::Null).or_insert(value);
             }
-            let others = own.iter().filter(|(element, _)| !listed.contains(element));
-            items.extend(others.map(|(element, value)| (element.clone(), (*value).clone())));
-            let names =
-                |items: &[(PathElement, &Value)]| items.iter().map(|(e, _)| e.clone()).collect::<Vec<_>>();
-            let order = order(&names(&own), &names(&wanted));
-            let mut items: BTreeMap<PathElement, Value> = items.into_iter().collect();
-            Value::Array(order.iter().filter_map(|element| items.remove(element)).collect())
+            let merged = |at: usize| merge(by_element.get(&wanted[at]).copied(), &config[at], item_node);
+            let places = order(&own, &wanted).into_iter();
+            Value::Array(
+                places
+                    .map(|place| match place {
+                        Place::Live(at) => live[at].clone(),
+                        Place::Wanted(at) => merged(at),
+                    })
+                    .collect(),
+            )
         }
         _ => config.clone(),
-    }
-}
-
-/// The fields by which elements are told apart.
-fn keys_of(list: &List) -> FieldSet {
-    match &list.kind {
-        ListKind::Map(keys) => FieldSet::of(&keys.iter().map(|key| &**key).collect::<Vec<_>>()),
-        ListKind::Atomic | ListKind::Set => FieldSet::new(),
     }
 }
 
@@ -148,19 +160,26 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Where an element of a merged list comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Live(usize),
+    Wanted(usize),
+}
+
 /// Where the elements of a merged list stand: those that are listed in the order in which they are, the live others as soon
 /// as nothing that is listed, and was there before, must come first.
-fn order(live: &[PathElement], wanted: &[PathElement]) -> Vec<PathElement> {
+fn order(live: &[PathElement], wanted: &[PathElement]) -> Vec<Place> {
     let listed: BTreeSet<&PathElement> = wanted.iter().collect();
     let was_there: BTreeSet<&PathElement> = live.iter().collect();
     let mut shared = wanted.iter().filter(|element| was_there.contains(element)).peekable();
     let mut placed = BTreeSet::new();
-    let mut left = live.iter().peekable();
+    let mut left = live.iter().enumerate().peekable();
     let mut out = Vec::with_capacity(live.len() + wanted.len());
-    for element in wanted {
-        while let Some(first) = left.peek().copied() {
+    for (place, element) in wanted.iter().enumerate() {
+        while let Some((at, first)) = left.peek().copied() {
             if !listed.contains(first) {
-                out.push(first.clone());
+                out.push(Place::Live(at));
             } else if first != element && shared.peek().is_none_or(|next| *next == first) {
                 // The next one of both lists comes after this new one, or there is none any more.
                 if placed.contains(first) {
@@ -173,59 +192,12 @@ fn order(live: &[PathElement], wanted: &[PathElement]) -> Vec<PathElement> {
                 break;
             }
         }
-        out.push(element.clone());
+        out.push(Place::Wanted(place));
         placed.insert(element);
         shared.next_if(|next| *next == element);
     }
-    out.extend(left.filter(|element| !listed.contains(element)).cloned());
+    out.extend(left.filter(|(_, element)| !listed.contains(element)).map(|(at, _)| Place::Live(at)));
     out
-}
-
-/// Takes out every path of `last` that `owned` neither holds nor passes through, with all that is below it.
-pub(super) fn remove_unowned(
-    value: &mut Value,
-    last: &FieldSet,
-    owned: Option<&FieldSet>,
-    node: Option<Node<'_>>,
-) {
-    let kept = |element: &PathElement| owned.is_some_and(|owned| owned.touches(element));
-    let kind = element::kind(node, value);
-    match (kind, value) {
-        (Kind::Object, Value::Object(map)) => {
-            for element in last.elements() {
-                let PathElement::Field(name) = element else { continue };
-                if !kept(element) {
-                    map.remove(name);
-                } else if let (Some(inner), Some(last)) = (map.get_mut(name), last.child(element)) {
-                    let (member, _) = element::member(node, name);
-                    remove_unowned(inner, last, owned.and_then(|owned| owned.child(element)), member);
-                }
-            }
-        }
-        (Kind::List(node, list), Value::Array(items)) => {
-            let mut index = 0;
-            items.retain_mut(|item| {
-                let element = element::of_item(node, list, item).unwrap_or(PathElement::Index(index));
-                index += 1;
-                if !last.touches(&element) {
-                    return true;
-                }
-                // Who owns a field of an element does not own the element.
-                let own = std::slice::from_ref(&element);
-                if last.contains(own) && !owned.is_some_and(|owned| owned.contains(own)) {
-                    return false;
-                }
-                if let Some(last) = last.child(&element) {
-                    // What an element is known by stays as long as the element does.
-                    let last = &last.clone().without(&keys_of(list));
-                    let owned = owned.and_then(|owned| owned.child(&element));
-                    remove_unowned(item, last, owned, Some(node.at(&list.item)));
-                }
-                true
-            });
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]
@@ -247,8 +219,17 @@ mod tests {
             ("abcd", "dxa", "bcdxa"),
             ("ab", "ba", "ba"),
             ("abc", "ca", "bca"),
+            // Of several with one name, those that are not listed stay.
+            ("aab", "b", "aab"),
+            ("aab", "a", "ab"),
         ] {
-            assert_eq!(order(&elements(live), &elements(wanted)), elements(expected), "{live} with {wanted}");
+            let (live, wanted) = (elements(live), elements(wanted));
+            let places = order(&live, &wanted).into_iter();
+            let found = places.map(|place| match place {
+                Place::Live(at) => live[at].clone(),
+                Place::Wanted(at) => wanted[at].clone(),
+            });
+            assert_eq!(found.collect::<Vec<_>>(), elements(expected));
         }
     }
 }

@@ -5,14 +5,19 @@
 mod compare;
 mod element;
 mod fieldset;
+mod last_applied;
 pub mod managed;
 mod merge;
+mod prune;
+pub mod scale;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 pub use compare::{Comparison, compare};
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
 pub use merge::{atomics, field_set_of, merged};
+pub use versions::Versions;
 
 use std::fmt;
 
@@ -33,6 +38,8 @@ pub struct Writer<'a> {
     pub schema: Option<&'a Schema>,
     /// Fields this endpoint resets, such as `status` of the object itself: they are never owned through it.
     pub reset: Option<&'a FieldSet>,
+    /// What the fields of managers that wrote in another version are called in this one. Without it there is one version.
+    pub versions: Option<&'a dyn Versions>,
 }
 
 /// One field another manager owns, and that the configuration wants to change.

@@ -18,6 +18,7 @@ fn writer<'a>(manager: &'a str, api_version: &'a str, schema: &'a Schema) -> Wri
         time: "2024-01-01T00:00:00Z",
         schema: Some(schema),
         reset: None,
+        versions: None,
     }
 }
 

@@ -2,6 +2,8 @@
 //! delete (`$patch: delete`), replace (`$patch: replace`), keep only some keys (`$retainKeys`), remove primitives
 //! (`$deleteFromPrimitiveList/…`) and set the order (`$setElementOrder/…`).
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{PatchError, interleave};
@@ -43,18 +45,21 @@ fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) ->
         Some(other) => return fail(unknown_directive(other, patch)),
     }
     retain_keys(&mut original, patch)?;
+    // Lists that are given an order come first, then what is merged, then what is taken out of lists.
+    let mut ordered = BTreeSet::new();
     for (key, value) in patch {
-        if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
-            delete_primitives(&mut original, name, value)?;
+        if let Some(name) = key.strip_prefix(SET_ORDER) {
+            set_order(&mut original, patch.get(name), name, value, node)?;
+            ordered.insert(name);
         }
     }
-    let before = original.clone();
-    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
+    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key) && !ordered.contains(key.as_str()))
+    {
         merge_member(&mut original, key, value, node)?;
     }
     for (key, value) in patch {
-        if let Some(name) = key.strip_prefix(SET_ORDER) {
-            set_order(&mut original, &before, patch, name, value, node)?;
+        if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
+            delete_primitives(&mut original, name, value)?;
         }
     }
     Ok(original)
@@ -71,30 +76,35 @@ fn is_directive(key: &str) -> bool {
 fn merge_member(original: &mut Object, key: &str, patch: &Value, node: Option<Node<'_>>) -> Result<()> {
     let field = node.and_then(|node| node.field(key));
     let member = node.and_then(|node| node.member(key));
-    let merges = |field: Option<&Field>| field.is_some_and(|field| field.strategy.merge);
     let replaces = field.is_some_and(|field| field.strategy.replace);
     let merged = match (original.remove(key), patch) {
         (_, Value::Null) => return Ok(()),
+        (Some(Value::Object(_)), Value::Object(_)) if replaces => patch.clone(),
+        (Some(Value::Object(own)), Value::Object(patch)) => Value::Object(merge_object(own, patch, member)?),
+        (Some(Value::Array(own)), Value::Array(patch)) => {
+            Value::Array(merged_list(own, patch, field, member)?)
+        }
         // There is nothing to merge with.
-        (None | Some(Value::Null), Value::Object(_) | Value::Array(_)) => match taken(patch) {
+        (_, patch) => match taken(patch) {
             Some(taken) => taken,
             None => return Ok(()),
         },
-        (_, Value::Object(patch)) if replaces => Value::Object(merge_object(Object::new(), patch, member)?),
-        (Some(Value::Object(own)), Value::Object(patch)) => Value::Object(merge_object(own, patch, member)?),
-        (_, Value::Object(patch)) => Value::Object(merge_object(Object::new(), patch, member)?),
-        (own, Value::Array(patch)) if merges(field) => {
-            let own = match own {
-                Some(Value::Array(own)) => own,
-                _ => Vec::new(),
-            };
-            let key = field.and_then(|field| field.merge_key.as_deref());
-            Value::Array(merge_list(own, patch, key, member.and_then(Node::item))?)
-        }
-        (_, scalar) => scalar.clone(),
     };
     original.insert(key.to_owned(), merged);
     Ok(())
+}
+
+/// A list of the patch with that of the object; as it is where its type does not merge.
+fn merged_list(
+    own: Vec<Value>,
+    patch: &[Value],
+    field: Option<&Field>,
+    node: Option<Node<'_>>,
+) -> Result<Vec<Value>> {
+    match field.filter(|field| field.strategy.merge) {
+        Some(field) => merge_list(own, patch, field.merge_key.as_deref(), node.and_then(Node::item)),
+        None => Ok(patch.to_vec()),
+    }
 }
 
 /// A part of a patch as it is, without what it would take away; nothing of an object with a directive.
@@ -155,44 +165,36 @@ fn merge_list(
     item: Option<Node<'_>>,
 ) -> Result<Vec<Value>> {
     let directive = |value: &Value| value.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
-    let plain = |value: &Value| {
-        let mut value = value.clone();
-        if let Value::Object(map) = &mut value {
-            map.remove(DIRECTIVE);
-        }
-        value
-    };
-    if patch.iter().any(|value| directive(value).as_deref() == Some("replace")) {
-        let kept = patch.iter().filter(|value| directive(value).as_deref() != Some("replace"));
-        return Ok(kept.map(plain).collect());
-    }
-    let before = keys_of(&original, key).unwrap_or_default();
     let mut items = original;
-    let mut wanted = Vec::new();
+    let (mut kept, mut replaces) = (Vec::new(), false);
     for value in patch {
         match directive(value).as_deref() {
             Some("delete") => {
                 let deleted = key_of(value, key)?;
                 items.retain(|item| key_of(item, key).map_or(true, |key| key != deleted));
-                continue;
             }
-            None => {}
+            None => kept.push(value),
+            Some("replace") => replaces = true,
             Some("merge") => return fail("merging lists cannot yet be specified in the patch".to_owned()),
             Some(other) => {
                 return fail(unknown_directive(other, value.as_object().unwrap_or(&Object::new())));
             }
         }
+    }
+    if replaces {
+        return Ok(kept.into_iter().cloned().collect());
+    }
+    let before = keys_of(&items, key).unwrap_or_default();
+    let mut wanted = Vec::new();
+    for value in kept {
         let own_key = key_of(value, key)?;
         let found = items.iter_mut().find(|item| key_of(item, key).is_ok_and(|key| key == own_key));
-        match (found, plain(value)) {
+        match (found, value) {
             (Some(Value::Object(found)), Value::Object(patch)) => {
-                *found = merge_object(std::mem::take(found), &patch, item)?;
+                *found = merge_object(std::mem::take(found), patch, item)?;
             }
             (Some(_), _) => {}
-            (None, Value::Object(patch)) => {
-                items.push(Value::Object(merge_object(Object::new(), &patch, item)?))
-            }
-            (None, scalar) => items.push(scalar),
+            (None, value) => items.push(value.clone()),
         }
         wanted.push(own_key);
     }
@@ -200,36 +202,84 @@ fn merge_list(
     Ok(interleave(keyed, &wanted, &before))
 }
 
+/// Merges a list and puts it in order: the order must name what the patch holds, in the same order.
 fn set_order(
-    merged: &mut Object,
-    before: &Object,
-    patch: &Object,
+    object: &mut Object,
+    patch: Option<&Value>,
     name: &str,
     order: &Value,
     node: Option<Node<'_>>,
 ) -> Result<()> {
-    let Some(order) = order.as_array() else {
-        return fail(format!("invalid patch format of {SET_ORDER}{name}"));
-    };
+    let order = as_list(order)?;
+    let own = object.get(name).map(as_list).transpose()?;
+    let patch = patch.map(as_list).transpose()?;
     let field = node.and_then(|node| node.field(name));
+    if let (Some(message), None) = (node.and_then(Node::message), field) {
+        let name = format!(
+            "unable to find api field in struct {} for the json field {name:?}",
+            message.short_name()
+        );
+        return fail(name);
+    }
     let key = field.and_then(|field| field.merge_key.as_deref());
-    let wanted = keys_of(order, key)?;
-    let empty = Vec::new();
-    let in_patch = patch.get(name).and_then(Value::as_array).unwrap_or(&empty);
-    for item in in_patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
-        if !wanted.contains(&key_of(item, key)?) {
-            return fail(format!(
-                "The order in patch list:\n{}\n doesn't match {SET_ORDER}{name} list:\n{}\n",
-                Value::Array(in_patch.clone()),
-                Value::Array(order.clone())
-            ));
+    check_order(patch.map_or(&[], Vec::as_slice), order, key)?;
+    let before = own.cloned().unwrap_or_default();
+    let merged = match (own, patch) {
+        (Some(own), None) => own.clone(),
+        (None, Some(patch)) => patch.iter().filter_map(as_it_is).collect(),
+        (Some(own), Some(patch)) => {
+            merged_list(own.clone(), patch, field, node.and_then(|node| node.member(name)))?
+        }
+        (None, None) => return Ok(()),
+    };
+    let (wanted, before) = (keys_of(order, key)?, keys_of(&before, key)?);
+    let keyed = keys_of(&merged, key)?.into_iter().zip(merged).collect();
+    object.insert(name.to_owned(), Value::Array(interleave(keyed, &wanted, &before)));
+    Ok(())
+}
+
+fn as_list(value: &Value) -> Result<&Vec<Value>> {
+    let Value::Array(items) = value else {
+        let found = crate::schema::typed::go_type(value);
+        return fail(format!("expected a []interface {{}}, but received a {found}"));
+    };
+    Ok(items)
+}
+
+/// A part of a patch without its directives, but with what it holds of nothing.
+fn as_it_is(patch: &Value) -> Option<Value> {
+    Some(match patch {
+        Value::Object(map) if map.contains_key(DIRECTIVE) => return None,
+        Value::Object(map) => {
+            let kept = map.iter().filter_map(|(key, value)| Some((key.clone(), as_it_is(value)?)));
+            Value::Object(kept.collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().filter_map(as_it_is).collect()),
+        scalar => scalar.clone(),
+    })
+}
+
+/// Whether the elements of the patch come in the order, in their order.
+fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()> {
+    if patch.is_empty() || order.is_empty() {
+        return Ok(());
+    }
+    let mut left = order.iter();
+    for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
+        loop {
+            let Some(next) = left.next() else {
+                let (patch, order) = (Value::from(patch.to_vec()), Value::from(order.to_vec()));
+                return fail(format!(
+                    "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                    super::go_shown(&patch),
+                    super::go_shown(&order)
+                ));
+            };
+            if key_of(item, key)? == key_of(next, key)? {
+                break;
+            }
         }
     }
-    let Some(Value::Array(items)) = merged.get_mut(name) else { return Ok(()) };
-    let before = before.get(name).and_then(Value::as_array).unwrap_or(&empty);
-    let before = keys_of(before, key)?;
-    let keyed = keys_of(items, key)?.into_iter().zip(std::mem::take(items)).collect();
-    *items = interleave(keyed, &wanted, &before);
     Ok(())
 }
 

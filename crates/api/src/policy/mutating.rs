@@ -127,11 +127,7 @@ impl MutatingPolicy {
                 match patch::json(vars.object, &to_json(&value)?) {
                     Ok(new) => Ok(new),
                     // A test that does not hold is how a patch says that it is not wanted.
-                    Err(patch::PatchError::JsonPatch(error))
-                        if matches!(error.kind, json_patch::PatchErrorKind::TestFailed) =>
-                    {
-                        Ok(vars.object.clone())
-                    }
+                    Err(patch::PatchError::TestFailed(_)) => Ok(vars.object.clone()),
                     Err(error) => Err(format!("JSON Patch: {error}")),
                 }
             }

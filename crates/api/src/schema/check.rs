@@ -116,6 +116,17 @@ impl<'a> Check<'a> {
                 self.props(node, *index, value);
             }
             _ if self.types => self.scalar(node, value),
+            // Where no object belongs, its fields are known to nobody.
+            (
+                Shape::String | Shape::Bool | Shape::Int32 | Shape::Int64 | Shape::Double | Shape::List(_),
+                Value::Object(map),
+            ) => {
+                for name in map.keys() {
+                    let before = self.path.field(name);
+                    self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() });
+                    self.path.cut(before);
+                }
+            }
             _ => {}
         }
     }

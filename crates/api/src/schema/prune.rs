@@ -23,6 +23,13 @@ pub(super) fn prune(node: Node<'_>, value: &mut Value) {
         (Shape::List(list), Value::Array(items)) => {
             items.iter_mut().for_each(|item| prune(node.at(&list.item), item));
         }
+        // Where no object belongs: it has no fields that are known. What else is wrong with it is said later.
+        (
+            Shape::String | Shape::Bool | Shape::Int32 | Shape::Int64 | Shape::Double | Shape::List(_),
+            Value::Object(map),
+        ) => {
+            map.clear();
+        }
         _ => {}
     }
 }

@@ -29,7 +29,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// What Go calls the type of a value of any type.
-fn go_type(value: &Value) -> &'static str {
+pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::input;
 use super::patch::check_place;
 use super::update::{Ownership, Writes, change, reset_fields};
-use crate::http::respond::{self, Answer};
+use super::versions::Served;
+use crate::http::respond::Answer;
 use crate::{ApiServer, Context};
 
 pub async fn apply(
@@ -24,8 +25,8 @@ pub async fn apply(
     let kind = &context.kind;
     // As it came: what is filled in afterwards is not told of.
     let place = (meta::namespace(&config).to_owned(), meta::name(&config).to_owned());
-    let (config, warnings) = checked(context, config, duplicates)?;
-    let schema = input::schema_of(kind);
+    let config = checked(context, config, duplicates)?;
+    let (schema, versions) = (input::schema_of(kind), Served::of(server, kind));
     let now = base::time::rfc3339_seconds(base::time::now());
     let force = context.query.flag("force");
     let (api_version, reset) = (kind.api_version(), reset_fields(kind, writes));
@@ -36,13 +37,20 @@ pub async fn apply(
         time: &now,
         schema: schema.as_ref(),
         reset: reset.as_ref(),
+        versions: versions.as_deref(),
     };
     let merged = |old: Option<&Value>| {
         let mut new = managed::apply(old, &config, &writer, force).map_err(|error| match error {
             // Elements that cannot be told apart.
-            ApplyError::Invalid(fault) => untyped(kind, (&place.0, &place.1), &[fault]),
+            ApplyError::Invalid(fault) => {
+                untyped((&kind.group, &kind.version, &kind.kind), (&place.0, &place.1), &[fault])
+            }
             other => apply_error(other),
         })?;
+        // As it was given, the configuration may not say where it belongs.
+        if kind.namespaced {
+            meta::set(&mut new, "namespace", context.target.namespace.as_str());
+        }
         // What was given as nothing becomes what its type makes of that.
         input::canonicalize(kind, &mut new);
         Ok::<_, ApiError>(new)
@@ -55,7 +63,7 @@ pub async fn apply(
         }
         Ok(new)
     };
-    let answer = match change(server, context, writes, Ownership::Settled, edit).await {
+    match change(server, context, writes, Ownership::Settled, edit).await {
         Err(error) if error.reason == "NotFound" && writes == Writes::Main => {
             let uid = meta::uid(&config);
             if !uid.is_empty() {
@@ -70,22 +78,17 @@ pub async fn apply(
             match super::create_object(server, context, new).await {
                 Err(error) if error.reason == "AlreadyExists" => {
                     // Somebody created it in between: apply to that.
-                    change(server, context, writes, Ownership::Settled, edit).await?.answer(context)
+                    Ok(change(server, context, writes, Ownership::Settled, edit).await?.answer(context))
                 }
-                created => created?.answer(context),
+                created => Ok(created?.answer(context)),
             }
         }
-        changed => changed?.answer(context),
-    };
-    Ok(respond::warn(answer, &warnings))
+        changed => Ok(changed?.answer(context)),
+    }
 }
 
-/// The configuration with its place filled in, if it is one of this object, and what there is to warn of.
-fn checked(
-    context: &Context,
-    config: Value,
-    duplicates: Vec<String>,
-) -> Result<(Value, Vec<String>), ApiError> {
+/// The configuration with its place filled in, if it is one of this object.
+fn checked(context: &Context, config: Value, duplicates: Vec<String>) -> Result<Value, ApiError> {
     let kind = &context.kind;
     let mut config = if config.is_null() { serde_json::json!({}) } else { config };
     api::patch::check_object(&config).map_err(|why| {
@@ -101,7 +104,11 @@ fn checked(
     if let Some(faults) = input::schema_of(kind).map(|schema| typed::faults(&schema, &config))
         && !faults.is_empty()
     {
-        return Err(untyped(kind, (meta::namespace(&config), meta::name(&config)), &faults));
+        return Err(untyped(
+            (&kind.group, &kind.version, &kind.kind),
+            (meta::namespace(&config), meta::name(&config)),
+            &faults,
+        ));
     }
     if !duplicates.is_empty() && input::validation(context)? == input::Validation::Strict {
         let why =
@@ -110,15 +117,16 @@ fn checked(
     }
     let bare = |text: String| text.trim_start_matches("yaml: unmarshal errors:\n  ").to_owned();
     let duplicates = duplicates.into_iter().map(bare).collect();
-    let warnings = input::check_fields(context, &mut config, duplicates)?;
+    context.warn(input::check_fields(context, &mut config, duplicates)?);
     if meta::name(&config).is_empty() {
         meta::set(&mut config, "name", context.target.name.as_str());
     }
+    let mut placed = config.clone();
     if kind.namespaced && meta::namespace(&config).is_empty() {
-        meta::set(&mut config, "namespace", context.target.namespace.as_str());
+        meta::set(&mut placed, "namespace", context.target.namespace.as_str());
     }
-    check_place(context, &config)?;
-    Ok((config, warnings))
+    check_place(context, &placed)?;
+    Ok(config)
 }
 
 fn check_type(kind: &Kind, config: &Value) -> Result<(), ApiError> {
@@ -139,14 +147,17 @@ fn check_type(kind: &Kind, config: &Value) -> Result<(), ApiError> {
 }
 
 /// What is told of a configuration that its type cannot hold.
-fn untyped(kind: &Kind, (namespace, name): (&str, &str), faults: &[String]) -> ApiError {
+pub fn untyped(
+    (group, version, kind): (&str, &str, &str),
+    (namespace, name): (&str, &str),
+    faults: &[String],
+) -> ApiError {
     let faults = match faults {
         [one] => one.clone(),
         many => format!("errors:\n{}", many.iter().map(|f| format!("  {f}\n")).collect::<String>()),
     };
     ApiError::unexplained(format!(
-        "failed to create typed patch object ({namespace}/{name}; {}/{}, Kind={}): {faults}",
-        kind.group, kind.version, kind.kind
+        "failed to create typed patch object ({namespace}/{name}; {group}/{version}, Kind={kind}): {faults}"
     ))
 }
 

@@ -12,7 +12,7 @@ use store::Expect;
 use super::{Stored, input, one, rejected};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
-use crate::http::respond::{self, Answer};
+use crate::http::respond::Answer;
 use crate::objects::Written;
 use crate::{ApiServer, Context};
 
@@ -41,8 +41,7 @@ impl Created {
 
 pub async fn create(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let input = input::object(context, body).await?;
-    let created = create_object(server, context, input.value).await?;
-    Ok(respond::warn(created.answer(context), &input.warnings))
+    Ok(create_object(server, context, input).await?.answer(context))
 }
 
 /// Creates an object that has been decoded; field ownership goes to the context's manager unless it is set already.
@@ -129,7 +128,7 @@ async fn store_new(
     // What admission adds is nobody's: ownership is of what was asked for.
     let owned = match applied {
         Some(applied) => applied,
-        None => super::update::owners(context, None, &mut object, super::Writes::Main),
+        None => super::update::owners(server, context, None, &mut object, super::Writes::Main),
     };
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
@@ -175,7 +174,8 @@ async fn store_claiming(
             false => Ok(Some(Created::Tried(object))),
         };
     }
-    let object = Arc::new(object);
+    // Stored as reading would show it.
+    let object = Arc::new(super::read::as_read(kind, object));
     let (written, text) = server.0.put(kind, &object, Expect::Absent).await?;
     match written {
         Written::At(revision) => {

@@ -26,12 +26,6 @@ pub fn content_type(context: &Context) -> &str {
     context.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
-/// A decoded body and the warnings it earned.
-pub struct Input {
-    pub value: Value,
-    pub warnings: Vec<String>,
-}
-
 /// How unknown and duplicate fields are met: `fieldValidation`, `Warn` unless said.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Validation {
@@ -51,8 +45,8 @@ pub fn validation(context: &Context) -> Result<Validation, ApiError> {
     }
 }
 
-/// Reads an object of the request's own kind.
-pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
+/// Reads an object of the request's own kind. What there is to warn of is told whatever comes of the request.
+pub async fn object(context: &Context, body: Body) -> Result<Value, ApiError> {
     let content_type = content_type(context);
     if context.kind.custom.is_some() && content_type.starts_with(crate::http::accept::PROTOBUF) {
         let error = decode::DecodeError::UnsupportedMediaType(content_type.to_owned());
@@ -70,9 +64,10 @@ pub async fn object(context: &Context, body: Body) -> Result<Input, ApiError> {
         decode::in_order(&bytes, &mut problems, |problem| problem.split('"').nth(1).unwrap_or_default());
     }
     let warnings = judge(context, &types, problems)?;
+    context.warn(warnings);
     canonicalize(&context.kind, &mut value);
     audit::request_object(&value, true);
-    Ok(Input { value, warnings })
+    Ok(value)
 }
 
 /// Reads a body of another kind than the resource's (options, bindings, reviews).
@@ -271,7 +266,16 @@ fn judge(context: &Context, types: &str, problems: Vec<String>) -> Result<Vec<St
 
 /// Values that their fields cannot hold, as one text, and what strictness minds. Unknown fields are dropped.
 pub fn field_faults(kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> (String, Vec<String>) {
-    let Some(schema) = schema_of(kind) else { return (String::new(), duplicates) };
+    faults_in(schema_of(kind).as_ref(), value, duplicates)
+}
+
+/// The same of an object that is not of the request's own kind.
+pub fn faults_in(
+    schema: Option<&Schema>,
+    value: &mut Value,
+    duplicates: Vec<String>,
+) -> (String, Vec<String>) {
+    let Some(schema) = schema else { return (String::new(), duplicates) };
     let (types, unknown): (Vec<_>, Vec<_>) =
         schema.check(value).into_iter().partition(|p| matches!(p, schema::FieldProblem::Type { .. }));
     // The original goes on after the first, and tells of that alone.
@@ -286,7 +290,20 @@ pub fn field_faults(kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> 
 /// Gives a whole object the form its type writes. An applied configuration must stay as it was given: what it does not
 /// mention is not its manager's.
 pub fn canonicalize(kind: &Kind, value: &mut Value) {
-    if let Some(schema) = schema_of(kind) {
-        schema.canonicalize(value);
+    match (&kind.custom, value.get_mut("metadata")) {
+        // What every object says of itself is of one type, whatever the rest is.
+        (Some(_), Some(metadata)) => {
+            if let Some(schema) = schema::of_model(METADATA) {
+                schema.canonicalize(metadata);
+            }
+        }
+        (Some(_), None) => {}
+        (None, _) => {
+            if let Some(schema) = schema_of(kind) {
+                schema.canonicalize(value);
+            }
+        }
     }
 }
+
+const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";

@@ -15,6 +15,7 @@ mod read;
 mod reviews;
 pub(crate) mod scale;
 mod update;
+mod versions;
 mod watch;
 
 use std::borrow::Cow;

@@ -4,13 +4,12 @@ use api::meta;
 use api::patch;
 use api::schema::decode;
 use api::status::{ApiError, FieldError};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::input;
 use super::update::{Ownership, Writes, change};
 use crate::http::body::Body;
-use crate::http::respond::{self, Answer};
+use crate::http::respond::Answer;
 use crate::{ApiServer, Context};
 
 /// How a patch is to be read.
@@ -94,7 +93,7 @@ pub fn patch_error(error: &patch::PatchError) -> ApiError {
         patch::PatchError::TooManyOperations(_) | patch::PatchError::CopiesTooMuch => {
             ApiError::too_large(error.to_string())
         }
-        patch::PatchError::JsonPatch(_) | patch::PatchError::Operation(_) => {
+        patch::PatchError::JsonPatch(_) | patch::PatchError::TestFailed(_) => {
             tracing::debug!(%error, "a patch does not fit");
             ApiError::patch_does_not_fit()
         }
@@ -113,21 +112,21 @@ pub async fn patch(
     if let Patch::Apply(config) = patch {
         return super::apply::apply(server, context, config, duplicates, writes).await;
     }
-    let warnings = Mutex::new(Vec::new());
     let edit = |old: &Value| {
         let mut new = patch.applied(context, old)?;
-        *warnings.lock() = check_patched(context, &patch, &mut new, duplicates.clone())?;
+        context.warn(check_patched(context, writes, &patch, &mut new, duplicates.clone())?);
         check_place(context, &new)?;
         input::canonicalize(&context.kind, &mut new);
         Ok(new)
     };
     let changed = change(server, context, writes, Ownership::Take, edit).await?;
-    Ok(respond::warn(changed.answer(context), &warnings.into_inner()))
+    Ok(changed.answer(context))
 }
 
 /// As for a whole object, but it is the patch that is to blame.
-fn check_patched(
+pub fn check_patched(
     context: &Context,
+    writes: Writes,
     patch: &Patch,
     new: &mut Value,
     duplicates: Vec<String>,
@@ -143,7 +142,11 @@ fn check_patched(
     let refuse = |shown: String, why: String| {
         Err(ApiError::invalid("", "", "", &[FieldError::invalid("patch", shown, why)]))
     };
-    let (types, problems) = input::field_faults(&context.kind, new, duplicates);
+    let schema = match writes {
+        Writes::Scale => api::schema::of_kind("autoscaling", "v1", "Scale"),
+        _ => input::schema_of(&context.kind),
+    };
+    let (types, problems) = input::faults_in(schema.as_ref(), new, duplicates);
     if !types.is_empty() {
         return refuse(shown(new), types);
     }

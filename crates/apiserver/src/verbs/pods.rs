@@ -32,7 +32,7 @@ pub async fn bind_named(server: &ApiServer, context: &Context, body: Body) -> Re
     let pods = kinds.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
     let mut target = context.target.clone();
     target.plural = pods.plural.to_string();
-    target.name = meta::name(&input.value).to_owned();
+    target.name = meta::name(&input).to_owned();
     let pod = Context {
         who: context.who.clone(),
         query: context.query.clone(),
@@ -42,7 +42,7 @@ pub async fn bind_named(server: &ApiServer, context: &Context, body: Body) -> Re
         kind: Arc::clone(pods),
         warnings: Default::default(),
     };
-    bind(server, &pod, crate::http::body::full(input.value.to_string())).await
+    bind(server, &pod, crate::http::body::full(input.to_string())).await
 }
 
 /// Sets `spec.nodeName` and the PodScheduled condition, once.

@@ -26,6 +26,11 @@ pub fn is_served_as_stored(kind: &api::kinds::Kind) -> bool {
     kind.is_served_as_stored()
 }
 
+/// What has just been written as reading it would show it. What is stored in another version is filled in as that one.
+pub fn as_read(kind: &api::kinds::Kind, object: Value) -> Value {
+    if kind.conversion.is_some() { object } else { (kind.on_read)(object) }
+}
+
 /// Objects are stored in one version and served in all.
 pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
     *object = kind.to_served(std::mem::take(object));

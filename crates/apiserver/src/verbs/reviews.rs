@@ -35,8 +35,7 @@ pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result
         (_, "list") => return super::components::list(context),
         _ => {}
     }
-    let input = input::object(context, body).await?;
-    let mut review = input.value;
+    let mut review = input::object(context, body).await?;
     let status = match &*context.kind.kind {
         "SelfSubjectReview" => {
             to_value(&SelfSubjectReviewStatus { user_info: Some(user_info(&context.who)) })

@@ -1,15 +1,16 @@
 //! The `scale` subresource: replicas of any kind that names where they are.
 
 use ::http::StatusCode;
-use api::apply::{Writer, managed};
+use api::apply::{Writer, managed, scale as owned};
 use api::kinds::ScalePaths;
 use api::meta;
+use api::schema::{Schema, typed};
 use api::status::{ApiError, FieldError};
 use serde_json::{Map, Value, json};
 
-use super::apply::apply_error;
-use super::patch::{Patch, patch_error};
-use super::update::{Ownership, Writes, change, check_name, reset_fields};
+use super::apply::{apply_error, untyped};
+use super::patch::{Patch, check_patched, check_place, patch_error};
+use super::update::{Ownership, Writes, change, check_name};
 use super::{input, read};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
@@ -63,8 +64,18 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     if let Some(text) = selector.and_then(selector_text) {
         status["selector"] = text.into();
     }
-    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": number(&paths.spec_replicas)}, "status": status})
+    let mut scale = json!({"kind": "Scale", "apiVersion": API_VERSION, "metadata": metadata,
+        "spec": {"replicas": number(&paths.spec_replicas)}, "status": status});
+    if let Some(schema) = schema() {
+        schema.canonicalize(&mut scale);
+    }
+    scale
+}
+
+const API_VERSION: &str = "autoscaling/v1";
+
+fn schema() -> Option<Schema> {
+    api::schema::of_kind("autoscaling", "v1", "Scale")
 }
 
 fn selector_text(selector: &Value) -> Option<String> {
@@ -95,58 +106,56 @@ pub async fn update(server: &ApiServer, context: &Context, body: Body) -> Result
 }
 
 pub async fn patch(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
-    let (patch, _) = Patch::read(context, body).await?;
+    let (patch, duplicates) = Patch::read(context, body).await?;
     if let Patch::Apply(config) = &patch {
         return apply(server, context, config).await;
     }
-    let schema = api::schema::of_kind("autoscaling", "v1", "Scale");
-    store(server, context, |scale| match (&patch, &schema) {
-        (Patch::Json(patch), _) => api::patch::json(scale, patch).map_err(|e| patch_error(&e)),
-        (Patch::Strategic(patch), Some(schema)) => {
-            api::patch::strategic::apply(scale, patch, schema).map_err(|e| patch_error(&e))
-        }
-        (Patch::Merge(patch) | Patch::Strategic(patch) | Patch::Apply(patch), _) => {
-            Ok(api::patch::merge(scale, patch))
-        }
+    let schema = schema();
+    store(server, context, |scale| {
+        let mut new = match (&patch, &schema) {
+            (Patch::Json(patch), _) => api::patch::json(scale, patch).map_err(|e| patch_error(&e)),
+            (Patch::Strategic(patch), Some(schema)) => {
+                api::patch::strategic::apply(scale, patch, schema).map_err(|e| patch_error(&e))
+            }
+            (Patch::Merge(patch) | Patch::Strategic(patch) | Patch::Apply(patch), _) => {
+                Ok(api::patch::merge(scale, patch))
+            }
+        }?;
+        context.warn(check_patched(context, Writes::Scale, &patch, &mut new, duplicates.clone())?);
+        check_place(context, &new)?;
+        Ok(new)
     })
     .await
 }
 
-/// Applying a scale is applying an object of which only the replicas are said.
-async fn apply(server: &ApiServer, context: &Context, scale: &Value) -> Result<Answer, ApiError> {
-    let (paths, kind) = (paths(context)?, &context.kind);
-    let text = |field: &str| scale.get(field).and_then(Value::as_str).unwrap_or_default();
+/// Who scales, and in which version. As the original does, it is known but not when.
+fn writer<'a>(manager: &'a str, schema: Option<&'a Schema>) -> Writer<'a> {
+    let subresource = Writes::Scale.subresource();
+    Writer { manager, api_version: API_VERSION, subresource, time: "", schema, reset: None, versions: None }
+}
+
+async fn apply(server: &ApiServer, context: &Context, config: &Value) -> Result<Answer, ApiError> {
+    let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
     let (version, given) = (text("apiVersion"), text("kind"));
-    if (version, given) != ("autoscaling/v1", "Scale") {
+    if (version, given) != (API_VERSION, "Scale") {
         let (group, version) = api::schema::split_api_version(version);
         return Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={given}")));
     }
-    let target = &context.target;
-    let mut config = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": {"name": target.name, "namespace": target.namespace}});
-    if let Some(replicas) = scale.get("spec").and_then(|s| s.get("replicas")) {
-        check_replicas(context, replicas.as_i64().unwrap_or(-1))?;
-        set_at(&mut config, &paths.spec_replicas, replicas.clone());
+    let schema = schema();
+    if let Some(faults) =
+        schema.as_ref().map(|schema| typed::faults(schema, config)).filter(|f| !f.is_empty())
+    {
+        let place = (meta::namespace(config), meta::name(config));
+        return Err(untyped(("autoscaling", "v1", "Scale"), place, &faults));
     }
-    let schema = input::schema_of(kind);
-    let (api_version, reset) = (kind.api_version(), reset_fields(kind, Writes::Scale));
-    let writer = Writer {
-        manager: context.query.get("fieldManager").unwrap_or_default(),
-        api_version: &api_version,
-        subresource: Writes::Scale.subresource(),
-        time: "",
-        schema: schema.as_ref(),
-        reset: reset.as_ref(),
-    };
+    let writer = writer(context.query.get("fieldManager").unwrap_or_default(), schema.as_ref());
     let force = context.query.flag("force");
-    let edit = |old: &Value| {
-        let mut new = managed::apply(Some(old), &config, &writer, force).map_err(apply_error)?;
-        let demanded = meta::resource_version(scale);
-        let version = if demanded.is_empty() { meta::resource_version(old) } else { demanded };
-        meta::set(&mut new, "resourceVersion", version);
+    change_scale(server, context, |old| {
+        let new = managed::apply(Some(old), config, &writer, force).map_err(apply_error)?;
+        check_place(context, &new)?;
         Ok(new)
-    };
-    let changed = change(server, context, Writes::Scale, Ownership::Settled, edit).await?;
-    Ok(respond::object(StatusCode::OK, context.form, &scale_of(paths, &changed.object())))
+    })
+    .await
 }
 
 fn check_replicas(context: &Context, replicas: i64) -> Result<(), ApiError> {
@@ -157,19 +166,48 @@ fn check_replicas(context: &Context, replicas: i64) -> Result<(), ApiError> {
     Err(ApiError::invalid("autoscaling", "Scale", &context.target.name, &errors))
 }
 
+/// A scale that is updated: what changes is taken over.
 async fn store(
     server: &ApiServer,
     context: &Context,
     edit: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Answer, ApiError> {
-    let paths = paths(context)?;
-    let changed = change(server, context, Writes::Scale, Ownership::Take, |old| {
-        let scale = edit(&scale_of(paths, old))?;
-        let replicas = scale.get("spec").and_then(|s| s.get("replicas")).and_then(Value::as_i64).unwrap_or(0);
+    let (schema, manager) = (schema(), context.manager());
+    let writer = writer(&manager, schema.as_ref());
+    change_scale(server, context, |old| {
+        let mut new = edit(old)?;
+        if let Some(schema) = &schema {
+            schema.canonicalize(&mut new);
+        }
+        managed::update(Some(old), &mut new, &writer);
+        Ok(new)
+    })
+    .await
+}
+
+/// Changes the object as its scale is changed.
+async fn change_scale(
+    server: &ApiServer,
+    context: &Context,
+    edit: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Answer, ApiError> {
+    let (paths, kind) = (paths(context)?, &context.kind);
+    let changed = change(server, context, Writes::Scale, Ownership::Settled, |old| {
+        let mut scale = scale_of(paths, old);
+        let fields = owned::to_scale(old, &paths.spec_replicas, API_VERSION);
+        if !fields.is_null() {
+            meta::set(&mut scale, "managedFields", fields);
+        }
+        let scale = edit(&scale)?;
+        let replicas = at(&scale, &["spec".into(), "replicas".into()]).and_then(Value::as_i64).unwrap_or(0);
         check_replicas(context, replicas)?;
         let mut new = old.clone();
         set_at(&mut new, &paths.spec_replicas, replicas.into());
         meta::set(&mut new, "resourceVersion", meta::resource_version(&scale));
+        match owned::to_parent(old, &scale, &paths.spec_replicas, &kind.api_version()) {
+            Value::Null => meta::unset(&mut new, "managedFields"),
+            fields => meta::set(&mut new, "managedFields", fields),
+        }
         Ok(new)
     })
     .await?;

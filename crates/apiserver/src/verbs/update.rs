@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use store::{Entry, Expect};
 
 use super::read::set_version;
+use super::versions::Served;
 use super::{Stored, input, one, rejected};
 use crate::admission::{self, Operation};
 use crate::http::body::Body;
-use crate::http::respond::{self, Answer};
+use crate::http::respond::Answer;
 use crate::objects::Written;
 use crate::{ApiServer, Context};
 
@@ -88,11 +89,10 @@ pub async fn update(
     body: Body,
     writes: Writes,
 ) -> Result<Answer, ApiError> {
-    let input = input::object(context, body).await?;
-    check_name(context, meta::name(&input.value))?;
+    let value = input::object(context, body).await?;
+    check_name(context, meta::name(&value))?;
     let rules = context.kind.rules;
     let creates_when_absent = writes == Writes::Main && rules.create_on_update;
-    let value = input.value;
     if rules.update_needs_version && meta::resource_version(&value).is_empty() {
         match super::read::find(server, context).await {
             Ok(_) => return Err(version_missing(context)),
@@ -109,11 +109,11 @@ pub async fn update(
         {
             server.0.authorize_create(context).await?;
             let created = super::create_object(server, context, value).await?;
-            return Ok(respond::warn(created.answer(context), &input.warnings));
+            return Ok(created.answer(context));
         }
         changed => changed?,
     };
-    Ok(respond::warn(changed.answer(context), &input.warnings))
+    Ok(changed.answer(context))
 }
 
 /// Objects of this kind are not overwritten blindly. The fault is laid to the resource, as clients know it.
@@ -196,7 +196,7 @@ async fn attempt(
     let mut new = settle(context, writes, &old, new)?;
     // What admission and the kind itself change is nobody's: ownership is of what was asked for.
     let owned = match ownership {
-        Ownership::Take => owners(context, Some(&old), &mut new, writes),
+        Ownership::Take => owners(server, context, Some(&old), &mut new, writes),
         Ownership::Settled => meta::metadata(&new).get("managedFields").cloned().unwrap_or_default(),
     };
     match writes {
@@ -267,7 +267,7 @@ async fn attempt(
             Written::Lost | Written::Taken(_) => None,
         });
     }
-    let object = Arc::new(new);
+    let object = Arc::new(super::read::as_read(kind, new));
     let (written, text) = server.0.put(kind, &object, Expect::At(entry.mod_revision)).await?;
     Ok(match written {
         Written::At(revision) => {
@@ -411,7 +411,13 @@ pub enum Ownership {
 }
 
 /// Fills in what `new` leaves to defaults, and tells who owns what when a request has been done that makes it of `old`.
-pub fn owners(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) -> Value {
+pub fn owners(
+    server: &ApiServer,
+    context: &Context,
+    old: Option<&Value>,
+    new: &mut Value,
+    writes: Writes,
+) -> Value {
     let kind = &context.kind;
     *new = kind.behaviour.defaulted(std::mem::take(new));
     input::canonicalize(kind, new);
@@ -421,12 +427,13 @@ pub fn owners(context: &Context, old: Option<&Value>, new: &mut Value, writes: W
         input::canonicalize(kind, &mut old);
         old
     });
-    own(context, converted.as_ref().or(old), new, writes);
+    own(server, context, converted.as_ref().or(old), new, writes);
     meta::take(new, "managedFields")
 }
 
 /// Records who owns the changed fields.
-fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
+fn own(server: &ApiServer, context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) {
+    let versions = Served::of(server, &context.kind);
     let schema = super::input::schema_of(&context.kind);
     let reset = reset_fields(&context.kind, writes);
     managed::update(
@@ -443,6 +450,7 @@ fn own(context: &Context, old: Option<&Value>, new: &mut Value, writes: Writes) 
             },
             schema: schema.as_ref(),
             reset: reset.as_ref(),
+            versions: versions.as_deref(),
         },
     );
 }

@@ -4,7 +4,9 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, RollingUpdateDeploy
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{Wording, check_workload, shown_strategy, wide_cells, workload_warnings};
+use super::{
+    Wording, check_collisions, check_counts, check_workload, shown_strategy, wide_cells, workload_warnings,
+};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::validate::{at_most_all, is_zero, share};
@@ -31,6 +33,7 @@ pub fn kind() -> Kind {
             };
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
+        .validate_status(validate_status)
         .row(row)
         .done()
 }
@@ -91,6 +94,23 @@ fn validate(deployment: &Deployment, errors: &mut Errors) {
         }
         _ => {}
     }
+}
+
+fn validate_status(new: &Deployment, old: &Deployment, errors: &mut Errors) {
+    let (status, old) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    let counts = [
+        ("observedGeneration", status.observed_generation),
+        ("replicas", status.replicas.map(i64::from)),
+        ("updatedReplicas", status.updated_replicas.map(i64::from)),
+        ("readyReplicas", status.ready_replicas.map(i64::from)),
+        ("availableReplicas", status.available_replicas.map(i64::from)),
+        ("unavailableReplicas", status.unavailable_replicas.map(i64::from)),
+        ("terminatingReplicas", status.terminating_replicas.map(i64::from)),
+        ("collisionCount", status.collision_count.map(i64::from)),
+    ];
+    let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+    check_counts(&counts, &parts, "readyReplicas", errors);
+    check_collisions(status.collision_count, old.collision_count, errors);
 }
 
 fn row(deployment: &Deployment) -> Vec<Value> {

@@ -24,6 +24,34 @@ pub fn kinds() -> Vec<Kind> {
     ]
 }
 
+/// What a workload says of its pods: no count is negative, and none of a part is above that of the whole.
+fn check_counts(counts: &[(&str, Option<i64>)], parts: &[&str], ready: &str, errors: &mut Errors) {
+    let of = |name: &str| {
+        counts.iter().find(|(known, _)| *known == name).and_then(|(_, count)| *count).unwrap_or(0)
+    };
+    for (name, count) in counts {
+        errors.not_negative(format!("status.{name}"), *count);
+    }
+    for part in parts {
+        if of(part) > of("replicas") {
+            let detail = "cannot be greater than status.replicas";
+            errors.push(FieldError::invalid(format!("status.{part}"), of(part), detail));
+        }
+    }
+    if of("availableReplicas") > of("readyReplicas") {
+        let detail = format!("cannot be greater than {ready}");
+        errors.push(FieldError::invalid("status.availableReplicas", of("availableReplicas"), detail));
+    }
+}
+
+/// The number of times that a name was taken only grows.
+fn check_collisions(new: Option<i32>, old: Option<i32>, errors: &mut Errors) {
+    if old.is_some_and(|old| new.is_none_or(|new| new < old)) {
+        let detail = "cannot be decremented";
+        errors.push(FieldError::invalid("status.collisionCount", new.unwrap_or(0), detail));
+    }
+}
+
 /// What is said of one sort of workload and not of another.
 struct Wording {
     /// Whether a missing selector is told as such, or only by what it does not match.

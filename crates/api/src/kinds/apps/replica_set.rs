@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use serde_json::Value;
 
-use super::{Wording, check_workload, wide_cells, workload_warnings};
+use super::{Wording, check_counts, check_workload, wide_cells, workload_warnings};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::pod_default_template;
 use crate::kinds::{Build, Kind};
@@ -37,6 +37,19 @@ pub fn kind() -> Kind {
                 s.spec.as_ref().map(|s| s.selector.clone()).filter(|s| *s != Default::default())
             };
             errors.immutable("spec.selector", &selector(new), &selector(old));
+        })
+        .validate_status(|new, _, errors| {
+            let status = new.status.clone().unwrap_or_default();
+            let counts = [
+                ("replicas", Some(i64::from(status.replicas))),
+                ("fullyLabeledReplicas", status.fully_labeled_replicas.map(i64::from)),
+                ("readyReplicas", status.ready_replicas.map(i64::from)),
+                ("availableReplicas", status.available_replicas.map(i64::from)),
+                ("observedGeneration", status.observed_generation),
+                ("terminatingReplicas", status.terminating_replicas.map(i64::from)),
+            ];
+            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+            check_counts(&counts, &parts, "readyReplicas", errors);
         })
         .row(row)
         .done()

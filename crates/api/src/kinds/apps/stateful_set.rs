@@ -6,7 +6,9 @@ use k8s_openapi::api::apps::v1::{
 };
 use serde_json::Value;
 
-use super::{Wording, check_workload, shown_strategy, wide_cells, workload_warnings};
+use super::{
+    Wording, check_collisions, check_counts, check_workload, shown_strategy, wide_cells, workload_warnings,
+};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::core::{claim_default, pod_default_template};
 use crate::kinds::{Build, Errors, Kind};
@@ -24,6 +26,7 @@ pub fn kind() -> Kind {
         .validate(validate)
         .warnings(|set| workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template)))
         .validate_update(validate_update)
+        .validate_status(validate_status)
         .row(row)
         .done()
 }
@@ -128,6 +131,22 @@ fn validate_update(new: &StatefulSet, old: &StatefulSet, errors: &mut Errors) {
                       'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
         errors.push(FieldError::forbidden("spec", detail));
     }
+}
+
+fn validate_status(new: &StatefulSet, old: &StatefulSet, errors: &mut Errors) {
+    let (status, old) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    let parts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+    let counts = [
+        ("replicas", Some(i64::from(status.replicas))),
+        ("readyReplicas", status.ready_replicas.map(i64::from)),
+        ("currentReplicas", status.current_replicas.map(i64::from)),
+        ("updatedReplicas", status.updated_replicas.map(i64::from)),
+        ("availableReplicas", status.available_replicas.map(i64::from)),
+        ("observedGeneration", status.observed_generation),
+        ("collisionCount", status.collision_count.map(i64::from)),
+    ];
+    check_counts(&counts, &parts, "status.readyReplicas", errors);
+    check_collisions(status.collision_count, old.collision_count, errors);
 }
 
 fn row(set: &StatefulSet) -> Vec<Value> {

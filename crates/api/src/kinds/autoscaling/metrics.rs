@@ -119,9 +119,70 @@ pub fn to_v2(metric: &Value, form: Form) -> Value {
     json!({"type": kind, member(kind): out})
 }
 
+/// The order in which the original writes the fields of its types into a text.
+const ORDER: &[&str] = &[
+    "type",
+    "status",
+    "lastTransitionTime",
+    "reason",
+    "message",
+    "object",
+    "pods",
+    "resource",
+    "containerResource",
+    "external",
+    "target",
+    "metricName",
+    "metricSelector",
+    "kind",
+    "name",
+    "apiVersion",
+    "targetValue",
+    "currentValue",
+    "targetAverageUtilization",
+    "currentAverageUtilization",
+    "targetAverageValue",
+    "currentAverageValue",
+    "container",
+    "selector",
+    "averageValue",
+    "matchLabels",
+    "matchExpressions",
+    "key",
+    "operator",
+    "values",
+];
+
+pub fn in_order(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(in_order).collect::<Vec<_>>().join(","))
+        }
+        Value::Object(map) => {
+            let mut members: Vec<(&String, &Value)> = map.iter().collect();
+            let rank = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
+            members.sort_by_key(|(name, _)| rank(name));
+            let text = |(name, value): (&String, &Value)| {
+                // Labels have names of their own.
+                let value = if name == "matchLabels" { value.to_string() } else { in_order(value) };
+                format!("{}:{value}", Value::from(name.as_str()))
+            };
+            format!("{{{}}}", members.into_iter().map(text).collect::<Vec<_>>().join(","))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_in_the_order_of_the_types() {
+        let metric = json!([{"resource": {"currentAverageValue": "0", "name": "cpu", "currentAverageUtilization": 12}, "type": "Resource"}]);
+        let expected = r#"[{"type":"Resource","resource":{"name":"cpu","currentAverageUtilization":12,"currentAverageValue":"0"}}]"#;
+        assert_eq!(in_order(&metric), expected);
+    }
 
     fn check(form: Form, v2: Value, v1: Value) {
         assert_eq!(to_v1(&v2, form), v1);

@@ -4,7 +4,7 @@
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use serde_json::{Map, Value, json};
 
-use super::metrics::{Form, to_v1, to_v2};
+use super::metrics::{Form, in_order, to_v1, to_v2};
 use crate::kinds::conversion::Convert;
 use crate::kinds::{Build, Kind};
 use crate::meta;
@@ -52,7 +52,7 @@ fn take_annotation(object: &mut Value, key: &str) -> Option<Value> {
 fn put_annotation(object: &mut Value, key: &str, value: &Value) {
     let annotations = meta::metadata_mut(object).entry("annotations").or_insert_with(|| json!({}));
     if let Value::Object(annotations) = annotations {
-        annotations.insert(key.into(), value.to_string().into());
+        annotations.insert(key.into(), in_order(value).into());
     }
 }
 

@@ -28,6 +28,13 @@ pub fn kind() -> Kind {
         .validate(|h, errors| {
             validate(&h.spec, errors);
         })
+        .validate_create(|h, errors| check_group("spec.scaleTargetRef", &h.spec.scale_target_ref, errors))
+        .validate_update(|new, old, errors| {
+            // What is there already may stay.
+            if group_fault(&old.spec.scale_target_ref).is_none() {
+                check_group("spec.scaleTargetRef", &new.spec.scale_target_ref, errors);
+            }
+        })
         .validate_status(|new, _, errors| {
             let status = new.status.clone().unwrap_or_default();
             errors.not_negative("status.currentReplicas", status.current_replicas.map(i64::from));
@@ -109,6 +116,24 @@ fn validate(spec: &HorizontalPodAutoscalerSpec, errors: &mut Errors) {
 fn check_reference(field: &str, reference: &CrossVersionObjectReference, errors: &mut Errors) {
     named(format!("{field}.kind"), &reference.kind, Rule::PathSegment, errors);
     named(format!("{field}.name"), &reference.name, Rule::PathSegment, errors);
+}
+
+/// What can be scaled is of some group.
+fn group_fault(reference: &CrossVersionObjectReference) -> Option<String> {
+    let given = reference.api_version.as_deref().unwrap_or_default();
+    match given.split('/').count() {
+        _ if given.starts_with('/') => Some("apiVersion must specify API group".into()),
+        1 => Some("apiVersion must specify API group".into()),
+        2 => None,
+        _ => Some(format!("unexpected GroupVersion string: {given}")),
+    }
+}
+
+fn check_group(field: &str, reference: &CrossVersionObjectReference, errors: &mut Errors) {
+    if let Some(fault) = group_fault(reference) {
+        let given = reference.api_version.clone().unwrap_or_default();
+        errors.push(FieldError::invalid(format!("{field}.apiVersion"), given, fault));
+    }
 }
 
 fn check_metric(field: &str, metric: &MetricSpec, errors: &mut Errors) {

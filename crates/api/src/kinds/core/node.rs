@@ -1,6 +1,6 @@
 //! `Node`: a machine, written by its agent.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell, or_none};
@@ -22,13 +22,11 @@ pub fn kind() -> Kind {
                 status.allocatable.clone_from(&status.capacity);
             }
         })
+        .prepare_create(|node| settle_networks(node.spec.as_mut()))
+        .prepare_update(|node, _| settle_networks(node.spec.as_mut()))
         .validate(validate)
         .validate_update(|new, old, errors| {
-            let pod_cidr = |n: &Node| n.spec.as_ref().and_then(|s| s.pod_cidr.clone());
-            if pod_cidr(old).is_some() && pod_cidr(new) != pod_cidr(old) {
-                let detail = "node updates may not change podCIDR except from \"\" to valid";
-                errors.push(FieldError::forbidden("spec.podCIDRs", detail));
-            }
+            check_settled(new.spec.as_ref(), old.spec.as_ref(), errors);
         })
         .row(row)
         .fields(&["spec.unschedulable"], |n| {
@@ -36,6 +34,40 @@ pub fn kind() -> Kind {
             vec![("spec.unschedulable", unschedulable.to_string())]
         })
         .done()
+}
+
+/// The one network and the first of the list are the same; where they are not, the one counts.
+fn settle_networks(spec: Option<&mut NodeSpec>) {
+    let Some(spec) = spec else { return };
+    let one = spec.pod_cidr.clone().filter(|cidr| !cidr.is_empty());
+    let all = spec.pod_cidrs.get_or_insert_default();
+    match one {
+        Some(one) if all.first() != Some(&one) => *all = vec![one],
+        Some(_) => {}
+        None => spec.pod_cidr = all.first().cloned(),
+    }
+}
+
+/// What a node was given once stays.
+fn check_settled(new: Option<&NodeSpec>, old: Option<&NodeSpec>, errors: &mut Errors) {
+    let networks = |spec: Option<&NodeSpec>| spec.and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
+    let (given, held) = (networks(new), networks(old));
+    // Each that differs is told of.
+    let differ = match (held.is_empty(), held.len() == given.len()) {
+        (true, _) => 0,
+        (false, false) => 1,
+        (false, true) => held.iter().zip(&given).filter(|(held, given)| held != given).count(),
+    };
+    for _ in 0..differ {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        errors.push(FieldError::forbidden("spec.podCIDRs", detail));
+    }
+    let provider = |spec: Option<&NodeSpec>| spec.and_then(|s| s.provider_id.clone()).unwrap_or_default();
+    let held = provider(old);
+    if !held.is_empty() && provider(new) != held {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        errors.push(FieldError::forbidden("spec.providerID", detail));
+    }
 }
 
 fn validate(node: &Node, errors: &mut Errors) {

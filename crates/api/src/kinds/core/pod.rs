@@ -1,6 +1,6 @@
 //! `Pod`: what runs. Its spec is fixed at birth but for the few fields the API allows.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use serde_json::Value;
 
 use super::{pod_spec, pod_validate, pod_warnings};
@@ -32,6 +32,19 @@ const FIELDS: &[&str] = &[
     "status.nominatedNodeName",
 ];
 
+/// What is said of a pod that nobody may schedule yet.
+fn gated(pod: &Pod) -> Option<PodCondition> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref()?;
+    (!gates.is_empty()).then(|| PodCondition {
+        type_: "PodScheduled".into(),
+        status: "False".into(),
+        reason: Some("SchedulingGated".into()),
+        message: Some("Scheduling is blocked due to non-empty scheduling gates".into()),
+        last_transition_time: pod.metadata.creation_timestamp.clone(),
+        ..PodCondition::default()
+    })
+}
+
 pub fn kind() -> Kind {
     Build::<Pod>::new("pods", true)
         .short(&["po"])
@@ -60,7 +73,9 @@ pub fn kind() -> Kind {
         })
         .prepare_create(|pod| {
             let qos_class = pod.spec.as_ref().map(|s| qos_class(s).to_owned());
-            pod.status = Some(PodStatus { phase: Some("Pending".into()), qos_class, ..Default::default() });
+            let conditions = gated(pod).map(|condition| vec![condition]);
+            let phase = Some("Pending".into());
+            pod.status = Some(PodStatus { phase, qos_class, conditions, ..Default::default() });
         })
         .validate(|pod, errors| {
             let default = PodSpec::default();
