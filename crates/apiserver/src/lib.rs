@@ -220,6 +220,7 @@ impl ApiServer {
         if let Some(audit) = &server.0.audit {
             audit.attach(&server.0);
         }
+        server.0.objects.start_cipher().await;
         server.0.objects.finish_rotation().await?;
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
         server.follow_others(after);

@@ -223,6 +223,7 @@ pub async fn page(
         let range = objects.store.range(request).await.map_err(expired)?;
         let remaining = (range.remaining > 0).then_some(range.remaining);
         let continue_token = remaining.and(range.entries.last()).map(|last| token(range.revision, last));
+        objects.unlock(&range.entries).await?;
         let entries = server.0.served_entries(kind, range.entries).await?;
         return Ok(Page { entries, revision: range.revision, continue_token, remaining });
     }
@@ -239,6 +240,7 @@ pub async fn page(
         let more = range.remaining > 0;
         request.revision = Some(range.revision);
         request.after = range.entries.last().map(|last| last.key.to_string());
+        objects.unlock(&range.entries).await?;
         for entry in server.0.served_entries(kind, range.entries).await? {
             let matches = match filter.matches_key(kind, &entry.key) {
                 Some(matches) => matches,

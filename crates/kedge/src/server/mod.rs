@@ -111,6 +111,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             encryption: apiserver::cipher::Settings {
                 configuration_file: options.encryption.encryption_provider_config.clone(),
                 reload: options.encryption.encryption_provider_config_automatic_reload,
+                ..Default::default()
             },
         },
         store,
