@@ -133,6 +133,7 @@ pub struct Server {
     /// What each node has to do with, and may therefore read.
     nodes_graph: auth::node::Follower,
     authenticators: Authenticators,
+    legacy_uses: auth::legacy_tokens::Uses,
     doorkeeper: Doorkeeper,
     audit: Option<Arc<audit::Audit>>,
     config: Config,
@@ -213,6 +214,7 @@ impl ApiServer {
             nodes,
             nodes_graph: Default::default(),
             authenticators,
+            legacy_uses: Default::default(),
             doorkeeper,
             audit,
             config,
@@ -229,6 +231,7 @@ impl ApiServer {
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         server.follow_services();
         server.follow_nodes();
+        server.note_legacy_uses();
         server.follow_fairness();
         Ok(server)
     }

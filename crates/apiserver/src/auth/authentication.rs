@@ -74,10 +74,13 @@ impl Server {
         let ours: Vec<String> = audiences.iter().filter(|a| **a == ISSUER).map(|a| (*a).to_owned()).collect();
         let Authenticators { oidc, webhook } = &self.authenticators;
         if !ours.is_empty() {
-            let found = match self.bootstrap_identity(token, now).await {
-                Some(who) => Some(who),
-                None => oidc.identity(self, token, now).await,
-            };
+            let mut found = self.legacy_identity(token, now).await;
+            if found.is_none() {
+                found = self.bootstrap_identity(token, now).await;
+            }
+            if found.is_none() {
+                found = oidc.identity(self, token, now).await;
+            }
             if let Some(who) = found {
                 return Some(Authenticated { who, audiences: ours });
             }

@@ -217,6 +217,7 @@ fn cluster_roles(
         cluster_ca_pem: credentials.authority.clone(),
         volumes_dir: layout.volumes(),
         signer: credentials.signer(),
+        tokens: credentials::token_signer(server),
     };
     start(
         "kube-controller-manager",
