@@ -353,7 +353,10 @@ impl Server {
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
         let what = asked.attributes(&method);
-        let allowed = if paths::is_open(&path) { Ok(()) } else { self.authorize(&who, &what).await };
+        let allowed = match paths::is_open(&path) {
+            true => Ok(()),
+            false => audit::timed(audit::Layer::Authorization, self.authorize(&who, &what)).await,
+        };
         audit::decided(self, &who, &what, &allowed).await;
         allowed?;
         if let Asked::Resource(target) = &asked

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{Change, Entry, Event, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
 
+use crate::audit::{self, Layer};
 use crate::cipher::{Cipher, RotateError, Rotated};
 use crate::claims;
 
@@ -69,7 +70,7 @@ impl Objects {
 
     /// One entry, ready to be decoded.
     pub async fn entry(&self, key: &str) -> Result<Option<Entry>, ApiError> {
-        let (entry, _) = self.store.get(key).await.map_err(store_error)?;
+        let (entry, _) = audit::timed(Layer::Store, self.store.get(key)).await.map_err(store_error)?;
         self.unlock(entry.as_slice()).await?;
         Ok(entry)
     }
@@ -197,7 +198,7 @@ impl Objects {
     async fn commit(&self, op: Op, claims: Vec<Op>) -> Result<Written, ApiError> {
         let written = op.key.clone();
         let ops = std::iter::once(op).chain(claims).collect();
-        match self.store.txn(ops).await.map_err(store_error)? {
+        match audit::timed(Layer::Store, self.store.txn(ops)).await.map_err(store_error)? {
             TxnResponse::Committed { revision } => Ok(Written::At(revision)),
             TxnResponse::Conflict { key, .. } if key == written => Ok(Written::Lost),
             TxnResponse::Conflict { key, .. } => Ok(Written::Taken(key)),
