@@ -1,6 +1,6 @@
 //! `EncryptionConfiguration` of `apiserver.config.k8s.io/v1`: which resources are encrypted, and with which keys. The
 //! first entry that is about a resource is the one that counts; its first provider writes, all of them read. Pure: who keeps
-//! keys is named here and asked elsewhere.
+//! keys is named here and asked elsewhere. What is wrong is told in the original's words, the first of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,8 +64,8 @@ pub fn parse(text: &str, times: Times) -> Result<Vec<Rule>, ConfigError> {
         return Err(ConfigError::Type);
     }
     only(&value, "", &["kind", "apiVersion", "resources"])?;
-    let entries = list(&value["resources"], "resources")?;
-    let mut parser = Parser { times, kms_names: Vec::new() };
+    let entries = list(&value["resources"], "resources", "resources")?;
+    let mut parser = Parser { times, kms_names: Vec::new(), wildcards: Vec::new() };
     entries
         .iter()
         .enumerate()
@@ -77,6 +77,8 @@ pub fn parse(text: &str, times: Times) -> Result<Vec<Rule>, ConfigError> {
 struct Parser {
     times: Times,
     kms_names: Vec<String>,
+    /// Groups all of which, and whether all of all of them, an earlier entry is about.
+    wildcards: Vec<Option<String>>,
 }
 
 fn only(value: &Value, at: &str, known: &[&str]) -> Result<(), ConfigError> {
@@ -88,24 +90,44 @@ fn only(value: &Value, at: &str, known: &[&str]) -> Result<(), ConfigError> {
     }
 }
 
-fn list<'a>(value: &'a Value, at: &str) -> Result<&'a [Value], ConfigError> {
+fn list<'a>(value: &'a Value, at: &str, what: &str) -> Result<&'a [Value], ConfigError> {
     match value.as_array() {
         Some(list) if !list.is_empty() => Ok(list),
-        _ => Err(wrong(at, "Required value")),
+        _ => Err(wrong(at, format!("Required value: at least one {what} is required"))),
     }
 }
 
 impl Parser {
     fn rule(&mut self, entry: &Value, at: &str) -> Result<Rule, ConfigError> {
         only(entry, at, &["resources", "providers"])?;
-        let resources = list(&entry["resources"], &format!("{at}.resources"))?;
-        let patterns =
-            resources.iter().enumerate().map(|(i, name)| pattern(name, format!("{at}.resources[{i}]")));
-        let patterns = patterns.collect::<Result<_, _>>()?;
-        let mut providers = Vec::new();
-        for (index, given) in list(&entry["providers"], &format!("{at}.providers"))?.iter().enumerate() {
-            self.provider(given, &format!("{at}.providers[{index}]"), &mut providers)?;
+        let (of_resources, of_providers) = (format!("{at}.resources"), format!("{at}.providers"));
+        let resources = list(&entry["resources"], &of_resources, &of_resources)?;
+        let patterns: Vec<Pattern> = resources
+            .iter()
+            .enumerate()
+            .map(|(i, name)| pattern(name, format!("{of_resources}[{i}]")))
+            .collect::<Result<_, _>>()?;
+        if let Some(why) = overlap(&patterns) {
+            return Err(wrong(of_resources, format!("Invalid value: {}: {why}", entry["resources"])));
         }
+        let mut providers = Vec::new();
+        for (index, given) in list(&entry["providers"], &of_providers, &of_providers)?.iter().enumerate() {
+            self.provider(given, &format!("{of_providers}[{index}]"), &mut providers)?;
+        }
+        for pattern in &patterns {
+            // A wildcard of before would be asked first, and this never.
+            let masks = |group: &&Option<String>| group.is_none() || **group == pattern.group;
+            if let Some(mask) = self.wildcards.iter().find(masks) {
+                let mask = shown("*", mask.as_deref());
+                let name = shown(&pattern.resource, pattern.group.as_deref());
+                return Err(wrong(
+                    of_resources,
+                    format!("resource {name:?} is masked by earlier rule {mask:?}"),
+                ));
+            }
+        }
+        let wildcards = patterns.iter().filter(|pattern| pattern.resource == "*");
+        self.wildcards.extend(wildcards.map(|pattern| pattern.group.clone()));
         Ok(Rule { patterns, providers })
     }
 
@@ -118,7 +140,16 @@ impl Parser {
         only(given, at, &["identity", "aesgcm", "aescbc", "secretbox", "kms"])?;
         let named: Vec<&String> = given.as_object().into_iter().flatten().map(|(name, _)| name).collect();
         let [name] = named.as_slice() else {
-            return Err(wrong(at, "Invalid value: exactly one provider is wanted"));
+            // Without what stands there, which may be keys.
+            let why = match named.is_empty() {
+                true => {
+                    "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity"
+                }
+                false => {
+                    "more than one provider specified in a single element, should split into different list elements"
+                }
+            };
+            return Err(wrong(at, format!("Invalid value: {why}")));
         };
         let (at, given) = (format!("{at}.{name}"), &given[name.as_str()]);
         match name.as_str() {
@@ -146,21 +177,63 @@ impl Parser {
 fn pattern(name: &Value, field: String) -> Result<Pattern, ConfigError> {
     let name =
         name.as_str().filter(|name| !name.is_empty()).ok_or_else(|| wrong(&field, "Required value"))?;
+    let invalid = |why: &str| wrong(&field, format!("Invalid value: {name:?}: {why}"));
     if name.chars().any(char::is_uppercase) {
-        return Err(wrong(field, format!("Invalid value: {name:?}: resource should be lower case")));
+        return Err(invalid("resource name should not contain capital letters"));
     }
     let (resource, group) = name.split_once('.').unwrap_or((name, ""));
-    let starred = resource == "*" || !resource.contains('*');
-    if !starred || name == "*" || group != "*" && group.contains('*') || group == "*" && resource != "*" {
-        let problem =
-            format!("Invalid value: {name:?}: use *.<group> for a group, *. for the core group, *.* for all");
-        return Err(wrong(field, problem));
+    if name == "*" {
+        let why = "use '*.' to encrypt all the resources from core API group or *.* to encrypt all resources";
+        return Err(invalid(why));
+    }
+    if matches!(name, "apiserveripinfo" | "serviceipallocations" | "servicenodeportallocations") {
+        return Err(invalid("resources which do not have REST API/s cannot be encrypted"));
+    }
+    if group == "events.k8s.io" {
+        let why = "'*.events.k8s.io' objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file";
+        return Err(invalid(why));
+    }
+    if group == "extensions" {
+        return Err(invalid("'extensions' group has been removed and cannot be used for encryption"));
+    }
+    if group == "*" && resource != "*" {
+        return Err(invalid("encrypting the same resource across groups is not supported"));
+    }
+    if resource.contains('*') && resource != "*" || group.contains('*') && group != "*" {
+        return Err(invalid("a star stands for a whole name"));
     }
     let group = (group != "*").then(|| group.to_owned());
     Ok(Pattern { resource: resource.to_owned(), group })
 }
 
-/// Who keeps a key. The words are the original's.
+/// What an entry must not say twice, or beside a wildcard that says it as well.
+fn overlap(patterns: &[Pattern]) -> Option<&'static str> {
+    let pairs = || {
+        patterns.iter().enumerate().flat_map(|(i, one)| patterns[..i].iter().map(move |other| (one, other)))
+    };
+    let same = |(a, b): (&Pattern, &Pattern)| (&a.resource, &a.group) == (&b.resource, &b.group);
+    if pairs().any(same) {
+        return Some("the same resource cannot be specified multiple times");
+    }
+    let all = |pattern: &Pattern| pattern.resource == "*" && pattern.group.is_none();
+    let masks = |(a, b): (&Pattern, &Pattern)| {
+        all(a) || all(b) || a.group == b.group && (a.resource == "*" || b.resource == "*")
+    };
+    let why = "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed as they will be masked";
+    pairs().any(masks).then_some(why)
+}
+
+/// As it is written in a file.
+fn shown(resource: &str, group: Option<&str>) -> String {
+    match (resource, group) {
+        (_, None) => "*.*".into(),
+        ("*", Some("")) => "*.".into(),
+        (resource, Some("")) => resource.to_owned(),
+        (resource, Some(group)) => format!("{resource}.{group}"),
+    }
+}
+
+/// Who keeps a key.
 fn kms(given: &Value, at: &str) -> Result<Config, ConfigError> {
     only(given, at, &["apiVersion", "name", "cachesize", "endpoint", "timeout"])?;
     let field = |name: &str| format!("{at}.{name}");
@@ -183,10 +256,14 @@ fn kms(given: &Value, at: &str) -> Result<Config, ConfigError> {
     }
     let timeout = match text("timeout")? {
         "" => KMS_TIMEOUT,
-        text => match cel::time::parse_duration(text).map(u64::try_from) {
+        text => match cel::time::parse_duration(text) {
             None => return Err(invalid("timeout", &text.into(), "it is no duration such as 3s")),
-            Some(Ok(nanos)) if nanos > 0 => Duration::from_nanos(nanos),
-            Some(_) => return Err(invalid("timeout", &text.into(), "timeout should be a positive value")),
+            Some(nanos) if nanos > 0 => Duration::from_nanos(nanos.unsigned_abs()),
+            Some(nanos) => {
+                let shown = base::time::go_duration(Duration::from_nanos(nanos.unsigned_abs()));
+                let shown = if nanos < 0 { format!("-{shown}") } else { shown };
+                return Err(invalid("timeout", &shown.into(), "timeout should be a positive value"));
+            }
         },
     };
     let path = socket(text("endpoint")?)
@@ -236,13 +313,12 @@ fn socket(endpoint: &str) -> Result<String, String> {
 fn keys(scheme: Scheme, given: &Value, at: &str, into: &mut Vec<Arc<Provider>>) -> Result<(), ConfigError> {
     only(given, at, &["keys"])?;
     let mut names = Vec::new();
-    for (index, key) in list(&given["keys"], &format!("{at}.keys"))?.iter().enumerate() {
+    for (index, key) in list(&given["keys"], &format!("{at}.keys"), "keys")?.iter().enumerate() {
         let at = format!("{at}.keys[{index}]");
         only(key, &at, &["name", "secret"])?;
-        let name = key["name"]
-            .as_str()
-            .filter(|n| !n.is_empty())
-            .ok_or_else(|| wrong(format!("{at}.name"), "Required value"))?;
+        let name = key["name"].as_str().filter(|n| !n.is_empty()).ok_or_else(|| {
+            wrong(format!("{at}.name"), "Required value: name is a mandatory field for a key")
+        })?;
         if name.contains(':') || names.contains(&name) {
             return Err(wrong(
                 format!("{at}.name"),
@@ -251,13 +327,18 @@ fn keys(scheme: Scheme, given: &Value, at: &str, into: &mut Vec<Arc<Provider>>) 
         }
         names.push(name);
         // What is wrong with a key is told, the key is not.
-        let secret = key["secret"].as_str().ok_or_else(|| wrong(format!("{at}.secret"), "Required value"))?;
-        let secret = STANDARD
-            .decode(secret.trim())
-            .map_err(|_| wrong(format!("{at}.secret"), "Invalid value: not base64"))?;
+        let secret = key["secret"].as_str().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+            wrong(format!("{at}.secret"), "Required value: secret is a mandatory field for a key")
+        })?;
+        let secret = STANDARD.decode(secret.trim()).map_err(|_| {
+            wrong(format!("{at}.secret"), "Invalid value: \"REDACTED\": secrets must be base64 encoded")
+        })?;
         let made = Provider::new(scheme, name, &secret).ok_or_else(|| {
-            let problem =
-                format!("Invalid value: it has {} bytes; {:?} are known", secret.len(), scheme.lengths());
+            let problem = format!(
+                "Invalid value: \"REDACTED\": secret is not of the expected length, got {}, expected one of [{}]",
+                secret.len(),
+                scheme.lengths().iter().map(usize::to_string).collect::<Vec<_>>().join(" ")
+            );
             wrong(format!("{at}.secret"), problem)
         })?;
         into.push(Arc::new(made));
@@ -266,161 +347,4 @@ fn keys(scheme: Scheme, given: &Value, at: &str, into: &mut Vec<Arc<Provider>>) 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(resources: &str, expected: &str) {
-        let text = format!(
-            "{{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: {resources}}}"
-        );
-        let error = parse(&text, Times::default()).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(error.starts_with(expected), "{resources}: {error}");
-    }
-
-    #[test]
-    fn a_file_that_is_wrong_is_refused_by_the_name_of_the_field_and_never_with_the_key() {
-        refused("[]", "resources: Required value");
-        refused("[{providers: [{identity: {}}]}]", "resources[0].resources: Required value");
-        refused("[{resources: [secrets]}]", "resources[0].providers: Required value");
-        refused(
-            "[{resources: [Secrets], providers: [{identity: {}}]}]",
-            "resources[0].resources[0]: Invalid value: \"Secrets\"",
-        );
-        for name in ["'*'", "secrets.*", "'sec*'", "'*.ap*'"] {
-            refused(
-                &format!("[{{resources: [{name}], providers: [{{identity: {{}}}}]}}]"),
-                "resources[0].resources[0]: Invalid value",
-            );
-        }
-        refused(
-            "[{resources: [secrets], providers: [{}]}]",
-            "resources[0].providers[0]: Invalid value: exactly one",
-        );
-        refused(
-            "[{resources: [secrets], providers: [{identity: {}, aesgcm: {}}]}]",
-            "resources[0].providers[0]: Invalid value: exactly one",
-        );
-        refused(
-            "[{resources: [secrets], providers: [{rot13: {}}]}]",
-            "resources[0].providers[0].rot13: unknown field",
-        );
-        refused(
-            "[{resources: [secrets], providers: [{aescbc: {keys: []}}]}]",
-            "resources[0].providers[0].aescbc.keys: Required value",
-        );
-        let key = |name: &str, secret: &str| {
-            format!(
-                "[{{resources: [secrets], providers: [{{secretbox: {{keys: [{{name: '{name}', secret: '{secret}'}}]}}}}]}}]"
-            )
-        };
-        refused(&key("", "AAAA"), "resources[0].providers[0].secretbox.keys[0].name: Required value");
-        refused(&key("a:b", "AAAA"), "resources[0].providers[0].secretbox.keys[0].name: Invalid value");
-        refused(
-            &key("a", "?"),
-            "resources[0].providers[0].secretbox.keys[0].secret: Invalid value: not base64",
-        );
-        refused(
-            &key("a", "c2hvcnQ="),
-            "resources[0].providers[0].secretbox.keys[0].secret: Invalid value: it has 5 bytes; [32] are known",
-        );
-        assert_eq!(parse("kind: Secret", Times::default()).err(), Some(ConfigError::Type));
-    }
-
-    #[test]
-    fn who_keeps_keys_is_named_as_the_original_has_it() {
-        let kms = |fields: &str, expected: &str| {
-            refused(
-                &format!("[{{resources: [secrets], providers: [{{kms: {{{fields}}}}}]}}]"),
-                &format!("resources[0].providers[0].kms.{expected}"),
-            );
-        };
-        let whole = |fields: &str| format!("apiVersion: v2, name: a, endpoint: 'unix:///a/b', {fields}");
-        kms("", "name: Required value: name is a mandatory field for a provider");
-        kms(
-            "apiVersion: v2, name: 'a:b', endpoint: 'unix:///a'",
-            "name: Invalid value: \"a:b\": invalid KMS provider name a:b, must not contain ':'",
-        );
-        for timeout in ["0s", "-1s"] {
-            kms(
-                &whole(&format!("timeout: {timeout}")),
-                &format!("timeout: Invalid value: \"{timeout}\": timeout should be a positive value"),
-            );
-        }
-        kms(&whole("timeout: soon"), "timeout: Invalid value: \"soon\": it is no duration");
-        kms(&whole("timeout: 3"), "timeout: Invalid value: 3: a text is wanted");
-        kms(&whole("cachesize: 10"), "cachesize: Invalid value: 10: cachesize is not supported in v2");
-        kms(&whole("proxy: x"), "proxy: unknown field");
-        kms(
-            "apiVersion: v2, name: a",
-            "endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms",
-        );
-        for (endpoint, scheme) in [("tcp://a:1", "tcp"), ("/a/b", "")] {
-            kms(
-                &format!("apiVersion: v2, name: a, endpoint: '{endpoint}'"),
-                &format!(
-                    "endpoint: Invalid value: {endpoint:?}: unsupported scheme {scheme:?} for KMS provider, only unix is supported"
-                ),
-            );
-        }
-        kms(
-            "apiVersion: v2, name: a, endpoint: 'unix://a'",
-            "endpoint: Invalid value: \"unix://a\": invalid endpoint",
-        );
-        for version in ["", "apiVersion: v1,"] {
-            kms(
-                &format!("{version} name: 'a:b', endpoint: 'unix:///a'"),
-                "apiVersion: Invalid value: \"v1\": KMSv1 is deprecated and not supported. Use KMSv2 instead",
-            );
-        }
-        kms(
-            "apiVersion: v3, name: a, endpoint: 'unix:///a'",
-            "apiVersion: Invalid value: \"v3\": unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported",
-        );
-        let twice = format!("{{kms: {{{}}}}}", whole("timeout: 1s"));
-        refused(
-            &format!(
-                "[{{resources: [secrets], providers: [{twice}]}}, {{resources: ['*.apps'], providers: [{{identity: {{}}}}, {twice}]}}]"
-            ),
-            "resources[1].providers[1].kms.name: Invalid value: \"a\": duplicate KMS provider name a, names must be unique",
-        );
-        let config = |fields: &str| {
-            let text = format!(
-                "{{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{{resources: [secrets], providers: [{{kms: {{apiVersion: v2, name: a, {fields}}}}}]}}]}}"
-            );
-            let rules = parse(&text, Times::default()).unwrap_or_else(|e| panic!("{fields}: {e}"));
-            let Config { path, timeout, .. } =
-                rules[0].providers[0].kms().expect("a plugin").config().clone();
-            (path, timeout)
-        };
-        assert_eq!(config("endpoint: 'unix:///a/b%20c'"), ("/a/b c".into(), Duration::from_secs(3)));
-        assert_eq!(
-            config("endpoint: 'unix:///@a', timeout: 1m500ms"),
-            ("@a".into(), Duration::from_millis(60_500))
-        );
-    }
-
-    #[test]
-    fn entries_are_about_what_they_name() {
-        let kinds = crate::catalog::Catalog::default();
-        kinds.rebuild(&[]);
-        let kinds = kinds.snapshot();
-        let check = |pattern: &str, hits: &[(&str, &str)], misses: &[(&str, &str)]| {
-            let text = format!(
-                "{{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{{resources: ['{pattern}'], providers: [{{identity: {{}}}}]}}]}}"
-            );
-            let rules = parse(&text, Times::default()).unwrap_or_else(|e| panic!("{pattern}: {e}"));
-            for (list, expected) in [(hits, true), (misses, false)] {
-                for (group, plural) in list {
-                    let kind = kinds.find(group, "v1", plural).expect(plural);
-                    assert_eq!(rules[0].is_about(kind), expected, "{pattern}: {plural}.{group}");
-                }
-            }
-        };
-        let (secrets, maps, deployments) = (("", "secrets"), ("", "configmaps"), ("apps", "deployments"));
-        check("secrets", &[secrets], &[maps, deployments]);
-        check("deployments.apps", &[deployments], &[secrets]);
-        check("*.apps", &[deployments, ("apps", "daemonsets")], &[secrets]);
-        check("*.", &[secrets, maps], &[deployments]);
-        check("*.*", &[secrets, maps, deployments], &[]);
-    }
-}
+mod tests;
