@@ -349,7 +349,7 @@ impl Server {
         request: Request<Body>,
         admitted: Admitted,
     ) -> Result<Answer, ApiError> {
-        let Admitted { who, query, asked } = admitted;
+        let Admitted { who, warning, query, asked } = admitted;
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
         let what = asked.attributes(&method);
@@ -395,7 +395,7 @@ impl Server {
                 options::check_write(target.verb, &query, is_apply(&headers))?;
                 let streams = target.streams();
                 let gzip = respond::accepts_gzip(&headers);
-                let warnings = Mutex::default();
+                let warnings = Mutex::new(warning.into_iter().map(str::to_owned).collect());
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 let answer = verbs::dispatch(handle, context, request).await?;
                 Ok(if gzip && !streams && !audit::keeps_answer() {

@@ -296,6 +296,24 @@ async fn a_token_in_a_secret_is_good_for_as_long_as_that_and_its_account() {
     let token = sign(&uid, "b");
     keep("b", &token).await;
     assert_eq!(world.bearer(&token).await.0, 201);
+    let warned = async || {
+        let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(apiserver::http::body::full("{}"))
+            .expect("a request");
+        let answer = world.server.handle(request, None).await;
+        assert_eq!(answer.status().as_u16(), 201);
+        answer.headers().get("warning").map(|text| text.to_str().expect("text").to_owned())
+    };
+    assert_eq!(warned().await, None);
+    let listed = json!({"secrets": [{"name": "b"}]});
+    world.json("PATCH", &format!("{accounts}/sa"), listed).await;
+    let warning = warned().await.unwrap_or_default();
+    assert!(
+        warning.contains("instead of auto-generated secret-based tokens"),
+        "made by a controller: {warning}"
+    );
     world.json("DELETE", &format!("{accounts}/sa"), Value::Null).await;
     assert_eq!(world.bearer(&token).await.0, 401, "its account is gone");
     made("sa").await;

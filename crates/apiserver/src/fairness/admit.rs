@@ -16,6 +16,8 @@ use crate::http::respond::{self, Answer, Form};
 /// A request whose turn it is.
 pub struct Admitted {
     pub who: Identity,
+    /// What they are to be warned of, whatever they ask for.
+    pub warning: Option<&'static str>,
     pub query: Query,
     pub asked: Asked,
 }
@@ -51,8 +53,8 @@ impl Server {
         form: Form,
     ) -> Result<(Admitted, Held), Answer> {
         let told = |error: ApiError| respond::error(form, &error);
-        let who = match who {
-            Some(who) => who,
+        let (who, warning) = match who {
+            Some(who) => (who, None),
             None => {
                 audit::timed(Layer::Authentication, self.authenticate(headers, path)).await.map_err(told)?
             }
@@ -65,7 +67,7 @@ impl Server {
         };
         let who = who.map_err(told)?;
         let held = self.wait_turn(method, &who, &asked, &query).await?;
-        Ok((Admitted { who, query, asked }, held))
+        Ok((Admitted { who, warning, query, asked }, held))
     }
 
     async fn wait_turn(
