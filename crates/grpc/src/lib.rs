@@ -26,6 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub mod codes {
     pub const DEADLINE_EXCEEDED: u32 = 4;
     pub const PERMISSION_DENIED: u32 = 7;
+    pub const UNIMPLEMENTED: u32 = 12;
     pub const UNAVAILABLE: u32 = 14;
     pub const UNAUTHENTICATED: u32 = 16;
 }
