@@ -3,6 +3,7 @@
 
 mod world;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use apiserver::cipher::kms::Times;
@@ -217,6 +218,66 @@ async fn a_plugin_that_hangs_holds_nobody_up() {
     assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     plugin.says.lock().hangs = false;
     until(async || get(&world, &path).await, |(code, _)| *code == 200).await;
+}
+
+/// The events of a watch, of which several may come at once.
+struct Events {
+    body: apiserver::http::body::Body,
+    come: VecDeque<Value>,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<Value> {
+        use http_body_util::BodyExt;
+        while self.come.is_empty() {
+            let frame = tokio::time::timeout(LIMIT, self.body.frame()).await.expect("an event or the end")?;
+            let data = frame.ok().and_then(|frame| frame.into_data().ok()).expect("data");
+            let lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            self.come.extend(lines.map(|line| serde_json::from_slice::<Value>(line).expect("an event")));
+        }
+        self.come.pop_front()
+    }
+}
+
+#[tokio::test]
+async fn what_another_server_has_sealed_is_seen_by_who_watches_here() {
+    let plugin = Plugin::started();
+    let settings = || plugin.settings(&plugin.provider(), QUICK);
+    let other = World::encrypting(settings()).await;
+    let world = other.beside(settings()).await;
+    let (_, list) = get(&world, SECRETS).await;
+    let from = list["metadata"]["resourceVersion"].as_str().expect("a revision");
+    // With a selector, which has to look into what there is, and was.
+    let path = format!("{SECRETS}?watch=1&resourceVersion={from}&labelSelector=watched");
+    let body = world.raw("GET", &path, &[], "").await.into_body();
+    let mut watch = Events { body, come: VecDeque::new() };
+    let mut watched = secret("a");
+    watched["metadata"]["labels"] = json!({"watched": "yes"});
+    other.grant(SECRETS, watched).await;
+    let seen = watch.next().await.expect("an event");
+    assert_eq!((&seen["type"], &seen["object"]["data"]), (&json!("ADDED"), &secret("a")["data"]), "{seen}");
+    assert_eq!(plugin.says.lock().opened, 1);
+    // A seed that nobody opens for this server ends the watch, and says why.
+    {
+        let mut says = plugin.says.lock();
+        says.key_id = "key-2";
+        says.refuses = true;
+    }
+    let change = async || {
+        let annotations = json!({"metadata": {"annotations": {"a": base::id::uuid()}}});
+        other.json("PATCH", &format!("{SECRETS}/a"), annotations).await;
+        stored(&other, "a").await
+    };
+    until(change, |stored| holds(stored, "key-2")).await;
+    let end = loop {
+        let seen = watch.next().await.expect("an event");
+        if seen["type"] != "MODIFIED" {
+            break seen;
+        }
+    };
+    assert_eq!((&end["type"], &end["object"]["code"]), (&json!("ERROR"), &json!(500)), "{end}");
+    assert!(end["object"]["message"].as_str().is_some_and(|m| m.contains("KMS provider \"mine\"")), "{end}");
+    assert_eq!(watch.next().await, None, "and nothing comes after it");
 }
 
 #[tokio::test]

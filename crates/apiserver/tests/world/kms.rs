@@ -25,6 +25,8 @@ pub struct Says {
     pub healthz: &'static str,
     pub version: &'static str,
     pub hangs: bool,
+    /// Opens nothing.
+    pub refuses: bool,
     pub sealed: usize,
     pub opened: usize,
 }
@@ -86,6 +88,7 @@ impl Plugin {
             healthz: "ok",
             version: "v2",
             hangs: false,
+            refuses: false,
             sealed: 0,
             opened: 0,
         };
@@ -178,7 +181,7 @@ async fn answer(says: Arc<Mutex<Says>>, request: Request<Incoming>) -> Result<An
             says.opened += 1;
             let asked = Asked::decode(asked).expect("a message");
             match asked.annotations.get("made.example.com").map(Vec::as_slice) {
-                Some(b"here") => {
+                Some(b"here") if !says.refuses => {
                     Ok(Sealed { bytes: flipped(&asked.bytes), ..Default::default() }.encode_to_vec())
                 }
                 _ => Err("3"),

@@ -43,7 +43,7 @@ pub struct World {
     pub store: Arc<Embedded>,
     /// What signs the certificates of the cluster's users.
     pub authority: Authority,
-    _folder: tempfile::TempDir,
+    _folder: Arc<tempfile::TempDir>,
 }
 
 pub const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -106,20 +106,34 @@ impl World {
         };
         let folder = tempfile::tempdir().expect("a folder");
         let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
-        Self::over(Arc::new(store), folder, (dial, authentication, requests), (audit, encryption)).await
+        Self::over(Arc::new(store), Arc::new(folder), (dial, authentication, requests), (audit, encryption))
+            .await
     }
 
     /// Another server in place of this one, over what it has stored, that encrypts as a file says.
     pub async fn restarted(self, encryption: cipher::Settings) -> Self {
         let Self { server, store, _folder, .. } = self;
         drop(server);
+        Self::second(store, _folder, encryption).await
+    }
+
+    /// Another server beside this one, over the same store.
+    pub async fn beside(&self, encryption: cipher::Settings) -> Self {
+        Self::second(Arc::clone(&self.store), Arc::clone(&self._folder), encryption).await
+    }
+
+    async fn second(
+        store: Arc<Embedded>,
+        folder: Arc<tempfile::TempDir>,
+        encryption: cipher::Settings,
+    ) -> Self {
         let rest = (Arc::new(Nowhere) as Arc<dyn Dial>, Authentication::default(), RequestLimits::default());
-        Self::over(store, _folder, rest, (audit::Settings::default(), encryption)).await
+        Self::over(store, folder, rest, (audit::Settings::default(), encryption)).await
     }
 
     async fn over(
         store: Arc<Embedded>,
-        folder: tempfile::TempDir,
+        folder: Arc<tempfile::TempDir>,
         (dial, authentication, requests): (Arc<dyn Dial>, Authentication, RequestLimits),
         (audit, encryption): (audit::Settings, cipher::Settings),
     ) -> Self {
