@@ -86,7 +86,11 @@ pub async fn settle(server: &ApiServer) -> Result<(), ApiError> {
     let objects = &server.0.objects;
     let range = |prefix: &str| {
         let request = RangeRequest { prefix: prefix.to_owned(), ..Default::default() };
-        async { objects.store.range(request).await.map(|range| range.entries).map_err(store_error) }
+        async {
+            let entries = objects.store.range(request).await.map_err(store_error)?.entries;
+            objects.unlock(&entries).await?;
+            Ok::<_, ApiError>(entries)
+        }
     };
     let mut wanted = BTreeMap::new();
     let mut services = BTreeMap::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::kinds::{Kind, Storage};
 use store::{Event, StoreError};
 
-use crate::{ApiServer, Server};
+use crate::{ApiServer, Server, claims};
 
 const ROOT: &str = "/registry/";
 const PAUSE: Duration = Duration::from_secs(1);
@@ -89,6 +89,11 @@ async fn look_anew(server: &Server, places: &Places) -> Option<u64> {
 impl Server {
     async fn others_wrote(&self, places: &Places, events: &[Arc<Event>]) {
         let mut written = BTreeMap::new();
+        let looked_into = events.iter().filter(|event| claims::may_be_held_by(&event.entry.key)).cloned();
+        let looked_into: Vec<Arc<Event>> = looked_into.collect();
+        if let Err(error) = self.objects.unlock_events(&looked_into).await {
+            tracing::error!(%error, "cannot read what another server wrote");
+        }
         for event in events {
             let Some(kind) = places.kind(&event.entry.key) else { continue };
             // What is made from all objects of a kind is made once; definitions are looked at one by one.

@@ -7,24 +7,56 @@ use bytes::Bytes;
 use crate::http::query::Query;
 use crate::http::respond::{self, Answer};
 
+/// The one check that takes asking somebody.
+pub const KMS: &str = "kms-providers";
+
 #[derive(Clone, Debug)]
 pub struct Check {
     pub name: &'static str,
     pub fault: Option<String>,
-    /// Only whether requests may come asks for it.
-    readiness: bool,
+    asked_by: AskedBy,
 }
 
-/// The checks by the names by which people and tools exclude them.
-pub fn checks(etcd: Result<(), String>, kinds: Result<(), String>) -> Vec<Check> {
-    let check =
-        |name, result: &Result<(), String>| Check { name, fault: result.clone().err(), readiness: false };
-    let ready = |name, result: &Result<(), String>| Check { readiness: true, ..check(name, result) };
-    vec![
+/// Which of the three asks for a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AskedBy {
+    All,
+    /// Whether requests may come.
+    Readyz,
+    /// All but whether it lives: to start it anew would mend nothing.
+    NotLivez,
+}
+
+impl AskedBy {
+    fn includes(self, root: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Readyz => root == "readyz",
+            Self::NotLivez => root != "livez",
+        }
+    }
+}
+
+/// The checks by the names by which people and tools exclude them. `kms` is how those are who keep keys, where there is a
+/// check of it; `reloads` whether encryption's configuration is read again when it changes.
+pub fn checks(
+    etcd: Result<(), String>,
+    kms: Option<Result<(), String>>,
+    reloads: bool,
+    kinds: Result<(), String>,
+) -> Vec<Check> {
+    let asked =
+        |name, result: &Result<(), String>, asked_by| Check { name, fault: result.clone().err(), asked_by };
+    let check = |name, result: &Result<(), String>| asked(name, result, AskedBy::All);
+    let ready = |name, result: &Result<(), String>| asked(name, result, AskedBy::Readyz);
+    let mut all = vec![
         check("ping", &Ok(())),
         check("log", &Ok(())),
         check("etcd", &etcd),
         ready("etcd-readiness", &etcd),
+    ];
+    all.extend(kms.map(|kms| asked(KMS, &kms, AskedBy::NotLivez)));
+    all.extend([
         ready("informer-sync", &kinds),
         check("poststarthook/generic-apiserver-start-informers", &Ok(())),
         check("poststarthook/priority-and-fairness-config-consumer", &Ok(())),
@@ -32,8 +64,12 @@ pub fn checks(etcd: Result<(), String>, kinds: Result<(), String>) -> Vec<Check>
         check("poststarthook/crd-informer-synced", &kinds),
         check("poststarthook/rbac/bootstrap-roles", &Ok(())),
         check("poststarthook/priority-and-fairness-config-producer", &Ok(())),
-        ready("shutdown", &Ok(())),
-    ]
+    ]);
+    all.extend(
+        reloads.then(|| check("poststarthook/start-encryption-provider-config-automatic-reload", &Ok(()))),
+    );
+    all.push(ready("shutdown", &Ok(())));
+    all
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +93,14 @@ impl Probe {
         })
     }
 
+    /// Whether it is to be known how this one is.
+    pub fn asks_for(&self, name: &str) -> bool {
+        let of_root = name != KMS || AskedBy::NotLivez.includes(&self.root);
+        of_root
+            && self.one.as_deref().is_none_or(|one| one == name)
+            && !self.excluded.iter().any(|n| n == name)
+    }
+
     pub fn answer(&self, checks: &[Check]) -> Answer {
         let (code, text) = self.told(checks);
         let mut answer = respond::bytes(code, "text/plain; charset=utf-8", Bytes::from(text));
@@ -67,7 +111,7 @@ impl Probe {
 
     fn told(&self, checks: &[Check]) -> (StatusCode, String) {
         let Self { root, .. } = self;
-        let mut checks = checks.iter().filter(|check| !check.readiness || root == "readyz");
+        let mut checks = checks.iter().filter(|check| check.asked_by.includes(root));
         if let Some(one) = &self.one {
             return match checks.find(|check| check.name == one).map(|check| &check.fault) {
                 Some(None) => (StatusCode::OK, "ok".to_owned()),
@@ -111,9 +155,13 @@ mod tests {
     use super::*;
 
     fn told(path: &str, etcd: Result<(), String>) -> (u16, String) {
+        told_with(path, checks(etcd, None, false, Ok(())))
+    }
+
+    fn told_with(path: &str, checks: Vec<Check>) -> (u16, String) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let probe = Probe::parse(path, &Query::parse(query)).expect("a probe");
-        let (code, text) = probe.told(&checks(etcd, Ok(())));
+        let (code, text) = probe.told(&checks);
         (code.as_u16(), text)
     }
 
@@ -146,5 +194,30 @@ mod tests {
         );
         assert_eq!(told("/healthz/etcd", Err("gone".into())), (500, "internal server error: gone\n".into()));
         assert_eq!(Probe::parse("/version", &Query::default()), None);
+    }
+
+    #[test]
+    fn those_who_keep_keys_are_asked_for_where_they_are() {
+        let told =
+            |path: &str, kms: Option<Result<(), String>>| told_with(path, checks(Ok(()), kms, true, Ok(())));
+        assert_eq!(told("/readyz/kms-providers", None).0, 404);
+        assert_eq!(told("/readyz/kms-providers", Some(Ok(()))), (200, "ok".into()));
+        for root in ["readyz", "healthz"] {
+            let (code, text) = told(&format!("/{root}"), Some(Err("gone".into())));
+            assert!(code == 500 && text.contains("[-]kms-providers failed: reason withheld\n"), "{text}");
+            let one = told(&format!("/{root}/kms-providers"), Some(Err("gone".into())));
+            assert_eq!(one, (500, "internal server error: gone\n".into()));
+        }
+        assert_eq!(told("/livez", Some(Err("gone".into()))), (200, "ok".into()));
+        let asks = |path: &str| {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            Probe::parse(path, &Query::parse(query)).expect("a probe").asks_for(KMS)
+        };
+        assert!(asks("/readyz") && asks("/healthz") && asks("/readyz/kms-providers"));
+        assert!(!asks("/livez") && !asks("/readyz/ping") && !asks("/readyz?exclude=kms-providers"));
+        assert_eq!(
+            told("/livez/poststarthook/start-encryption-provider-config-automatic-reload", None).0,
+            200
+        );
     }
 }

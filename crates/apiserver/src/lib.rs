@@ -133,6 +133,7 @@ pub struct Server {
     /// What each node has to do with, and may therefore read.
     nodes_graph: auth::node::Follower,
     authenticators: Authenticators,
+    legacy_uses: auth::legacy_tokens::Uses,
     doorkeeper: Doorkeeper,
     audit: Option<Arc<audit::Audit>>,
     config: Config,
@@ -213,6 +214,7 @@ impl ApiServer {
             nodes,
             nodes_graph: Default::default(),
             authenticators,
+            legacy_uses: Default::default(),
             doorkeeper,
             audit,
             config,
@@ -220,6 +222,7 @@ impl ApiServer {
         if let Some(audit) = &server.0.audit {
             audit.attach(&server.0);
         }
+        server.0.objects.start_cipher().await;
         server.0.objects.finish_rotation().await?;
         server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
         server.follow_others(after);
@@ -228,6 +231,7 @@ impl ApiServer {
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         server.follow_services();
         server.follow_nodes();
+        server.note_legacy_uses();
         server.follow_fairness();
         Ok(server)
     }
@@ -345,11 +349,14 @@ impl Server {
         request: Request<Body>,
         admitted: Admitted,
     ) -> Result<Answer, ApiError> {
-        let Admitted { who, query, asked } = admitted;
+        let Admitted { who, warning, query, asked } = admitted;
         let path = request.uri().path().to_owned();
         let method = request.method().clone();
         let what = asked.attributes(&method);
-        let allowed = if paths::is_open(&path) { Ok(()) } else { self.authorize(&who, &what).await };
+        let allowed = match paths::is_open(&path) {
+            true => Ok(()),
+            false => audit::timed(audit::Layer::Authorization, self.authorize(&who, &what)).await,
+        };
         audit::decided(self, &who, &what, &allowed).await;
         allowed?;
         if let Asked::Resource(target) = &asked
@@ -388,7 +395,7 @@ impl Server {
                 options::check_write(target.verb, &query, is_apply(&headers))?;
                 let streams = target.streams();
                 let gzip = respond::accepts_gzip(&headers);
-                let warnings = Mutex::default();
+                let warnings = Mutex::new(warning.into_iter().map(str::to_owned).collect());
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 let answer = verbs::dispatch(handle, context, request).await?;
                 Ok(if gzip && !streams && !audit::keeps_answer() {

@@ -8,8 +8,9 @@ use api::status::ApiError;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use store::{Change, Entry, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
+use store::{Change, Entry, Event, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
 
+use crate::audit::{self, Layer};
 use crate::cipher::{self, Cipher, RotateError, Rotated};
 use crate::claims;
 use crate::recent::Recent;
@@ -49,6 +50,40 @@ impl Objects {
     pub fn new(store: Arc<dyn Store>, cipher: Cipher) -> Self {
         let (lease, seen) = (tokio::sync::Mutex::new(None), Recent::new(SEEN_LIMIT_BYTES));
         Self { store, cipher, lease, seen }
+    }
+
+    /// Asks those who keep keys, and goes on asking.
+    pub async fn start_cipher(&self) {
+        self.cipher.start().await;
+    }
+
+    pub fn cipher(&self) -> &Cipher {
+        &self.cipher
+    }
+
+    /// Sees to it that entries that come from the store can be decoded: whoever keeps the key that one is sealed with may
+    /// have to be asked first. Decoding does not wait for anybody.
+    pub async fn unlock(&self, entries: &[Entry]) -> Result<(), ApiError> {
+        for entry in entries {
+            self.cipher.unlock(&entry.key, &entry.value).await.map_err(ApiError::internal)?;
+        }
+        Ok(())
+    }
+
+    /// The same of what has changed, and of what it was before.
+    pub async fn unlock_events(&self, events: &[Arc<Event>]) -> Result<(), ApiError> {
+        for event in events {
+            self.unlock(std::slice::from_ref(&event.entry)).await?;
+            self.unlock(event.previous.as_slice()).await?;
+        }
+        Ok(())
+    }
+
+    /// One entry, ready to be decoded.
+    pub async fn entry(&self, key: &str) -> Result<Option<Entry>, ApiError> {
+        let (entry, _) = audit::timed(Layer::Store, self.store.get(key)).await.map_err(store_error)?;
+        self.unlock(entry.as_slice()).await?;
+        Ok(entry)
     }
 
     /// The plain bytes of an entry, in our form whoever wrote it.
@@ -101,7 +136,7 @@ impl Objects {
         namespace: &str,
         name: &str,
     ) -> Result<Option<(Entry, Value)>, ApiError> {
-        let (entry, _) = self.store.get(&kind.key(namespace, name)).await.map_err(store_error)?;
+        let entry = self.entry(&kind.key(namespace, name)).await?;
         entry
             .map(|entry| Ok((self.decode(&entry)?, entry)))
             .transpose()
@@ -136,6 +171,7 @@ impl Objects {
     ) -> Result<Vec<T>, ApiError> {
         let request = RangeRequest { prefix: kind.key(namespace, ""), ..Default::default() };
         let range = self.store.range(request).await.map_err(store_error)?;
+        self.unlock(&range.entries).await?;
         let typed = |entry: &Entry| {
             let value = kind.to_served(self.decode(entry)?);
             serde_json::from_value(value)
@@ -164,7 +200,7 @@ impl Objects {
             value = self.cipher.seal(kind, &key, value).map_err(ApiError::internal)?;
         } else if kind.conversion.is_none() {
             // Whoever is told of it need not read what was just written.
-            self.seen.put(place(&value), ((value.clone(), Arc::clone(object)), value.len()));
+            self.seen.keep(place(&value), (value.clone(), Arc::clone(object)), value.len());
         }
         let lease = match kind.ttl_seconds {
             Some(seconds) => Some(self.lease(seconds).await?),
@@ -188,7 +224,7 @@ impl Objects {
         }
         let old = match expect {
             Expect::Absent => None,
-            _ => self.store.get(key).await.map_err(store_error)?.0,
+            _ => self.entry(key).await?,
         };
         let old = old.map(|entry| self.decode(&entry)).transpose()?;
         Ok(claims::changes(key, old.as_ref(), new))
@@ -197,7 +233,7 @@ impl Objects {
     async fn commit(&self, op: Op, claims: Vec<Op>) -> Result<Written, ApiError> {
         let written = op.key.clone();
         let ops = std::iter::once(op).chain(claims).collect();
-        match self.store.txn(ops).await.map_err(store_error)? {
+        match audit::timed(Layer::Store, self.store.txn(ops)).await.map_err(store_error)? {
             TxnResponse::Committed { revision } => Ok(Written::At(revision)),
             TxnResponse::Conflict { key, .. } if key == written => Ok(Written::Lost),
             TxnResponse::Conflict { key, .. } => Ok(Written::Taken(key)),

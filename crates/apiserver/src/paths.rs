@@ -27,7 +27,7 @@ impl Server {
         let is_discovery = path.starts_with("/api") && discovery::is_known(&kinds, path);
         // Whatever the method: it is a question of whether anybody is there.
         if let Some(probe) = health::Probe::parse(path, query) {
-            return Ok(probe.answer(&self.checks().await));
+            return Ok(probe.answer(&self.checks(&probe).await));
         }
         if is_discovery && *method != Method::GET {
             return Err(ApiError::method_not_allowed());
@@ -56,13 +56,19 @@ impl Server {
     }
 
     /// What must be well for the server to be.
-    async fn checks(&self) -> Vec<health::Check> {
+    async fn checks(&self, probe: &health::Probe) -> Vec<health::Check> {
         let reachable = self.objects.store.get("/").await;
         let etcd = reachable.map(drop).map_err(|e| objects::store_error(e).message);
         let kinds = match self.catalog.snapshot().all().is_empty() {
             true => Err("the kinds are not loaded".to_owned()),
             false => Ok(()),
         };
-        health::checks(etcd, kinds)
+        let cipher = self.objects.cipher();
+        let kms = if probe.asks_for(health::KMS) {
+            cipher.health().await
+        } else {
+            cipher.has_health().then_some(Ok(()))
+        };
+        health::checks(etcd, kms, cipher.reloads(), kinds)
     }
 }

@@ -28,18 +28,23 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     /// What is kept under this name, or what `make` makes: the thing and its size in bytes. Making is not waited for by
     /// others; two may make the same.
     pub fn get<E>(&self, name: &K, make: impl FnOnce() -> Result<(V, usize), E>) -> Result<V, E> {
-        if let Some(found) = self.kept.lock().find(name, self.limit_bytes) {
+        if let Some(found) = self.find(name) {
             return Ok(found);
         }
         let (made, bytes) = make()?;
-        // Overhead of an entry counts too, so that many small ones are bounded as well.
-        self.kept.lock().put(name.clone(), (made.clone(), bytes + size_of::<(K, V)>()), self.limit_bytes);
+        self.keep(name.clone(), made.clone(), bytes);
         Ok(made)
     }
 
-    /// Keeps what was made elsewhere.
-    pub fn put(&self, name: K, (value, bytes): (V, usize)) {
-        self.kept.lock().put(name, (value, bytes + size_of::<(K, V)>()), self.limit_bytes);
+    /// What is kept under this name.
+    pub fn find(&self, name: &K) -> Option<V> {
+        self.kept.lock().find(name, self.limit_bytes)
+    }
+
+    /// Keeps what has taken some making, with its size.
+    pub fn keep(&self, name: K, made: V, bytes: usize) {
+        // Overhead of an entry counts too, so that many small ones are bounded as well.
+        self.kept.lock().put(name, (made, bytes + size_of::<(K, V)>()), self.limit_bytes);
     }
 }
 

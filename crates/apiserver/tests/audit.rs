@@ -343,6 +343,127 @@ async fn admission_tells_what_it_would_have_said() {
     assert_eq!(serde_json::from_str::<Value>(failure).ok(), Some(expected), "{said}");
 }
 
+/// Hooks by the paths that they answer at; each looks at ConfigMaps.
+async fn install_hooks(world: &World, service: &Extension, kind: &str, hooks: &[(&str, Value)]) {
+    let hook = |(path, more): &(&str, Value)| {
+        let mut hook = json!({
+            "name": format!("{path}.kedge.example"),
+            "clientConfig": {"url": format!("https://localhost:{}/{path}", service.port), "caBundle": STANDARD.encode(&service.authority)},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]}],
+            "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 1,
+        });
+        hook.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        hook
+    };
+    let hooks: Vec<Value> = hooks.iter().map(hook).collect();
+    let path = format!("/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations");
+    world.grant(&path, json!({"metadata": {"name": kind}, "webhooks": hooks})).await;
+}
+
+/// What the original was seen to say of the same hooks for the same requests.
+#[tokio::test]
+async fn hooks_are_told_of_with_what_they_changed_and_where_they_failed() {
+    let service = Extension::start(&["localhost"], |parts, body| {
+        let patch = match parts.uri.path() {
+            "/first" => json!([{"op": "add", "path": "/metadata/labels", "value": {"first": "yes"}}]),
+            "/second" => json!([{"op": "add", "path": "/metadata/labels/second", "value": "yes"}]),
+            "/empty" => json!([]),
+            "/broken" => return Some((500, json!("out of order"))),
+            "/hang" => return None,
+            _ => Value::Null,
+        };
+        let mut response = json!({"uid": body["request"]["uid"], "allowed": true});
+        if !patch.is_null() {
+            response["patchType"] = "JSONPatch".into();
+            response["patch"] = STANDARD.encode(patch.to_string()).into();
+        }
+        Some((
+            200,
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}),
+        ))
+    })
+    .await;
+    let audited = Audited::under(Some(POLICY)).await;
+    let world = &audited.world;
+    world.grant("/api/v1/namespaces", json!({"metadata": {"name": "aud"}})).await;
+    let ignore = json!({"failurePolicy": "Ignore"});
+    let mutating = [
+        ("first", json!({"reinvocationPolicy": "IfNeeded"})),
+        ("second", json!({})),
+        ("broken", ignore.clone()),
+        ("empty", json!({})),
+    ];
+    install_hooks(world, &service, "mutating", &mutating).await;
+    install_hooks(world, &service, "validating", &[("allow", json!({})), ("broken", ignore.clone())]).await;
+    let told = |event: &Value| -> Vec<(String, String)> {
+        let annotations = event["annotations"].as_object().expect("annotations").iter();
+        let of_hooks = annotations.filter(|(key, _)| key.contains("webhook.admission.k8s.io"));
+        of_hooks.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+    };
+    let mutation = |round: u8, index: u8, hook: &str, mutated: bool| {
+        let value =
+            format!(r#"{{"configuration":"mutating","webhook":"{hook}.kedge.example","mutated":{mutated}}}"#);
+        (format!("mutation.webhook.admission.k8s.io/round_{round}_index_{index}"), value)
+    };
+    let patch = |round: u8, index: u8, hook: &str, patch: &str| {
+        let value = format!(
+            r#"{{"configuration":"mutating","webhook":"{hook}.kedge.example","patch":[{patch}],"patchType":"JSONPatch"}}"#
+        );
+        (format!("patch.webhook.admission.k8s.io/round_{round}_index_{index}"), value)
+    };
+    let failed = |role: &str, index: u8| {
+        let key = format!("failed-open.{role}.webhook.admission.k8s.io/round_0_index_{index}");
+        (key, "broken.kedge.example".to_owned())
+    };
+    let (first, second) = (
+        r#"{"op":"add","path":"/metadata/labels","value":{"first":"yes"}}"#,
+        r#"{"op":"add","path":"/metadata/labels/second","value":"yes"}"#,
+    );
+    let mut expected = vec![
+        failed("mutation", 2),
+        failed("validating", 1),
+        mutation(0, 0, "first", true),
+        mutation(0, 1, "second", true),
+        mutation(0, 2, "broken", false),
+        mutation(0, 3, "empty", false),
+        mutation(1, 0, "first", true),
+    ];
+    let map = json!({"metadata": {"name": "c"}});
+    let events = audited.ask(&master(), "POST", "/api/v1/namespaces/default/configmaps", map.clone()).await;
+    assert_eq!(told(events.last().expect("an event")), expected, "no patch where no bodies are told");
+    expected.extend([
+        patch(0, 0, "first", first),
+        patch(0, 1, "second", second),
+        patch(1, 0, "first", first),
+    ]);
+    let events = audited.ask(&master(), "POST", "/api/v1/namespaces/aud/configmaps", map.clone()).await;
+    let event = events.last().expect("an event");
+    assert_eq!(told(event), expected);
+    let latencies = |event: &Value| -> Vec<String> {
+        let keys = event["annotations"].as_object().into_iter().flatten().map(|(key, _)| key);
+        keys.filter_map(|key| key.strip_prefix("apiserver.latency.k8s.io/")).map(str::to_owned).collect()
+    };
+    let quick = audited.ask(&master(), "GET", "/api/v1/namespaces/aud/configmaps/c", Value::Null).await;
+    assert!(latencies(&quick[0]).is_empty(), "{quick:?}");
+
+    // One that is waited for until its time is over makes a request slow.
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/validating";
+    world.json("DELETE", path, Value::Null).await;
+    install_hooks(world, &service, "validating", &[("hang", ignore)]).await;
+    let path = "/api/v1/namespaces/aud/configmaps/c";
+    let events = audited.ask(&master(), "PATCH", path, json!({"data": {"a": "b"}})).await;
+    let event = events.last().expect("an event");
+    let names = latencies(event);
+    for name in ["authorization", "etcd", "mutating-webhook", "total", "validating-webhook"] {
+        assert!(names.iter().any(|told| told == name), "{name}: {event}");
+    }
+    let took = |name: &str| event["annotations"][format!("apiserver.latency.k8s.io/{name}")].as_str();
+    assert!(
+        took("validating-webhook").is_some_and(|took| took.starts_with("1.") && took.ends_with('s')),
+        "{event}"
+    );
+}
+
 #[tokio::test]
 async fn a_service_gets_events_together_and_again_when_it_was_away() {
     let got = Arc::new(Mutex::new(Vec::<Value>::new()));

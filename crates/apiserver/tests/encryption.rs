@@ -55,7 +55,12 @@ async fn a_file_says_what_is_encrypted_and_writing_again_brings_it_up_to_date() 
     let file = folder.path().join("encryption.yaml");
     let first = format!("{{aescbc: {{keys: [{{name: one, secret: {KEY}}}]}}}}");
     std::fs::write(&file, configuration(&first)).expect("writes");
-    let world = World::encrypting(Settings { configuration_file: Some(file.clone()), reload: true }).await;
+    let world = World::encrypting(Settings {
+        configuration_file: Some(file.clone()),
+        reload: true,
+        ..Default::default()
+    })
+    .await;
     world.grant(SECRETS, secret()).await;
     world.grant(MAPS, json!({"metadata": {"name": "m"}, "data": {"k": "plain-words"}})).await;
     let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
@@ -103,7 +108,9 @@ async fn a_check_without_the_configuration_calls_nothing_damaged_that_is_not() {
     let file = folder.path().join("encryption.yaml");
     std::fs::write(&file, configuration(&format!("{{aescbc: {{keys: [{{name: one, secret: {KEY}}}]}}}}")))
         .expect("writes");
-    let world = World::encrypting(Settings { configuration_file: Some(file), reload: false }).await;
+    let world =
+        World::encrypting(Settings { configuration_file: Some(file), reload: false, ..Default::default() })
+            .await;
     world.grant(SECRETS, secret()).await;
     let values = apiserver::values::Values::open(world.keys()).expect("opens");
     let entry = world.store.get("/registry/secrets/default/s").await.expect("reads").0.expect("an entry");

@@ -223,6 +223,104 @@ async fn a_token_is_good_for_as_long_as_what_it_is_bound_to() {
 }
 
 #[tokio::test]
+async fn a_token_in_a_secret_is_good_for_as_long_as_that_and_its_account() {
+    let world = World::new().await;
+    let secrets = format!("{NAMESPACE}/secrets");
+    let accounts = format!("{NAMESPACE}/serviceaccounts");
+    let made = async |name: &str| {
+        let (code, account) = world.json("POST", &accounts, json!({"metadata": {"name": name}})).await;
+        assert_eq!(code, 201, "{account}");
+        account["metadata"]["uid"].as_str().expect("a uid").to_owned()
+    };
+    let sign = |uid: &str, secret: &str| {
+        world.server.sign_for_secret("default", ("sa", uid), secret).expect("signs")
+    };
+    let keep = async |name: &str, token: &str| {
+        let secret = json!({"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": "sa"}},
+            "type": "kubernetes.io/service-account-token", "stringData": {"token": token}});
+        world.grant(&secrets, secret).await;
+    };
+    let uid = made("sa").await;
+    let token = sign(&uid, "a");
+    assert_eq!(world.bearer(&token).await.0, 401, "it lies nowhere");
+    keep("a", &token).await;
+    let (code, who) = world.bearer(&token).await;
+    assert_eq!((code, &who["username"]), (201, &json!("system:serviceaccount:default:sa")), "{who}");
+    assert_eq!((&who["uid"], &who["extra"]), (&json!(uid), &Value::Null));
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"];
+    assert_eq!(who["groups"], json!(groups));
+    assert_eq!(world.bearer(&sign(&uid, "a")).await.0, 401, "signed as well, but not what lies there");
+    let review = async |audiences: Value| {
+        let review = json!({"spec": {"token": token, "audiences": audiences}});
+        world.json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review).await.1["status"].clone()
+    };
+    assert_eq!(review(json!([])).await["authenticated"], true);
+    assert_eq!(review(json!(["vault"])).await["authenticated"], Value::Null, "it is for this server alone");
+
+    // When it was used is kept on its Secret.
+    let path = format!("{secrets}/a");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let noted = loop {
+        let (_, secret) = world.json("GET", &path, Value::Null).await;
+        let noted = secret["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].clone();
+        if !noted.is_null() {
+            break noted;
+        }
+        assert!(std::time::Instant::now() < end, "{secret}");
+        tokio::task::yield_now().await;
+    };
+    let day = base::time::now().strftime("%Y-%m-%d").to_string();
+    assert!(noted.as_str().is_some_and(|noted| noted <= day.as_str() && noted.len() == day.len()), "{noted}");
+    let (_, since) = world
+        .json(
+            "GET",
+            "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking",
+            Value::Null,
+        )
+        .await;
+    assert!(since["data"]["since"].as_str().is_some_and(|since| since <= day.as_str()), "{since}");
+
+    let label =
+        |value: Value| json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": value}}});
+    world.json("PATCH", &path, label("2026-01-01".into())).await;
+    assert_eq!(world.bearer(&token).await.0, 401, "it was set aside");
+    world.json("PATCH", &path, label(Value::Null)).await;
+    assert_eq!(world.bearer(&token).await.0, 201, "and taken up again");
+    let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
+    world.json("PATCH", &path, finalizers(json!(["example.com/a"]))).await;
+    world.json("DELETE", &path, Value::Null).await;
+    assert_eq!(world.bearer(&token).await.0, 401, "its Secret is going");
+    world.json("PATCH", &path, finalizers(Value::Null)).await;
+    assert_eq!(world.bearer(&token).await.0, 401, "its Secret is gone");
+
+    let token = sign(&uid, "b");
+    keep("b", &token).await;
+    assert_eq!(world.bearer(&token).await.0, 201);
+    let warned = async || {
+        let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(apiserver::http::body::full("{}"))
+            .expect("a request");
+        let answer = world.server.handle(request, None).await;
+        assert_eq!(answer.status().as_u16(), 201);
+        answer.headers().get("warning").map(|text| text.to_str().expect("text").to_owned())
+    };
+    assert_eq!(warned().await, None);
+    let listed = json!({"secrets": [{"name": "b"}]});
+    world.json("PATCH", &format!("{accounts}/sa"), listed).await;
+    let warning = warned().await.unwrap_or_default();
+    assert!(
+        warning.contains("instead of auto-generated secret-based tokens"),
+        "made by a controller: {warning}"
+    );
+    world.json("DELETE", &format!("{accounts}/sa"), Value::Null).await;
+    assert_eq!(world.bearer(&token).await.0, 401, "its account is gone");
+    made("sa").await;
+    assert_eq!(world.bearer(&token).await.0, 401, "a namesake is not whom it was for");
+}
+
+#[tokio::test]
 async fn a_token_is_for_its_audience() {
     let world = World::new().await;
     pod_with_account(&world).await;

@@ -21,6 +21,38 @@ pub fn rfc3339_nanos(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
 }
 
+/// A duration as Go prints it: `1m20s`, `1.5s`, `250ms`, `1.25µs`, `0s`.
+pub fn go_duration(duration: std::time::Duration) -> String {
+    let nanos = duration.as_nanos();
+    let fraction = |scale: u128, digits: usize, unit: &str| {
+        let part = format!("{:0digits$}", nanos % scale);
+        let part = part.trim_end_matches('0');
+        let dot = if part.is_empty() { "" } else { "." };
+        (nanos / scale, format!("{dot}{part}{unit}"))
+    };
+    match nanos {
+        0 => "0s".into(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => {
+            let (whole, rest) = fraction(1_000, 3, "µs");
+            format!("{whole}{rest}")
+        }
+        1_000_000..1_000_000_000 => {
+            let (whole, rest) = fraction(1_000_000, 6, "ms");
+            format!("{whole}{rest}")
+        }
+        _ => {
+            let (seconds, rest) = fraction(1_000_000_000, 9, "s");
+            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            match (hours, minutes) {
+                (0, 0) => format!("{seconds}{rest}"),
+                (0, _) => format!("{minutes}m{seconds}{rest}"),
+                _ => format!("{hours}h{minutes}m{seconds}{rest}"),
+            }
+        }
+    }
+}
+
 /// An age as kubectl prints it: the two largest units that matter (`5s`, `3m20s`, `4h5m`, `2d3h`, `40d`, `2y3d`).
 pub fn human_age(seconds: i64) -> String {
     let s = seconds.max(0);
@@ -45,6 +77,22 @@ pub fn human_age(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_as_go_prints_them() {
+        let check = |nanos: u64, expected: &str| {
+            assert_eq!(go_duration(std::time::Duration::from_nanos(nanos)), expected);
+        };
+        check(0, "0s");
+        check(7, "7ns");
+        check(1_250, "1.25µs");
+        check(250_000_000, "250ms");
+        check(1_000_001, "1.000001ms");
+        check(1_500_250_000, "1.50025s");
+        check(80_000_000_000, "1m20s");
+        check(300_000_000_000, "5m0s");
+        check(3_600_000_000_001, "1h0m0.000000001s");
+    }
 
     #[test]
     fn ages_read_as_kubectl_prints_them() {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::certificates::CertificateSigner;
 use crate::deletions::Deletions;
 use crate::meta;
+use crate::token_secrets::TokenSigner;
 
 /// What only the one who starts the controllers knows.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Config {
     pub volumes_dir: PathBuf,
     /// Signs the certificates of requests that were approved.
     pub signer: Arc<dyn CertificateSigner>,
+    /// Signs the tokens that lie in Secrets.
+    pub tokens: Arc<dyn TokenSigner>,
 }
 
 #[derive(Clone)]

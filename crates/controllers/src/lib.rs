@@ -26,6 +26,7 @@ mod service_account;
 mod statefulset;
 #[cfg(test)]
 mod testing;
+mod token_secrets;
 mod volumes;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use certificates::CertificateSigner;
 pub use context::Config;
 use context::Context;
+pub use token_secrets::TokenSigner;
 
 type Start = fn(&Context) -> Vec<Controller>;
 
@@ -62,6 +64,7 @@ const TABLE: &[(&str, Start)] = &[
     ("certificatesigningrequest", certificates::start),
     ("clusterroleaggregation", role_aggregation::start),
     ("bootstraptokens", invitations::start),
+    ("serviceaccounttoken", token_secrets::start),
 ];
 
 /// Runs all controllers until stopped.

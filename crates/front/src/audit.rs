@@ -34,6 +34,9 @@ pub struct AuditOptions {
     /// So many files that were set aside are kept; 0 means all
     #[arg(long, value_name = "FILES", default_value_t = 0, help_heading = "Audit")]
     pub audit_log_maxbackup: u32,
+    /// Files that are set aside are compressed with gzip
+    #[arg(long, help_heading = "Audit")]
+    pub audit_log_compress: bool,
     /// Whether a request waits until its event is kept
     #[arg(long, value_name = "MODE", value_enum, default_value_t = AuditMode::Blocking, help_heading = "Audit")]
     pub audit_log_mode: AuditMode,

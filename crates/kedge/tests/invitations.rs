@@ -1,4 +1,5 @@
-//! Invitations to nodes by the real program: what is signed with them, and their end.
+//! Tokens in Secrets by the real program: invitations to nodes, what is signed with them, and their end; and tokens of
+//! service accounts, which come with the Secret that asks for them and go with the account.
 
 use std::time::Duration;
 
@@ -29,4 +30,53 @@ fn an_invitation_signs_what_strangers_read_and_goes_when_its_time_is_over() {
         Ok(secret) => Err(secret),
     });
     until("no signature", LIMIT, || signature().map_or(Ok(()), Err));
+}
+
+#[test]
+fn a_secret_of_an_account_is_filled_with_its_token_and_goes_with_it() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster
+        .apply(
+            "{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot, namespace: default}, secrets: [{name: robot-token}, {name: other}]}
+---
+{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: robot-token, namespace: default,
+ annotations: {kubernetes.io/service-account.name: robot}}}",
+        )
+        .ok();
+    let secret = || cluster.get("secret", "default", "robot-token");
+    let filled = until("a token", LIMIT, || match secret() {
+        Ok(secret) if secret["data"]["token"].is_string() => Ok(secret),
+        other => Err(other),
+    });
+    let account = cluster.get("serviceaccount", "default", "robot").expect("the account");
+    assert_eq!(
+        filled["metadata"]["annotations"]["kubernetes.io/service-account.uid"],
+        account["metadata"]["uid"]
+    );
+    assert_eq!(filled["data"]["namespace"], "ZGVmYXVsdA==");
+    assert!(
+        filled["data"]["ca.crt"].as_str().is_some_and(|pem| pem.starts_with("LS0tLS1CRUdJTi")),
+        "{filled}"
+    );
+    // Another Secret's end is no end of the account, but it is not listed any more.
+    cluster.kedge(&["delete", "secret", "robot-token"]).ok();
+    until("no reference", LIMIT, || {
+        let account = cluster.get("serviceaccount", "default", "robot").expect("the account");
+        match account["secrets"].as_array().map(Vec::len) {
+            Some(1) => Ok(()),
+            _ => Err(account),
+        }
+    });
+    cluster
+        .apply(
+            "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: robot-token, namespace: default,
+ annotations: {kubernetes.io/service-account.name: robot}}}",
+        )
+        .ok();
+    until("a token", LIMIT, || match secret() {
+        Ok(secret) if secret["data"]["token"].is_string() => Ok(secret),
+        other => Err(other),
+    });
+    cluster.kedge(&["delete", "serviceaccount", "robot"]).ok();
+    until("its end", LIMIT, || secret().map_or(Ok(()), Err));
 }

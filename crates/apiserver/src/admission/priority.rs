@@ -75,6 +75,7 @@ async fn default_class(server: &ApiServer, kind: &Kind) -> Result<Option<Priorit
     let objects = &server.0.objects;
     let request = RangeRequest { prefix: kind.key("", ""), ..Default::default() };
     let range = objects.store.range(request).await.map_err(store_error)?;
+    objects.unlock(&range.entries).await?;
     let mut default: Option<PriorityClass> = None;
     for entry in &range.entries {
         if !objects.plain(entry)?.windows(MARK.len()).any(|bytes| bytes == MARK) {

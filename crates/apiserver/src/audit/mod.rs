@@ -4,6 +4,7 @@
 
 mod event;
 mod file;
+mod latency;
 mod policy;
 mod sink;
 mod trail;
@@ -23,11 +24,14 @@ use crate::auth::Identity;
 use crate::auth::rbac::Attributes;
 use crate::{ApiServer, Server};
 pub use file::Rotation;
+pub(crate) use latency::Layer;
+pub(crate) use policy::Level;
 use policy::{Decision, LEVELS, Policy};
 use sink::{Counters, Place, Sink};
 pub use sink::{Feed, Mode};
 pub(crate) use trail::{
-    Trail, annotate, decided, impersonated, keeps_answer, received, request_object, within,
+    Trail, annotate, annotate_from, decided, impersonated, keeps_answer, received, request_object, timed,
+    within,
 };
 
 /// Who holds the connection that a request came by.

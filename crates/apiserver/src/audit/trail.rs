@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, Request, StatusCode, header};
 use api::status::ApiError;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::{Event, Received, User, response_status, without_managed_fields};
+use super::latency::{Latencies, Layer};
 use super::policy::{Decision, Level, Stage};
 use super::{Audit, Peer};
 use crate::Server;
@@ -45,6 +47,7 @@ struct State {
     decision: Decision,
     /// None until it is known who asks, and where the policy keeps nothing.
     event: Option<Event>,
+    latencies: Latencies,
     decided: bool,
     complete: bool,
 }
@@ -100,7 +103,12 @@ impl Trail {
         if state.decision.omit_stages.contains(&stage) {
             return None;
         }
-        let event = state.event.as_mut()?;
+        let State { event, latencies, .. } = &mut *state;
+        let event = event.as_mut()?;
+        if stage == Stage::ResponseComplete {
+            let total = Duration::try_from(now().duration_since(self.received.at)).unwrap_or_default();
+            event.annotations.extend(latencies.annotations(total));
+        }
         event.stage = stage;
         if stage != Stage::RequestReceived {
             event.stage_timestamp = base::time::rfc3339_micros(now());
@@ -308,6 +316,23 @@ pub fn annotate(key: impl Into<String>, value: impl Into<String>) {
             event.annotations.entry(key.into()).or_insert_with(|| value.into());
         });
     });
+}
+
+/// The same of what only an event of this level or a higher one may say.
+pub fn annotate_from(level: Level, key: impl Into<String>, value: impl FnOnce() -> String) {
+    if with(|trail| trail.state.lock().decision.level >= level) == Some(true) {
+        annotate(key, value());
+    }
+}
+
+/// Does a part of what a request takes, and notes how long that was.
+pub async fn timed<F: Future>(layer: Layer, work: F) -> F::Output {
+    let begun = with(|_| Instant::now());
+    let output = work.await;
+    if let Some(begun) = begun {
+        with(|trail| trail.state.lock().latencies.add(layer, begun.elapsed()));
+    }
+    output
 }
 
 /// The object that a request brings. `is_whole`: it is of the resource's own kind, and may say more of which it is.

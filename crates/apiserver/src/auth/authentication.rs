@@ -42,18 +42,24 @@ impl Authenticators {
 pub struct Authenticated {
     pub who: Identity,
     pub audiences: Vec<String>,
+    /// What whoever shows such a token is to be warned of.
+    pub warning: Option<&'static str>,
 }
 
 impl Server {
     /// The user behind a bearer token. No token is nobody, who gets no further than the probes; a token that does not
     /// hold is refused.
-    pub(crate) async fn authenticate(&self, headers: &HeaderMap, path: &str) -> Result<Identity, ApiError> {
+    pub(crate) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<(Identity, Option<&'static str>), ApiError> {
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             let open = match self.authenticators.oidc.anonymous().await {
                 Some(configured) => configured.allows(path),
                 None => paths::is_open(path),
             };
-            return if open { Ok(Identity::anonymous()) } else { Err(ApiError::unauthorized()) };
+            return if open { Ok((Identity::anonymous(), None)) } else { Err(ApiError::unauthorized()) };
         };
         let value = value.to_str().map_err(|_| ApiError::unauthorized())?;
         let (scheme, token) = value.split_once(' ').ok_or_else(ApiError::unauthorized)?;
@@ -61,7 +67,7 @@ impl Server {
             return Err(ApiError::unauthorized());
         }
         let found = self.token_identity(token.trim(), &[ISSUER]).await;
-        found.map(|found| found.who).ok_or_else(ApiError::unauthorized)
+        found.map(|found| (found.who, found.warning)).ok_or_else(ApiError::unauthorized)
     }
 
     /// Who a token stands for, if anybody, and if it is for one of the audiences. Tokens but those of service accounts
@@ -74,15 +80,22 @@ impl Server {
         let ours: Vec<String> = audiences.iter().filter(|a| **a == ISSUER).map(|a| (*a).to_owned()).collect();
         let Authenticators { oidc, webhook } = &self.authenticators;
         if !ours.is_empty() {
-            let found = match self.bootstrap_identity(token, now).await {
-                Some(who) => Some(who),
-                None => oidc.identity(self, token, now).await,
-            };
+            if let Some((who, warning)) = self.legacy_identity(token, now).await {
+                return Some(Authenticated { who, audiences: ours, warning });
+            }
+            let mut found = self.bootstrap_identity(token, now).await;
+            if found.is_none() {
+                found = oidc.identity(self, token, now).await;
+            }
             if let Some(who) = found {
-                return Some(Authenticated { who, audiences: ours });
+                return Some(Authenticated { who, audiences: ours, warning: None });
             }
         }
         let who = webhook.as_ref()?.identity(self, token, audiences).await?;
-        Some(Authenticated { who, audiences: audiences.iter().map(|a| (*a).to_owned()).collect() })
+        Some(Authenticated {
+            who,
+            audiences: audiences.iter().map(|a| (*a).to_owned()).collect(),
+            warning: None,
+        })
     }
 }

@@ -5,6 +5,7 @@ mod bootstrap_tokens;
 pub mod certificates;
 mod gate;
 mod jwk;
+pub(crate) mod legacy_tokens;
 pub mod node;
 mod oidc;
 pub mod rbac;

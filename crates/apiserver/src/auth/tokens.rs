@@ -10,10 +10,12 @@ use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::certificates::{PkiError, write_private};
+use super::legacy_tokens::{self, LegacyClaims};
 
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -121,10 +123,10 @@ impl Signer {
     }
 
     /// Signs with a new key from now on. Tokens of the old one stay good: its public half is on disk before the new key
-    /// replaces it.
+    /// replaces it. It stays there for good, for tokens that lie in Secrets have no end.
     pub fn rotate(&self, now_seconds: i64) -> Result<(), PkiError> {
         let mut keys = self.keys.write();
-        let mut older: Vec<Older> = keys.older.iter().filter(|o| o.until > now_seconds).cloned().collect();
+        let mut older = keys.older.clone();
         let point = URL_SAFE_NO_PAD.encode(keys.key.public_key().as_ref());
         older.push(Older { point, until: now_seconds + LIFETIME_MAX_SECONDS });
         let bytes = serde_json::to_vec(&older).map_err(|e| Self::invalid(&self.path, &e))?;
@@ -146,7 +148,7 @@ impl Signer {
         }
     }
 
-    pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, TokenError> {
         let keys = self.keys.read();
         let header = json!({"alg": "ES256", "kid": keys.key_id, "typ": "JWT"}).to_string();
         let claims = serde_json::to_vec(claims).map_err(|_| TokenError::Malformed)?;
@@ -160,8 +162,8 @@ impl Signer {
         Ok(token)
     }
 
-    /// Checks form, signature, times and that one of `audiences` is among the token's.
-    pub fn verify(&self, token: &str, audiences: &[&str], now_seconds: i64) -> Result<Claims, TokenError> {
+    /// What a token says that was signed with one of these keys.
+    fn signed<T: DeserializeOwned>(&self, token: &str, points: &[Vec<u8>]) -> Result<T, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, body) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed);
@@ -171,11 +173,21 @@ impl Signer {
         if header["alg"] != "ES256" {
             return Err(TokenError::Malformed);
         }
-        let points = self.points(now_seconds);
         let point = points.iter().find(|point| header["kid"] == id_of(point)).ok_or(TokenError::Signature)?;
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
         public.verify(signed.as_bytes(), &decode(signature)?).map_err(|_| TokenError::Signature)?;
-        let claims: Claims = serde_json::from_slice(&decode(body)?).map_err(|_| TokenError::Malformed)?;
+        serde_json::from_slice(&decode(body)?).map_err(|_| TokenError::Malformed)
+    }
+
+    /// Checks form, signature and issuer of a token that lies in a Secret: it has no end, and is for this server alone.
+    pub(super) fn verify_legacy(&self, token: &str) -> Result<LegacyClaims, TokenError> {
+        let claims: LegacyClaims = self.signed(token, &self.points(i64::MIN))?;
+        if claims.iss == legacy_tokens::ISSUER { Ok(claims) } else { Err(TokenError::Malformed) }
+    }
+
+    /// Checks form, signature, times and that one of `audiences` is among the token's.
+    pub fn verify(&self, token: &str, audiences: &[&str], now_seconds: i64) -> Result<Claims, TokenError> {
+        let claims: Claims = self.signed(token, &self.points(now_seconds))?;
         if claims.iss != ISSUER {
             return Err(TokenError::Malformed);
         }
@@ -272,5 +284,27 @@ mod tests {
             "the old key is forgotten"
         );
         assert_eq!(again.verify(&after, &["api"], late), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn tokens_without_an_end_are_of_their_own_kind_and_outlive_every_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let signer = Signer::open(&path).expect("a key");
+        let claims_of_secret = LegacyClaims::new("a", ("b", "u"), "s");
+        let token = signer.sign(&claims_of_secret).expect("signs");
+        for year in 1..4 {
+            signer.rotate(year * LIFETIME_MAX_SECONDS).expect("rotates");
+        }
+        let again = Signer::open(&path).expect("reads");
+        assert_eq!(again.verify_legacy(&token), Ok(claims_of_secret));
+        assert!(again.verify(&token, &[ISSUER], 150).is_err(), "it is no other token");
+        let bound = again.sign(&claims()).expect("signs");
+        assert_eq!(again.verify_legacy(&bound), Err(TokenError::Malformed), "and no other is it");
+        let forged = LegacyClaims::new("a", ("root", "u"), "s");
+        let body = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&forged).expect("JSON"));
+        let parts: Vec<&str> = token.split('.').collect();
+        let forged = format!("{}.{body}.{}", parts[0], parts[2]);
+        assert_eq!(again.verify_legacy(&forged), Err(TokenError::Signature));
     }
 }

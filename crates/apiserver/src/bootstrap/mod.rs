@@ -24,7 +24,24 @@ pub async fn run(server: &ApiServer) -> Result<(), ApiError> {
     let rest: Vec<(String, Value)> = roles::all().into_iter().chain(others).collect();
     try_join_all(rest.iter().map(|(path, object)| apply(server, path, object.clone()))).await?;
     service_range(server).await?;
+    tracked_since(server).await?;
     crate::fairness::settle(server).await
+}
+
+/// Since when it is noted on Secrets when their tokens were used: what bears no date was not used since.
+async fn tracked_since(server: &ApiServer) -> Result<(), ApiError> {
+    const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
+    const NAMESPACE: &str = "kube-system";
+    let kinds = server.0.catalog.snapshot();
+    let kind = kinds.find("", "v1", "configmaps").ok_or_else(ApiError::no_such_path)?;
+    let is_date = |text: &str| text.parse::<jiff::civil::Date>().is_ok();
+    let found = server.0.objects.get(kind, NAMESPACE, NAME).await?;
+    if found.is_some_and(|(_, map)| map["data"]["since"].as_str().is_some_and(is_date)) {
+        return Ok(());
+    }
+    let mut map = object("v1", "ConfigMap", NAME);
+    map["data"] = json!({"since": base::time::now().strftime("%Y-%m-%d").to_string()});
+    apply(server, &format!("/api/v1/namespaces/{NAMESPACE}/configmaps"), map).await
 }
 
 /// The range that services have their addresses from, ready from the start.

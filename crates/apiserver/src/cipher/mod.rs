@@ -1,29 +1,30 @@
 //! Encryption of what is stored, in the forms that kube-apiserver stores. Without a configuration Secrets are encrypted
 //! with a key that is made for the cluster (`aesgcm`, named `kedge`); with one (`--encryption-provider-config`) it says
-//! what is encrypted and how, and what the cluster's own key has sealed can still be read.
+//! what is encrypted and how, and what the cluster's own key has sealed can still be read. Keys that a plugin keeps
+//! (`kms/`) have to be asked for, which takes time: [`Cipher::unlock`] does that before anything is opened.
 
 mod config;
+pub mod kms;
 mod provider;
+mod reload;
 mod rotate;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 use api::kinds::Kind;
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::auth::certificates::{PkiError, write_private};
 use config::Rule;
-use provider::{ENCRYPTED, Provider, Scheme};
+use kms::KmsError;
+use provider::{ENCRYPTED, Provider, Scheme, Unable};
+use reload::Configured;
 pub use rotate::{RotateError, Rotated};
 
 const OWN: &str = "kedge";
 const KEY_LENGTH: usize = 32;
-/// How often a configuration that may change is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// What the server is told of encryption. The parts are named as kube-apiserver's options name them.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -31,12 +32,18 @@ pub struct Settings {
     pub configuration_file: Option<PathBuf>,
     /// `--encryption-provider-config-automatic-reload`
     pub reload: bool,
+    /// How often holders of keys are asked; no option, as with kube-apiserver.
+    pub kms: kms::Times,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("what is stored under {key} cannot be decrypted: it was written with another key, or is damaged")]
-pub struct CipherError {
-    key: String,
+pub enum CipherError {
+    #[error("what is stored under {key} cannot be decrypted: it was written with another key, or is damaged")]
+    Open { key: String },
+    #[error("what is stored under {key} cannot be decrypted: {source}")]
+    Locked { key: String, source: KmsError },
+    #[error("what is to be stored under {key} cannot be encrypted: {source}")]
+    Seal { key: String, source: Unable },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -55,16 +62,10 @@ struct Keyring {
     own: Vec<Arc<Provider>>,
 }
 
-struct Configured {
-    path: PathBuf,
-    reload: bool,
-    looked: Mutex<(Instant, Option<SystemTime>)>,
-}
-
 pub struct Cipher {
     key_file: PathBuf,
-    ring: RwLock<Arc<Keyring>>,
-    configured: Option<Configured>,
+    ring: Arc<RwLock<Arc<Keyring>>>,
+    configured: Option<Arc<Configured>>,
     /// Held by whoever writes what they have sealed; a rotation waits for them before it looks at what is stored.
     pub(crate) writing: tokio::sync::RwLock<()>,
 }
@@ -79,43 +80,52 @@ impl Cipher {
         let (rules, configured) = match &settings.configuration_file {
             None => (vec![Rule::of_secrets(own.clone())], None),
             Some(file) => {
-                let modified = modified(file);
-                let looked = Mutex::new((Instant::now(), modified));
-                let configured = Configured { path: file.clone(), reload: settings.reload, looked };
-                (read_rules(file)?, Some(configured))
+                let configured = Configured::new(file, settings);
+                (configured.read()?, Some(Arc::new(configured)))
             }
         };
-        let ring = RwLock::new(Arc::new(Keyring { rules, own }));
+        let ring = Arc::new(RwLock::new(Arc::new(Keyring { rules, own })));
         Ok(Self { key_file: path.to_owned(), ring, configured, writing: Default::default() })
     }
 
     fn ring(&self) -> Arc<Keyring> {
         if let Some(configured) = self.configured.as_ref().filter(|c| c.reload) {
-            self.look(configured);
+            configured.look(&self.ring);
         }
         Arc::clone(&self.ring.read())
     }
 
-    /// Takes a configuration that has changed. One that cannot be read changes nothing.
-    fn look(&self, configured: &Configured) {
-        let mut looked = configured.looked.lock();
-        if looked.0.elapsed() < LOOK_EVERY {
-            return;
+    /// Asks those who keep keys, and goes on asking how they are. One that does not answer stops nothing here.
+    pub async fn start(&self) {
+        for kms in self.ring().kms() {
+            kms.start().await;
         }
-        let now = modified(&configured.path);
-        looked.0 = Instant::now();
-        if now == looked.1 {
-            return;
+    }
+
+    /// How those are who keep keys, as the check `kms-providers` says it; `None` where there is no such check.
+    pub async fn health(&self) -> Option<Result<(), String>> {
+        let ring = self.ring();
+        if !self.has_health() {
+            return None;
         }
-        looked.1 = now;
-        match read_rules(&configured.path) {
-            Ok(rules) => {
-                let own = self.ring.read().own.clone();
-                *self.ring.write() = Arc::new(Keyring { rules, own });
-                tracing::info!(path = %configured.path.display(), "encryption is configured anew");
-            }
-            Err(error) => tracing::error!(%error, "encryption stays as it was configured"),
+        let mut faults = Vec::new();
+        for (index, kms) in ring.kms().enumerate() {
+            faults.extend(kms.check().await.err().map(|error| format!("kms-provider-{index}: {error}")));
         }
+        Some(match faults.as_slice() {
+            [] => Ok(()),
+            [one] => Err(one.clone()),
+            several => Err(format!("[{}]", several.join(", "))),
+        })
+    }
+
+    pub fn has_health(&self) -> bool {
+        self.reloads() || self.ring().kms().next().is_some()
+    }
+
+    /// Whether the configuration is read again when it changes.
+    pub fn reloads(&self) -> bool {
+        self.configured.as_ref().is_some_and(|configured| configured.reload)
     }
 
     pub fn seals(&self, kind: &Kind) -> bool {
@@ -126,15 +136,18 @@ impl Cipher {
     pub fn seal(&self, kind: &Kind, key: &str, plain: Bytes) -> Result<Bytes, CipherError> {
         match self.ring().writer(kind).filter(|provider| !provider.is_identity()) {
             None => Ok(plain),
-            Some(provider) => provider.seal(key, &plain).ok_or_else(|| CipherError { key: key.to_owned() }),
+            Some(provider) => {
+                let failed = |source| CipherError::Seal { key: key.to_owned(), source };
+                provider.seal(key, &plain).map_err(failed)
+            }
         }
     }
 
     /// Whether it would be stored otherwise if it was stored now.
     pub fn is_stale(&self, kind: &Kind, key: &str, stored: &[u8]) -> bool {
-        match self.ring().writer(kind).filter(|provider| !provider.is_identity()) {
+        match self.ring().writer(kind) {
             None => stored.starts_with(ENCRYPTED),
-            Some(provider) => provider.open(key, stored).is_none(),
+            Some(provider) => !provider.is_fresh(key, stored),
         }
     }
 
@@ -150,9 +163,29 @@ impl Cipher {
             return Ok(stored.clone());
         }
         let ring = self.ring();
-        let all = ring.rules.iter().flat_map(|rule| &rule.providers).chain(&ring.own);
-        let opened = all.filter(|provider| !provider.is_identity()).find_map(|p| p.open(key, stored));
-        opened.ok_or_else(|| CipherError { key: key.to_owned() })
+        for provider in ring.providers().chain(&ring.own).filter(|provider| !provider.is_identity()) {
+            let locked = |source| CipherError::Locked { key: key.to_owned(), source };
+            if let Some(plain) = provider.open(key, stored).map_err(locked)? {
+                return Ok(plain);
+            }
+        }
+        Err(CipherError::Open { key: key.to_owned() })
+    }
+
+    /// Sees to it that what is stored can be opened without waiting for anybody, which whoever keeps its key may have to be
+    /// asked for.
+    pub async fn unlock(&self, key: &str, stored: &[u8]) -> Result<(), CipherError> {
+        if !stored.starts_with(kms::STORED) {
+            return Ok(());
+        }
+        let ring = self.ring();
+        match ring.kms().find(|kms| kms.has_sealed(stored)) {
+            None => Ok(()),
+            Some(kms) => {
+                let locked = |source| CipherError::Locked { key: key.to_owned(), source };
+                kms.unlock(stored).await.map_err(locked)
+            }
+        }
     }
 }
 
@@ -162,6 +195,14 @@ pub fn is_sealed(stored: &[u8]) -> bool {
 }
 
 impl Keyring {
+    fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.rules.iter().flat_map(|rule| &rule.providers)
+    }
+
+    fn kms(&self) -> impl Iterator<Item = &Arc<kms::Kms>> {
+        self.providers().filter_map(|provider| provider.kms())
+    }
+
     fn writer(&self, kind: &Kind) -> Option<&Arc<Provider>> {
         self.rules.iter().find(|rule| rule.is_about(kind))?.providers.first()
     }
@@ -180,16 +221,6 @@ fn read_keys(path: &Path) -> Result<Vec<[u8; KEY_LENGTH]>, PkiError> {
 
 fn providers(keys: &[[u8; KEY_LENGTH]]) -> Vec<Arc<Provider>> {
     keys.iter().filter_map(|key| Provider::new(Scheme::AesGcm, OWN, key)).map(Arc::new).collect()
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|m| m.modified()).ok()
-}
-
-fn read_rules(path: &Path) -> Result<Vec<Rule>, OpenError> {
-    let fault = |detail: String| OpenError::Configuration { path: path.display().to_string(), detail };
-    let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
-    config::parse(&text).map_err(|e| fault(e.to_string()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! One key and what is done with it, each in the form in which kube-apiserver stores it: a prefix that names provider
 //! and key, then what that provider writes. Which bytes are authenticated with it, if any, is part of the form.
 
+use std::sync::Arc;
+
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockDecryptMut, BlockEncryptMut, KeyIvInit};
 use aes::{Aes128, Aes192, Aes256};
@@ -8,6 +10,8 @@ use bytes::Bytes;
 use crypto_secretbox::aead::{Aead, KeyInit};
 use crypto_secretbox::{Nonce as BoxNonce, XSalsa20Poly1305};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use super::kms::{Kms, KmsError};
 
 /// What is encrypted begins so.
 pub const ENCRYPTED: &[u8] = b"k8s:enc:";
@@ -46,8 +50,19 @@ enum Key {
     Gcm(Box<LessSafeKey>),
     Cbc(Vec<u8>),
     Box(Box<XSalsa20Poly1305>),
+    /// Somebody else has the key.
+    Kms(Arc<Kms>),
     /// Nothing is done.
     Identity,
+}
+
+/// Why something cannot be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unable {
+    #[error("the key does not seal")]
+    Key,
+    #[error(transparent)]
+    Kms(#[from] KmsError),
 }
 
 pub struct Provider {
@@ -58,6 +73,17 @@ pub struct Provider {
 impl Provider {
     pub fn identity() -> Self {
         Self { prefix: Vec::new(), key: Key::Identity }
+    }
+
+    pub fn of_kms(kms: Arc<Kms>) -> Self {
+        Self { prefix: Vec::new(), key: Key::Kms(kms) }
+    }
+
+    pub fn kms(&self) -> Option<&Arc<Kms>> {
+        match &self.key {
+            Key::Kms(kms) => Some(kms),
+            _ => None,
+        }
     }
 
     /// `None` when the key has a length that the scheme does not know.
@@ -82,11 +108,19 @@ impl Provider {
     }
 
     /// `place` is the key in the store.
-    pub fn seal(&self, place: &str, plain: &[u8]) -> Option<Bytes> {
+    pub fn seal(&self, place: &str, plain: &[u8]) -> Result<Bytes, Unable> {
+        match &self.key {
+            Key::Kms(kms) => Ok(kms.seal(place, plain)?),
+            _ => self.seal_here(place, plain).ok_or(Unable::Key),
+        }
+    }
+
+    fn seal_here(&self, place: &str, plain: &[u8]) -> Option<Bytes> {
         let mut out = Vec::with_capacity(self.prefix.len() + plain.len() + 64);
         out.extend_from_slice(&self.prefix);
         match &self.key {
             Key::Identity => out.extend_from_slice(plain),
+            Key::Kms(_) => return None,
             Key::Gcm(key) => {
                 let nonce: [u8; NONCE_LEN] = base::id::random_bytes();
                 out.extend_from_slice(&nonce);
@@ -109,11 +143,29 @@ impl Provider {
         Some(Bytes::from(out))
     }
 
-    /// The plain bytes, if this key has sealed them.
-    pub fn open(&self, place: &str, stored: &[u8]) -> Option<Bytes> {
+    /// The plain bytes, if this key has sealed them. Only who asks somebody else for keys knows for certain that it has, and
+    /// may be unable all the same.
+    pub fn open(&self, place: &str, stored: &[u8]) -> Result<Option<Bytes>, KmsError> {
+        match &self.key {
+            Key::Kms(kms) if kms.has_sealed(stored) => kms.open(place, stored).map(Some),
+            _ => Ok(self.open_here(place, stored)),
+        }
+    }
+
+    /// Whether it would be stored so if it was stored now.
+    pub fn is_fresh(&self, place: &str, stored: &[u8]) -> bool {
+        match &self.key {
+            Key::Kms(kms) => kms.is_fresh(stored),
+            Key::Identity => !stored.starts_with(ENCRYPTED),
+            _ => self.open_here(place, stored).is_some(),
+        }
+    }
+
+    fn open_here(&self, place: &str, stored: &[u8]) -> Option<Bytes> {
         let body = stored.strip_prefix(self.prefix.as_slice())?;
         match &self.key {
             Key::Identity => (!stored.starts_with(ENCRYPTED)).then(|| Bytes::copy_from_slice(stored)),
+            Key::Kms(_) => None,
             Key::Gcm(key) => {
                 let (nonce, sealed) = body.split_at_checked(NONCE_LEN)?;
                 let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;

@@ -104,13 +104,14 @@ impl Cipher {
                     return Ok(done);
                 }
                 let Some(newest) = &newest else { return Ok(done) };
-                let fresh = newest.open(&entry.key, &entry.value).is_some();
+                let fresh = newest.is_fresh(&entry.key, &entry.value);
                 if fresh || !entry.value.starts_with(ENCRYPTED) {
                     continue;
                 }
                 let plain = self.open_sealed(&entry.key, &entry.value)?;
                 let sealed = newest.seal(&entry.key, &plain);
-                let value = sealed.ok_or_else(|| super::CipherError { key: entry.key.to_string() })?;
+                let value = sealed
+                    .map_err(|source| super::CipherError::Seal { key: entry.key.to_string(), source })?;
                 let change = Change::Put { value, lease: entry.lease };
                 let op = Op { key: entry.key.to_string(), expect: Expect::At(entry.mod_revision), change };
                 // Who was faster has sealed with the new key, or deleted it; the next pass sees to the rest.

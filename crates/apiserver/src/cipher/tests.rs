@@ -1,6 +1,7 @@
 //! What is sealed, with what, and that nothing is lost when the key changes, wherever that is stopped.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use store::{Embedded, EmbeddedOptions, Op, RangeRequest, Store};
 
@@ -70,7 +71,8 @@ fn the_first_provider_writes_and_all_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("encryption.yaml");
     let cipher = || {
-        let settings = Settings { configuration_file: Some(file.clone()), reload: false };
+        let settings =
+            Settings { configuration_file: Some(file.clone()), reload: false, ..Default::default() };
         Cipher::open(&folder.path().join("encryption.key"), &settings).expect("opens")
     };
     let place = "/registry/secrets/a/b";
@@ -131,7 +133,7 @@ fn what_the_original_has_sealed_is_opened() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("encryption.yaml");
     std::fs::write(&file, configuration("aesgcm")).expect("writes");
-    let settings = Settings { configuration_file: Some(file), reload: false };
+    let settings = Settings { configuration_file: Some(file), reload: false, ..Default::default() };
     let cipher = Cipher::open(&folder.path().join("encryption.key"), &settings).expect("opens");
     for (resource, kind, sealed) in SEALED_BY_THE_ORIGINAL {
         let sealed = base64::engine::general_purpose::STANDARD.decode(sealed).expect("base64");
@@ -153,10 +155,11 @@ fn what_is_cut_short_is_refused_by_every_provider() {
     for (scheme, length) in [(Scheme::AesGcm, 16), (Scheme::AesCbc, 24), (Scheme::Secretbox, 32)] {
         let provider = Provider::new(scheme, "k", &vec![7; length]).expect("a key");
         let sealed = provider.seal("p", PLAIN).expect("seals");
-        assert_eq!(provider.open("p", &sealed).as_deref(), Some(PLAIN), "{scheme:?}");
+        let opened = |stored: &[u8]| provider.open("p", stored).expect("nobody else is asked");
+        assert_eq!(opened(&sealed).as_deref(), Some(PLAIN), "{scheme:?}");
         for end in 0..sealed.len() {
             // Whole blocks of CBC open to something else, or not; nothing panics, and never is it the whole.
-            assert_ne!(provider.open("p", &sealed[..end]).as_deref(), Some(PLAIN), "{scheme:?} {end}");
+            assert_ne!(opened(&sealed[..end]).as_deref(), Some(PLAIN), "{scheme:?} {end}");
         }
         assert!(Provider::new(scheme, "k", &[7; 5]).is_none());
     }
@@ -172,12 +175,12 @@ fn a_configuration_that_changes_is_taken_and_a_bad_one_is_not() {
         open.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).expect("dated");
     };
     write(&configuration("aescbc"), 1);
-    let settings = Settings { configuration_file: Some(file.clone()), reload: true };
+    let settings = Settings { configuration_file: Some(file.clone()), reload: true, ..Default::default() };
     let cipher = Cipher::open(&folder.path().join("encryption.key"), &settings).expect("opens");
     let prefix = |cipher: &Cipher| {
         let configured = cipher.configured.as_ref().expect("configured");
-        let earlier = Instant::now().checked_sub(LOOK_EVERY).expect("a clock that has run");
-        configured.looked.lock().0 = earlier;
+        let earlier = Instant::now().checked_sub(reload::LOOK_EVERY).expect("a clock that has run");
+        configured.looked.lock().at = earlier;
         let sealed = cipher.seal(&secrets(), "p", Bytes::from_static(PLAIN)).expect("seals");
         String::from_utf8_lossy(&sealed[..14]).into_owned()
     };

@@ -6,7 +6,7 @@ use api::status::ApiError;
 use super::Turn;
 use super::estimate::Watching;
 use crate::Server;
-use crate::audit;
+use crate::audit::{self, Layer};
 use crate::auth::Identity;
 use crate::http::body;
 use crate::http::query::Query;
@@ -16,6 +16,8 @@ use crate::http::respond::{self, Answer, Form};
 /// A request whose turn it is.
 pub struct Admitted {
     pub who: Identity,
+    /// What they are to be warned of, whatever they ask for.
+    pub warning: Option<&'static str>,
     pub query: Query,
     pub asked: Asked,
 }
@@ -51,14 +53,21 @@ impl Server {
         form: Form,
     ) -> Result<(Admitted, Held), Answer> {
         let told = |error: ApiError| respond::error(form, &error);
-        let who = match who {
-            Some(who) => who,
-            None => self.authenticate(headers, path).await.map_err(told)?,
+        let (who, warning) = match who {
+            Some(who) => (who, None),
+            None => {
+                audit::timed(Layer::Authentication, self.authenticate(headers, path)).await.map_err(told)?
+            }
         };
         audit::received(&who).await.map_err(told)?;
-        let who = self.impersonated(who, headers).await.map_err(told)?;
+        let spoken_for = self.impersonated(who, headers);
+        let who = match headers.contains_key("impersonate-user") {
+            true => audit::timed(Layer::Impersonation, spoken_for).await,
+            false => spoken_for.await,
+        };
+        let who = who.map_err(told)?;
         let held = self.wait_turn(method, &who, &asked, &query).await?;
-        Ok((Admitted { who, query, asked }, held))
+        Ok((Admitted { who, warning, query, asked }, held))
     }
 
     async fn wait_turn(

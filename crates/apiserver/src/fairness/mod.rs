@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::Server;
+use crate::audit::{self, Layer};
 use crate::auth::Identity;
 use crate::auth::rbac::Attributes;
 use crate::http::respond::{self, Answer, Form};
@@ -295,7 +296,7 @@ impl Fairness {
                 stats.queued(seats);
                 let mut place = place(id, None);
                 let gone = Gone(Some((schema, started)));
-                let came = self.waited(wait).await;
+                let came = audit::timed(Layer::Queue, self.waited(wait)).await;
                 gone.stayed();
                 if !came {
                     drop(place);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use store::{Entry, RangeRequest};
 
 use super::read::{is_served_as_stored, set_version};
+use crate::audit::{Layer, timed};
 use crate::http::accept::Shape;
 use crate::http::options::{self, ListOptions};
 use crate::http::respond::{self, Answer};
@@ -220,9 +221,10 @@ pub async fn page(
     // Without a filter the store counts what is left; with one, it is looked at as far as the page needs.
     if filter.is_everything() {
         request.limit = options.limit;
-        let range = objects.store.range(request).await.map_err(expired)?;
+        let range = timed(Layer::Store, objects.store.range(request)).await.map_err(expired)?;
         let remaining = (range.remaining > 0).then_some(range.remaining);
         let continue_token = remaining.and(range.entries.last()).map(|last| token(range.revision, last));
+        objects.unlock(&range.entries).await?;
         let entries = server.0.served_entries(kind, range.entries).await?;
         return Ok(Page { entries, revision: range.revision, continue_token, remaining });
     }
@@ -234,11 +236,12 @@ pub async fn page(
     let mut page = Page { entries: Vec::new(), revision: 0, continue_token: None, remaining: None };
     loop {
         request.limit = CHUNK;
-        let range = objects.store.range(request.clone()).await.map_err(&expired)?;
+        let range = timed(Layer::Store, objects.store.range(request.clone())).await.map_err(&expired)?;
         page.revision = range.revision;
         let more = range.remaining > 0;
         request.revision = Some(range.revision);
         request.after = range.entries.last().map(|last| last.key.to_string());
+        objects.unlock(&range.entries).await?;
         for entry in server.0.served_entries(kind, range.entries).await? {
             let matches = match filter.matches_key(kind, &entry.key) {
                 Some(matches) => matches,

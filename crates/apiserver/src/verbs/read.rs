@@ -8,7 +8,6 @@ use store::Entry;
 use super::{as_stored, one};
 use crate::http::options;
 use crate::http::respond::Answer;
-use crate::objects::store_error;
 use crate::{ApiServer, Context};
 
 /// The object that a request names.
@@ -58,7 +57,7 @@ pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiErr
 async fn unparsed(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
     let (target, objects) = (&context.target, &server.0.objects);
     let key = context.kind.key(&target.namespace, &target.name);
-    let (entry, _) = objects.store.get(&key).await.map_err(store_error)?;
+    let entry = objects.entry(&key).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found(&context.resource(), &target.name))?;
     let plain = objects.plain(&entry)?;
     Ok(as_stored(context, StatusCode::OK, &plain, entry.mod_revision))

@@ -225,7 +225,7 @@ impl Server {
             tell("node-uid", node.uid.clone());
         }
         let audiences = claims.aud.into_iter().filter(|a| audiences.contains(&a.as_str())).collect();
-        Some(Authenticated { who, audiences })
+        Some(Authenticated { who, audiences, warning: None })
     }
 
     /// Whether what a token is bound to is the object that has its name now.

@@ -255,7 +255,10 @@ impl Watcher {
 
     async fn take(&mut self, events: store::Result<Vec<Arc<Event>>>) {
         let changes = match events {
-            Ok(events) => self.server.0.served_events(&self.context.kind, events).await,
+            Ok(events) => match self.server.0.objects.unlock_events(&events).await {
+                Ok(()) => self.server.0.served_events(&self.context.kind, events).await,
+                Err(error) => Err(error),
+            },
             Err(store::StoreError::Closed) => {
                 self.done = true;
                 return;

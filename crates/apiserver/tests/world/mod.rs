@@ -1,6 +1,7 @@
 //! A server in this process, and ways to ask it.
 #![allow(dead_code)]
 
+pub mod kms;
 pub mod served;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -42,7 +43,7 @@ pub struct World {
     pub store: Arc<Embedded>,
     /// What signs the certificates of the cluster's users.
     pub authority: Authority,
-    _folder: tempfile::TempDir,
+    _folder: Arc<tempfile::TempDir>,
 }
 
 pub const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -104,6 +105,38 @@ impl World {
             None => Arc::new(Nowhere),
         };
         let folder = tempfile::tempdir().expect("a folder");
+        let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
+        Self::over(Arc::new(store), Arc::new(folder), (dial, authentication, requests), (audit, encryption))
+            .await
+    }
+
+    /// Another server in place of this one, over what it has stored, that encrypts as a file says.
+    pub async fn restarted(self, encryption: cipher::Settings) -> Self {
+        let Self { server, store, _folder, .. } = self;
+        drop(server);
+        Self::second(store, _folder, encryption).await
+    }
+
+    /// Another server beside this one, over the same store.
+    pub async fn beside(&self, encryption: cipher::Settings) -> Self {
+        Self::second(Arc::clone(&self.store), Arc::clone(&self._folder), encryption).await
+    }
+
+    async fn second(
+        store: Arc<Embedded>,
+        folder: Arc<tempfile::TempDir>,
+        encryption: cipher::Settings,
+    ) -> Self {
+        let rest = (Arc::new(Nowhere) as Arc<dyn Dial>, Authentication::default(), RequestLimits::default());
+        Self::over(store, folder, rest, (audit::Settings::default(), encryption)).await
+    }
+
+    async fn over(
+        store: Arc<Embedded>,
+        folder: Arc<tempfile::TempDir>,
+        (dial, authentication, requests): (Arc<dyn Dial>, Authentication, RequestLimits),
+        (audit, encryption): (audit::Settings, cipher::Settings),
+    ) -> Self {
         let authority = Authority::open(folder.path()).expect("an authority");
         let config = Config {
             folder: folder.path().to_owned(),
@@ -118,8 +151,6 @@ impl World {
             audit,
             encryption,
         };
-        let store = Embedded::open(&folder.path().join("state"), options).expect("opens");
-        let store = Arc::new(store);
         let server = ApiServer::open(config, store.clone()).await.expect("starts");
         Self { server, store, authority, _folder: folder }
     }

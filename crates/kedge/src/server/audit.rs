@@ -12,6 +12,7 @@ pub fn settings(options: &AuditOptions) -> Settings {
             max_megabytes: options.audit_log_maxsize,
             max_days: options.audit_log_maxage,
             max_backups: options.audit_log_maxbackup,
+            compress: options.audit_log_compress,
         },
         feed: Feed {
             mode: mode(options.audit_log_mode),

@@ -14,7 +14,7 @@ use apiserver::auth::certificates::{
 use apiserver::http::tls::Serving;
 use base::constants::ranges;
 use base::layout::Layout;
-use controllers::CertificateSigner;
+use controllers::{CertificateSigner, TokenSigner};
 use tokio_util::sync::CancellationToken;
 
 /// At the most so long until it is looked again: a clock may have been set meanwhile.
@@ -100,6 +100,25 @@ impl CertificateSigner for Signer {
     fn sign(&self, request: &Request, usages: &[String], lifetime_seconds: i64) -> Result<String, String> {
         self.0.authority.sign(request, usages, lifetime_seconds).map_err(|e| e.to_string())
     }
+}
+
+/// The one who signs what lies in Secrets: the server that is shown it.
+struct Tokens(ApiServer);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens")
+    }
+}
+
+impl TokenSigner for Tokens {
+    fn sign(&self, namespace: &str, account: (&str, &str), secret: &str) -> Result<String, String> {
+        self.0.sign_for_secret(namespace, account, secret).map_err(|e| e.to_string())
+    }
+}
+
+pub fn token_signer(server: &ApiServer) -> Arc<dyn TokenSigner> {
+    Arc::new(Tokens(server.clone()))
 }
 
 impl Credentials {

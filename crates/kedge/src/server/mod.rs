@@ -111,6 +111,7 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
             encryption: apiserver::cipher::Settings {
                 configuration_file: options.encryption.encryption_provider_config.clone(),
                 reload: options.encryption.encryption_provider_config_automatic_reload,
+                ..Default::default()
             },
         },
         store,
@@ -225,6 +226,7 @@ fn cluster_roles(
         cluster_ca_pem: credentials.authority.clone(),
         volumes_dir: layout.volumes(),
         signer: credentials.signer(),
+        tokens: credentials::token_signer(server),
     };
     start(
         "kube-controller-manager",

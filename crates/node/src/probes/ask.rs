@@ -73,7 +73,7 @@ pub async fn ask(place: &Place, probe: &Probe, limit: Duration) -> Result<Answer
         let port = u16::try_from(action.port).map_err(|_| AskError::Port(action.port.to_string()))?;
         let address = SocketAddr::new(place.pod_ip, port);
         let service = action.service.as_deref().unwrap_or_default();
-        return Ok(match timeout(limit, grpc::check(&place.node, address, service)).await {
+        return Ok(match timeout(limit, grpc::check(&place.node, address, service, limit)).await {
             Ok(answer) => answer,
             Err(_) => {
                 Answer::Failure(format!("timeout: health rpc did not complete within {}s", limit.as_secs()))

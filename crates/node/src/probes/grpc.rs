@@ -1,21 +1,31 @@
-//! The standard gRPC health check, spoken by hand: one request with one string, one answer with one enum.
+//! The standard gRPC health check: one request with one string, one answer with one enum.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use grpc::{Channel, Fault, Peer};
 use net::namespace::Namespace;
+use prost::Message;
 
 use super::ask::{Answer, plain};
 
-const SERVING: u8 = 1;
-const UNIMPLEMENTED: &str = "12";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+/// What a gRPC client takes unless it is told otherwise; the answer has two bytes.
+const MESSAGE_LIMIT_BYTES: usize = 4 << 20;
 
-pub async fn check(node: &Namespace, address: SocketAddr, service: &str) -> Answer {
-    let failed = |error: &(dyn std::error::Error + 'static)| {
-        Answer::Failure(format!("error: health rpc probe failed: {}", plain(error)))
-    };
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HealthCheckResponse {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+pub async fn check(node: &Namespace, address: SocketAddr, service: &str, limit: Duration) -> Answer {
     let stream = match node.connect_tcp(address).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -25,78 +35,65 @@ pub async fn check(node: &Namespace, address: SocketAddr, service: &str) -> Answ
             ));
         }
     };
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-    let (mut sender, connection) = match handshake {
-        Ok(pair) => pair,
-        Err(error) => return failed(&error),
+    let peer = Peer {
+        authority: address.to_string(),
+        secure: false,
+        pings: false,
+        message_limit_bytes: MESSAGE_LIMIT_BYTES,
     };
-    let driver = tokio::spawn(connection);
-    let request = http::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Full::new(Bytes::from(frame(service))));
-    let answer = match request {
-        Ok(request) => match sender.send_request(request).await {
-            Ok(response) => read(response).await,
-            Err(error) => failed(&error),
-        },
-        Err(error) => failed(&error),
+    let asked = async {
+        let channel = Channel::new(stream, peer).await?;
+        let request = HealthCheckRequest { service: service.to_owned() };
+        channel.unary(CHECK, &request, &[], limit).await
     };
-    driver.abort();
-    answer
+    told(asked.await)
 }
 
-/// A length-prefixed `HealthCheckRequest { service: 1 }`.
-fn frame(service: &str) -> Vec<u8> {
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        // Names are limited far below 128 bytes by the API; longer ones would need a longer varint.
-        let length = u8::try_from(service.len().min(127)).unwrap_or(127);
-        message.extend([0x0a, length]);
-        message.extend(&service.as_bytes()[..usize::from(length)]);
-    }
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(message.len()).unwrap_or(0).to_be_bytes());
-    framed.extend(message);
-    framed
-}
-
-async fn read(response: http::Response<hyper::body::Incoming>) -> Answer {
-    let early = response.headers().get("grpc-status").cloned();
-    let collected = match response.into_body().collect().await {
-        Ok(collected) => collected,
-        Err(error) => return Answer::Failure(format!("error: health rpc probe failed: {}", plain(&error))),
-    };
-    let status = collected.trailers().and_then(|t| t.get("grpc-status")).cloned().or(early);
-    let status = status.as_ref().and_then(|s| s.to_str().ok()).unwrap_or("0").to_owned();
-    if status == UNIMPLEMENTED {
-        return Answer::Failure(
-            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into(),
-        );
-    }
-    if status != "0" {
-        return Answer::Failure(format!("error: health rpc probe failed with status {status}"));
-    }
-    let body = collected.to_bytes();
-    match body.get(5..) {
-        Some([0x08, SERVING, ..]) => Answer::Success,
-        Some([0x08, other, ..]) => {
-            let name = match other {
+fn told(answer: Result<HealthCheckResponse, Fault>) -> Answer {
+    Answer::Failure(match answer {
+        Ok(HealthCheckResponse { status: 1 }) => return Answer::Success,
+        Ok(HealthCheckResponse { status }) => {
+            let name = match status {
                 2 => "NOT_SERVING",
                 3 => "SERVICE_UNKNOWN",
                 _ => "UNKNOWN",
             };
-            Answer::Failure(format!("service unhealthy (responded with \"{name}\")"))
+            format!("service unhealthy (responded with \"{name}\")")
         }
-        _ => Answer::Failure("service unhealthy (responded with \"UNKNOWN\")".into()),
-    }
+        Err(Fault::Refused { code: grpc::codes::UNIMPLEMENTED, .. }) => {
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()
+        }
+        Err(Fault::Refused { code, .. }) => format!("error: health rpc probe failed with status {code}"),
+        Err(Fault::NotSent(why) | Fault::Broken(why)) => format!("error: health rpc probe failed: {why}"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    fn check(answer: Result<&[u8], Fault>, expected: &str) {
+        let shown = match told(answer.map(|bytes| HealthCheckResponse::decode(bytes).expect("a message"))) {
+            Answer::Success => String::new(),
+            Answer::Failure(why) => why,
+        };
+        assert_eq!(shown, expected);
+    }
+
     #[test]
-    fn the_request_is_framed() {
-        assert_eq!(super::frame(""), [0, 0, 0, 0, 0]);
-        assert_eq!(super::frame("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+    fn only_who_serves_is_well() {
+        let unhealthy = |name: &str| format!("service unhealthy (responded with \"{name}\")");
+        check(Ok(&[8, 1]), "");
+        check(Ok(&[8, 2]), &unhealthy("NOT_SERVING"));
+        check(Ok(&[8, 3]), &unhealthy("SERVICE_UNKNOWN"));
+        check(Ok(&[]), &unhealthy("UNKNOWN"));
+        let refused = |code| Err(Fault::Refused { code, message: String::new() });
+        check(
+            refused(12),
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)",
+        );
+        check(refused(5), "error: health rpc probe failed with status 5");
+        check(Err(Fault::Broken("gone".into())), "error: health rpc probe failed: gone");
+        assert_eq!(HealthCheckRequest { service: "ab".into() }.encode_to_vec(), [0x0a, 2, b'a', b'b']);
     }
 }

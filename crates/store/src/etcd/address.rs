@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use grpc::{Channel, Fault, Peer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::grpc::{Channel, Fault};
-
 const DEFAULT_PORT: u16 = 2379;
+/// Above any page or batch of events that etcd sends: its own messages are bounded by what was written at once.
+const MESSAGE_LIMIT_BYTES: usize = 512 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
@@ -118,14 +119,18 @@ impl Connector {
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| unreachable(&e))?;
         stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
         match &self.tls {
-            None => Channel::new(stream, shown, false).await,
+            None => Channel::new(stream, peer(shown, false)).await,
             Some(tls) => {
                 let name = ServerName::try_from(host.clone()).map_err(|e| unreachable(&e))?;
                 let stream = tls.connect(name, stream).await.map_err(|e| unreachable(&e))?;
-                Channel::new(stream, shown, true).await
+                Channel::new(stream, peer(shown, true)).await
             }
         }
     }
+}
+
+fn peer(authority: String, secure: bool) -> Peer {
+    Peer { authority, secure, pings: true, message_limit_bytes: MESSAGE_LIMIT_BYTES }
 }
 
 fn client_config(tls: &EtcdTls) -> Result<ClientConfig, AddressError> {

@@ -3,18 +3,20 @@
 
 use std::time::Duration;
 
+use grpc::{Answers, Channel, Fault, codes};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::Instant;
 
 use super::address::Connector;
-use super::grpc::{Answers, Channel, Fault, codes};
 use super::messages::{AuthenticateRequest, AuthenticateResponse};
 
 /// How long a request may take in all, with what is tried again.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
+/// A member that has lost the others must not keep us waiting.
+const MEMBER: (&str, &str) = ("hasleader", "true");
 
 /// Whether doing it twice is doing it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Client {
         }
         let request = AuthenticateRequest { name: name.clone(), password: password.clone() };
         let path = "/etcdserverpb.Auth/Authenticate";
-        let answer: AuthenticateResponse = channel.unary(path, &request, None, REQUEST_LIMIT).await?;
+        let answer: AuthenticateResponse = channel.unary(path, &request, &[MEMBER], REQUEST_LIMIT).await?;
         *self.token.lock() = Some(answer.token.clone());
         Ok(Some(answer.token))
     }
@@ -128,7 +130,7 @@ impl Client {
         let answer = match token {
             Ok(token) => {
                 let limit = end.saturating_duration_since(Instant::now());
-                channel.unary(path, request, token.as_deref(), limit).await
+                channel.unary(path, request, &metadata(&token), limit).await
             }
             Err(fault) => Err(fault),
         };
@@ -144,7 +146,8 @@ impl Client {
     pub async fn stream(&self, path: &str, request: &impl Message) -> Result<Answers, Fault> {
         let channel = self.channel().await?;
         let token = self.token(&channel).await?;
-        let opened = channel.stream(path, request, token.as_deref());
+        let metadata = metadata(&token);
+        let opened = channel.stream(path, request, &metadata);
         let opened = match tokio::time::timeout(REQUEST_LIMIT, opened).await {
             Ok(opened) => opened,
             Err(_) => Err(Fault::Broken(format!("{path}: no answer in time"))),
@@ -168,6 +171,10 @@ impl Client {
             *self.token.lock() = None;
         }
     }
+}
+
+fn metadata(token: &Option<String>) -> Vec<(&'static str, &str)> {
+    std::iter::once(MEMBER).chain(token.as_deref().map(|token| ("token", token))).collect()
 }
 
 fn message(fault: &Fault) -> &str {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grpc::Fault;
 
 use super::client::{Again, Client};
-use super::grpc::Fault;
 use super::messages::{
     CompactionRequest, Compare, CompareResult, CompareTarget, Done, PutRequest, RangeRequest, Request,
     RequestOp, Response, TargetUnion, TxnRequest, TxnResponse,

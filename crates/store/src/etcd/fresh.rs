@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use grpc::Fault;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::client::{Again, Client, REQUEST_LIMIT};
-use super::grpc::Fault;
 use super::messages::{Done, PutRequest};
 use super::mirror::{Mirror, Seen, now};
 use super::{Keys, unsigned};

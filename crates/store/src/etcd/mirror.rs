@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use grpc::Fault;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::client::{Again, Client};
-use super::grpc::Fault;
 use super::messages::{
     self, EventType, KeyValue, RangeRequest, RangeResponse, WatchCreateRequest, WatchRequest, WatchResponse,
 };

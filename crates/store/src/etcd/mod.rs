@@ -8,7 +8,6 @@ mod address;
 mod client;
 mod compaction;
 mod fresh;
-mod grpc;
 mod messages;
 mod mirror;
 #[cfg(test)]

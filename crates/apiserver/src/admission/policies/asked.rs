@@ -208,6 +208,7 @@ impl Asked {
                 let prefix = kind.key(&namespace, "");
                 let request = RangeRequest { prefix, ..Default::default() };
                 let range = server.objects.store.range(request).await.map_err(store_error)?;
+                server.objects.unlock(&range.entries).await?;
                 let mut found = Vec::new();
                 for entry in &range.entries {
                     let object = server.objects.decode(entry)?;

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 
 use super::Seen;
 use super::hook::{Hook, decode_patch};
+use super::told::Call;
 use crate::Server;
 use crate::admission::attributes::Attributes;
+use crate::audit::timed;
 
 /// Longer warnings are cut: they end in headers.
 const WARNING_LIMIT_CHARS: usize = 256;
@@ -44,41 +46,46 @@ struct Failure(String);
 pub async fn mutating(
     server: &Server,
     attributes: &Attributes<'_>,
-    hook: &Hook,
+    (hook, call): (&Hook, Call),
     kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<Option<Value>, ApiError> {
-    let Some(response) = ask(server, attributes, hook, kind, seen).await? else { return Ok(None) };
+    let asked = ask(server, attributes, (hook, call), kind, seen).await?;
+    let Some(response) = asked else { return Ok(None) };
     let (Some(patch), Some(object)) = (response.patch.filter(|p| !p.is_empty()), seen.object) else {
         return Ok(None);
     };
     let patched = match response.patch_type.as_deref() {
-        Some("JSONPatch") => {
-            decode_patch(&patch).and_then(|patch| api::patch::json(object, &patch).map_err(|e| e.to_string()))
-        }
+        Some("JSONPatch") => decode_patch(&patch).and_then(|patch| {
+            let patched = api::patch::json(object, &patch).map_err(|e| e.to_string())?;
+            if patch.as_array().is_some_and(|steps| !steps.is_empty()) {
+                call.tell_patch(hook, &patch);
+            }
+            Ok(patched)
+        }),
         other => Err(format!("unexpected patch type {:?}", other.unwrap_or_default())),
     };
     match patched {
         Ok(patched) => Ok(Some(patched)),
-        Err(detail) => missed(hook, Failure(detail)).map(|()| None),
+        Err(detail) => missed((hook, call), Failure(detail)).map(|()| None),
     }
 }
 
 pub async fn validating(
     server: &Server,
     attributes: &Attributes<'_>,
-    hook: &Hook,
+    (hook, call): (&Hook, Call),
     kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<(), ApiError> {
-    ask(server, attributes, hook, kind, seen).await.map(drop)
+    ask(server, attributes, (hook, call), kind, seen).await.map(drop)
 }
 
 /// The hook's answer when it allows the operation; nothing when it failed and that is to be overlooked.
 async fn ask(
     server: &Server,
     attributes: &Attributes<'_>,
-    hook: &Hook,
+    (hook, call): (&Hook, Call),
     kind: &Kind,
     seen: &Seen<'_>,
 ) -> Result<Option<Response>, ApiError> {
@@ -88,9 +95,9 @@ async fn ask(
             hook.name
         )));
     }
-    let response = match send(server, attributes, hook, kind, seen).await {
+    let response = match timed(call.layer(), send(server, attributes, hook, kind, seen)).await {
         Ok(response) => response,
-        Err(failure) => return missed(hook, failure).map(|()| None),
+        Err(failure) => return missed((hook, call), failure).map(|()| None),
     };
     let cut = |text: &String| text.chars().take(WARNING_LIMIT_CHARS).collect();
     attributes.context.warn(response.warnings.iter().map(cut));
@@ -104,8 +111,9 @@ async fn ask(
 }
 
 /// What a hook's failure means to the operation.
-fn missed(hook: &Hook, Failure(detail): Failure) -> Result<(), ApiError> {
+fn missed((hook, call): (&Hook, Call), Failure(detail): Failure) -> Result<(), ApiError> {
     if hook.ignore_failure {
+        call.tell_failed_open(hook);
         tracing::warn!(webhook = hook.name, detail, "a webhook failed, which its failurePolicy overlooks");
         return Ok(());
     }

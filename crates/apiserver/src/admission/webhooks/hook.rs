@@ -31,6 +31,8 @@ pub enum Role {
 pub struct Hook {
     /// As it is called in what the client is told.
     pub name: String,
+    /// The configuration that it stands in.
+    pub configuration: String,
     rules: Vec<NamedRuleWithOperations>,
     /// Rules about another version of a resource count too.
     equivalent: bool,
@@ -120,7 +122,10 @@ pub fn compile(configuration: &Value, role: Role) -> Vec<Hook> {
 
 fn all<T: DeserializeOwned + Into<Given>>(configuration: &Value) -> Vec<Hook> {
     match serde_json::from_value::<Configuration<T>>(configuration.clone()) {
-        Ok(found) => found.webhooks.into_iter().map(|hook| Hook::new(hook.into())).collect(),
+        Ok(found) => {
+            let hook = |hook: T| Hook::new(hook.into(), meta::name(configuration));
+            found.webhooks.into_iter().map(hook).collect()
+        }
         Err(error) => {
             tracing::error!(%error, name = meta::name(configuration), "a webhook configuration cannot be read");
             Vec::new()
@@ -131,7 +136,7 @@ fn all<T: DeserializeOwned + Into<Given>>(configuration: &Value) -> Vec<Hook> {
 const TIMEOUT_SECONDS: i32 = 10;
 
 impl Hook {
-    fn new(given: Given) -> Self {
+    fn new(given: Given, configuration: &str) -> Self {
         let selector = |s: Option<LabelSelector>| {
             // A selector that validation let through is readable; one that is not must not let anything pass by.
             s.map_or_else(Selector::everything, |s| Selector::from_object(&s).unwrap_or_default())
@@ -142,6 +147,7 @@ impl Hook {
             backend: backend(&given.client_config),
             conditions: conditions(given.conditions.as_deref().unwrap_or_default()),
             name: given.name,
+            configuration: configuration.to_owned(),
             rules: given.rules.unwrap_or_default().into_iter().map(named).collect(),
             equivalent: given.match_policy.as_deref() != Some("Exact"),
             namespace_selector: selector(given.namespace_selector),

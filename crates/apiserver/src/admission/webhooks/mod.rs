@@ -3,6 +3,7 @@
 
 mod call;
 mod hook;
+mod told;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::policies::asked::Asked;
 use crate::{ApiServer, Server};
 
 pub use hook::{Hook, Role};
+use told::Call;
 
 /// Group of the configurations; what lies in it is never sent to a hook, so that a bad one can always be removed.
 pub const GROUP: &str = "admissionregistration.k8s.io";
@@ -91,14 +93,14 @@ pub async fn mutate(
     }
     let mut changed_by: Option<usize> = None;
     for (at, hook) in hooks.mutating.iter().enumerate() {
-        if one(server, attributes, hook, object, old, reset).await? {
+        if one(server, attributes, (hook, 0, at), object, old, reset).await? {
             changed_by = Some(at);
         }
     }
     let Some(last) = changed_by else { return Ok(false) };
     // Those who asked for it see once more what others have changed after them.
-    for hook in hooks.mutating[..last].iter().filter(|hook| hook.reinvoke) {
-        one(server, attributes, hook, object, old, reset).await?;
+    for (at, hook) in hooks.mutating[..last].iter().enumerate().filter(|(_, hook)| hook.reinvoke) {
+        one(server, attributes, (hook, 1, at), object, old, reset).await?;
     }
     Ok(true)
 }
@@ -106,20 +108,26 @@ pub async fn mutate(
 async fn one(
     server: &ApiServer,
     attributes: &Attributes<'_>,
-    hook: &Hook,
+    (hook, round, index): (&Hook, usize, usize),
     object: &mut Value,
     old: Option<&Value>,
     reset: &(dyn Fn(Value) -> Value + Sync),
 ) -> Result<bool, ApiError> {
     let seen = Seen { object: Some(object), old };
     let Some(shown) = shown(server, attributes, hook, &seen).await? else { return Ok(false) };
-    let patched = call::mutating(&server.0, attributes, hook, &shown.kind, &shown.seen()).await?;
-    let Some(patched) = patched else { return Ok(false) };
-    let patched = server.0.converted(&shown.kind, &attributes.context.kind, patched).await?;
-    let new = reset(patched);
-    let changed = new != *object;
-    *object = new;
-    Ok(changed)
+    let call = Call { role: Role::Mutating, round, index };
+    let changed = async {
+        let patched = call::mutating(&server.0, attributes, (hook, call), &shown.kind, &shown.seen()).await?;
+        let Some(patched) = patched else { return Ok(false) };
+        let patched = server.0.converted(&shown.kind, &attributes.context.kind, patched).await?;
+        let new = reset(patched);
+        let changed = new != *object;
+        *object = new;
+        Ok(changed)
+    };
+    let changed = changed.await;
+    call.tell_mutation(hook, matches!(changed, Ok(true)));
+    changed
 }
 
 /// Asks every validating hook that the operation is about, all at once.
@@ -135,14 +143,25 @@ pub async fn validate(
     let mut asked = Vec::new();
     // Where there is nothing to change, those who may change are asked as those who may refuse are.
     let is_new = matches!(attributes.operation, Operation::Create | Operation::Update);
-    let mutating = hooks.mutating.iter().filter(|_| !is_new);
-    for hook in mutating.chain(&hooks.validating) {
+    for (index, hook) in hooks.mutating.iter().enumerate().filter(|_| !is_new) {
         if let Some(shown) = shown(server, attributes, hook, seen).await? {
-            asked.push((hook, shown));
+            asked.push((hook, Call { role: Role::Mutating, round: 0, index }, shown));
         }
     }
-    let asking = asked.iter().map(|(hook, shown)| async move {
-        call::validating(&server.0, attributes, hook, &shown.kind, &shown.seen()).await
+    // Those who may refuse are counted among those who are asked.
+    let mut index = 0;
+    for hook in &hooks.validating {
+        if let Some(shown) = shown(server, attributes, hook, seen).await? {
+            asked.push((hook, Call { role: Role::Validating, round: 0, index }, shown));
+            index += 1;
+        }
+    }
+    let asking = asked.iter().map(|(hook, call, shown)| async move {
+        let answer = call::validating(&server.0, attributes, (hook, *call), &shown.kind, &shown.seen()).await;
+        if call.role == Role::Mutating {
+            call.tell_mutation(hook, false);
+        }
+        answer
     });
     for answer in futures::future::join_all(asking).await {
         answer?;

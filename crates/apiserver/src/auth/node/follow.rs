@@ -115,6 +115,13 @@ async fn follow(server: &Weak<Server>) -> Option<Result<(), ApiError>> {
             Err(error) => return Some(Err(store_error(error))),
         };
         let server = server.upgrade()?;
+        let ours = |event: &&Arc<Event>| {
+            sources.iter().any(|(prefix, _)| event.entry.key.starts_with(prefix.as_str()))
+        };
+        let ours: Vec<Arc<Event>> = events.iter().filter(ours).cloned().collect();
+        if let Err(error) = server.objects.unlock_events(&ours).await {
+            return Some(Err(error));
+        }
         for event in &events {
             take(&server, &sources, event);
         }
@@ -136,6 +143,7 @@ async fn begin(server: &Server) -> Result<(Box<dyn store::Watch>, Sources), ApiE
         let prefix = kind.key("", "");
         let range = server.objects.store.range(RangeRequest { prefix: prefix.clone(), ..Default::default() });
         let range = range.await.map_err(store_error)?;
+        server.objects.unlock(&range.entries).await?;
         // What changes while the rest is read is taken in again by the watch.
         since.get_or_insert(range.revision);
         for entry in &range.entries {

@@ -1,6 +1,8 @@
-//! gRPC as etcd speaks it, over the HTTP/2 that is here anyway: one message each way, or a stream of answers. Small
-//! enough to be ours; what a general client would add (balancing, retries) must be decided by what a request means.
+//! gRPC over the HTTP/2 that is here anyway, for whoever has a connected stream (TCP, TLS, a Unix socket): one message
+//! each way, or a stream of answers. Small enough to be ours; what a general client would add (balancing, retries) must be
+//! decided by what a request means, and that is known to who asks: the store asks etcd, the API server the holders of keys.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,8 +15,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Above any page or batch of events that etcd sends: its own messages are bounded by what was written at once.
-const MESSAGE_LIMIT_BYTES: usize = 512 << 20;
 const PREFIX_BYTES: usize = 5;
 /// A peer that is silent for both is gone, whatever TCP thinks.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,6 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub mod codes {
     pub const DEADLINE_EXCEEDED: u32 = 4;
     pub const PERMISSION_DENIED: u32 = 7;
+    pub const UNIMPLEMENTED: u32 = 12;
     pub const UNAVAILABLE: u32 = 14;
     pub const UNAUTHENTICATED: u32 = 16;
 }
@@ -43,41 +44,56 @@ pub enum Fault {
     Refused { code: u32, message: String },
 }
 
+/// Whom a connection goes to.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What the requests call it, and messages about it.
+    pub authority: String,
+    pub secure: bool,
+    /// Whether it is asked all the time if it is there. Servers take that ill which were not told to expect it.
+    pub pings: bool,
+    /// A longer answer ends the connection.
+    pub message_limit_bytes: usize,
+}
+
+/// Headers that go with a request.
+pub type Metadata<'a> = &'a [(&'static str, &'a str)];
+
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 
 /// A connection; clones share it.
 #[derive(Clone)]
 pub struct Channel {
     sender: SendRequest<Body>,
-    authority: String,
-    secure: bool,
+    peer: Arc<Peer>,
     id: u64,
 }
 
 impl Channel {
     /// Shakes hands over a stream that is connected.
-    pub async fn new<S>(stream: S, authority: String, secure: bool) -> Result<Self, Fault>
+    pub async fn new<S>(stream: S, peer: Peer) -> Result<Self, Fault>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let peer = Arc::new(peer);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_interval(peer.pings.then_some(PING_INTERVAL))
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|e| Fault::NotSent(format!("cannot speak HTTP/2 with {authority}: {e}")))?;
-        let peer = authority.clone();
+            .map_err(|e| Fault::NotSent(format!("cannot speak HTTP/2 with {}: {e}", peer.authority)))?;
+        let told = Arc::clone(&peer);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, peer, "the connection to etcd ended");
+                tracing::debug!(%error, peer = told.authority, "a gRPC connection ended");
             }
         });
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Ok(Self { sender, authority, secure, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        Ok(Self { sender, peer, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// Whether it is the very same connection.
@@ -94,18 +110,18 @@ impl Channel {
         &self,
         path: &str,
         message: &A,
-        token: Option<&str>,
+        metadata: Metadata<'_>,
         limit: Duration,
     ) -> Result<B, Fault> {
         let body = Full::new(framed(message)).boxed_unsync();
         let asked = async {
-            let mut answer = self.send(path, body, token, Some(limit)).await?;
+            let mut answer = self.send(path, body, metadata, Some(limit)).await?;
             let answer = answer.message().await?;
             answer.ok_or_else(|| Fault::Broken(format!("{path}: an answer without a message")))
         };
         match tokio::time::timeout(limit, asked).await {
             Ok(answer) => answer,
-            Err(_) => Err(Fault::Broken(format!("{} did not answer {path} in time", self.authority))),
+            Err(_) => Err(Fault::Broken(format!("{} did not answer {path} in time", self.peer.authority))),
         }
     }
 
@@ -114,47 +130,46 @@ impl Channel {
         &self,
         path: &str,
         message: &impl Message,
-        token: Option<&str>,
+        metadata: Metadata<'_>,
     ) -> Result<Answers, Fault> {
         use futures::StreamExt;
         let first = futures::stream::once(std::future::ready(Ok(Frame::data(framed(message)))));
         let body = StreamBody::new(first.chain(futures::stream::pending())).boxed_unsync();
-        self.send(path, body, token, None).await
+        self.send(path, body, metadata, None).await
     }
 
     async fn send(
         &self,
         path: &str,
         body: Body,
-        token: Option<&str>,
+        metadata: Metadata<'_>,
         limit: Option<Duration>,
     ) -> Result<Answers, Fault> {
-        let scheme = if self.secure { "https" } else { "http" };
-        let mut request = Request::post(format!("{scheme}://{}{path}", self.authority))
+        let Peer { authority, secure, message_limit_bytes, .. } = &*self.peer;
+        let scheme = if *secure { "https" } else { "http" };
+        let mut request = Request::post(format!("{scheme}://{authority}{path}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            // A member that has lost the others must not keep us waiting.
-            .header("hasleader", "true");
+            .header("te", "trailers");
         if let Some(limit) = limit {
             request = request.header("grpc-timeout", format!("{}m", limit.as_millis().min(99_999_999)));
         }
-        if let Some(token) = token {
-            request = request.header("token", token);
+        for (name, value) in metadata {
+            request = request.header(*name, *value);
         }
         let request = request.body(body).map_err(|e| Fault::NotSent(e.to_string()))?;
         let mut sender = self.sender.clone();
-        let unsent = |e: hyper::Error| Fault::NotSent(format!("{}: {e}", self.authority));
+        let unsent = |e: hyper::Error| Fault::NotSent(format!("{authority}: {e}"));
         sender.ready().await.map_err(unsent)?;
         let answer = sender.send_request(request).await.map_err(|e| match e.is_canceled() {
             true => unsent(e),
-            false => Fault::Broken(format!("{}: {}", self.authority, chain(&e))),
+            false => Fault::Broken(format!("{authority}: {}", chain(&e))),
         })?;
         if !answer.status().is_success() {
-            return Err(Fault::Broken(format!("{} answered {}", self.authority, answer.status())));
+            return Err(Fault::Broken(format!("{authority} answered {}", answer.status())));
         }
         // An answer without a body has its status in the head.
         status(answer.headers())?;
-        Ok(Answers { body: answer.into_body(), held: BytesMut::new() })
+        Ok(Answers { body: answer.into_body(), held: BytesMut::new(), limit_bytes: *message_limit_bytes })
     }
 }
 
@@ -213,6 +228,7 @@ fn unescaped(text: &str) -> String {
 pub struct Answers {
     body: Incoming,
     held: BytesMut,
+    limit_bytes: usize,
 }
 
 impl Answers {
@@ -240,7 +256,7 @@ impl Answers {
     fn take<B: Message + Default>(&mut self) -> Result<Option<B>, Fault> {
         let Some(head) = self.held.get(..PREFIX_BYTES) else { return Ok(None) };
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        if head[0] != 0 || length > MESSAGE_LIMIT_BYTES {
+        if head[0] != 0 || length > self.limit_bytes {
             return Err(Fault::Broken(format!(
                 "a message of {length} bytes, or compressed without being asked"
             )));
