@@ -175,7 +175,7 @@ impl Cipher {
     /// Sees to it that what is stored can be opened without waiting for anybody, which whoever keeps its key may have to be
     /// asked for.
     pub async fn unlock(&self, key: &str, stored: &[u8]) -> Result<(), CipherError> {
-        if !stored.starts_with(kms::STORED) {
+        if !may_be_locked(stored) {
             return Ok(());
         }
         let ring = self.ring();
@@ -187,6 +187,11 @@ impl Cipher {
             }
         }
     }
+}
+
+/// Whether somebody may have to be asked before it can be opened.
+pub fn may_be_locked(stored: &[u8]) -> bool {
+    stored.starts_with(kms::STORED)
 }
 
 /// Whether what is stored can only be read with a key.
