@@ -226,17 +226,17 @@ async fn updates(api: &Api) -> Load {
     .await
 }
 
-/// Paused, so that it is the API that works and not the controllers, which the original measured beside does not have.
+/// Templates, so that it is the API that works and not controllers, which the original that is measured beside does not have.
 async fn applies(api: &Api) -> Load {
     load(16, async |end, latencies: &mut Vec<f64>| {
         let mut connection = api.connect().await;
         let name = format!("apply-{}", unique());
-        let path = format!("/apis/apps/v1/namespaces/bench/deployments/{name}?fieldManager=bench&force=true");
+        let path = format!("/api/v1/namespaces/bench/podtemplates/{name}?fieldManager=bench&force=true");
         while Instant::now() < end {
             let labels = json!({"app": name});
-            let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {
-                "paused": true, "replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
-                    "containers": [{"name": "c", "image": format!("localhost/none:{}", unique())}]}}}});
+            let body = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": name}, "template": {
+                "metadata": {"labels": labels}, "spec": {
+                    "containers": [{"name": "c", "image": format!("localhost/none:{}", unique())}]}}});
             let headers = [("content-type", "application/apply-patch+yaml")];
             let started = Instant::now();
             connection.done_with("PATCH", &path, &headers, body.to_string()).await;
