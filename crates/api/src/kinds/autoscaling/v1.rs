@@ -4,7 +4,7 @@
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use serde_json::{Map, Value, json};
 
-use super::metrics::{Form, in_order, to_v1, to_v2};
+use super::metrics::{Form, capital, in_order, small, to_v1, to_v2};
 use crate::kinds::conversion::Convert;
 use crate::kinds::{Build, Kind};
 use crate::meta;
@@ -68,6 +68,15 @@ fn list(value: Option<Value>) -> Vec<Value> {
     }
 }
 
+/// Conditions as they are written into a text, where each has a time, if only that of nothing.
+fn timed(mut conditions: Value) -> Option<Value> {
+    let all = conditions.as_array_mut().filter(|all| !all.is_empty())?;
+    for condition in all.iter_mut().filter_map(Value::as_object_mut) {
+        condition.entry("lastTransitionTime").or_insert(Value::Null);
+    }
+    Some(conditions)
+}
+
 impl Convert for Processor {
     fn to_stored(&self, mut object: Value) -> Value {
         let carried = list(take_annotation(&mut object, METRICS));
@@ -80,7 +89,7 @@ impl Convert for Processor {
             put(&mut object, "spec", "metrics", metrics.into());
         }
         if let Some(behavior) = take_annotation(&mut object, BEHAVIOR) {
-            put(&mut object, "spec", "behavior", behavior);
+            put(&mut object, "spec", "behavior", small(&behavior));
         }
         let conditions = take_annotation(&mut object, CONDITIONS);
         // What is carried tells more than the one number.
@@ -95,7 +104,7 @@ impl Convert for Processor {
             put(&mut object, "status", "currentMetrics", current.into());
         }
         if let Some(conditions) = conditions {
-            put(&mut object, "status", "conditions", conditions);
+            put(&mut object, "status", "conditions", small(&conditions));
         }
         object
     }
@@ -120,9 +129,9 @@ impl Convert for Processor {
         };
         let carried = [
             (METRICS, carried(&others, Form::Target)),
-            (BEHAVIOR, take(&mut object, "spec", "behavior")),
+            (BEHAVIOR, take(&mut object, "spec", "behavior").map(|b| capital(&b))),
             (CURRENT_METRICS, carried(&current, Form::Current)),
-            (CONDITIONS, take(&mut object, "status", "conditions").filter(|v| v != &json!([]))),
+            (CONDITIONS, take(&mut object, "status", "conditions").and_then(timed)),
         ];
         for (key, value) in carried {
             if let Some(value) = value.filter(|v| !v.is_null()) {
