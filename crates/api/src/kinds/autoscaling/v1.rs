@@ -9,6 +9,7 @@ use crate::kinds::conversion::Convert;
 use crate::kinds::{Build, Kind};
 use crate::meta;
 
+const DEFAULT_PERCENT: i32 = 80;
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
@@ -85,9 +86,12 @@ impl Convert for Processor {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
             metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
-        if !metrics.is_empty() {
-            put(&mut object, "spec", "metrics", metrics.into());
+        if metrics.is_empty() {
+            // Here already, and not only where an object is made: whoever does not say a percentage leaves it as it is.
+            let target = json!({"type": "Utilization", "averageUtilization": DEFAULT_PERCENT});
+            metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
+        put(&mut object, "spec", "metrics", metrics.into());
         if let Some(behavior) = take_annotation(&mut object, BEHAVIOR) {
             put(&mut object, "spec", "behavior", small(&behavior));
         }
@@ -148,6 +152,16 @@ impl Convert for Processor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_says_no_percentage_means_the_default() {
+        let stored = Processor.to_stored(json!({"spec": {"maxReplicas": 3}}));
+        assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+        assert_eq!(
+            Processor.to_served(stored)["spec"],
+            json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80})
+        );
+    }
 
     #[test]
     fn nothing_is_lost_on_the_way_through_the_older_form() {
