@@ -98,9 +98,16 @@ impl ApiError {
 
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let subject = Resource { group, plural: kind };
-        let list = match errors {
-            [one] => one.to_string(),
-            many => format!("[{}]", many.iter().map(FieldError::to_string).collect::<Vec<_>>().join(", ")),
+        // What is wrong in several ways alike is said once, and told of as a cause each time.
+        let mut texts: Vec<String> = Vec::new();
+        for text in errors.iter().map(FieldError::to_string) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let list = match texts.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
         };
         let mut error =
             Self::new(422, "Invalid", format!("{subject} {name:?} is invalid: {list}")).about(&subject, name);

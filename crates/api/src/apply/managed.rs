@@ -59,6 +59,21 @@ impl Entry {
             && (self.apply || self.api_version == other.api_version)
     }
 
+    /// What managers are told apart and ordered by.
+    fn identity(&self) -> String {
+        let quoted = |text: &str| Value::from(text).to_string();
+        let mut text = format!("{{\"manager\":{}", quoted(&self.manager));
+        let operation = if self.apply { "Apply" } else { "Update" };
+        text += &format!(",\"operation\":\"{operation}\"");
+        if !self.apply {
+            text += &format!(",\"apiVersion\":{}", quoted(&self.api_version));
+        }
+        if !self.subresource.is_empty() {
+            text += &format!(",\"subresource\":{}", quoted(&self.subresource));
+        }
+        text + "}"
+    }
+
     fn describe(&self) -> String {
         let mut text = format!("{:?}", self.manager);
         if !self.subresource.is_empty() {
@@ -300,7 +315,7 @@ fn apply_once(
     let node = writer.schema.map(crate::schema::Schema::node);
     let mut entries = live.and_then(read_entries).unwrap_or_default();
     if let (Some(live), true) = (live, entries.is_empty()) {
-        entries.extend(before_first_apply(live, writer));
+        entries.push(before_first_apply(live, writer));
     }
     let all = field_set_of(config, writer.schema).map_err(ApplyError::Invalid)?;
     let own = entries.iter().position(|entry| entry.is_by(writer, true));
@@ -337,14 +352,16 @@ fn apply_once(
             continue;
         };
         let conflict = entry.fields.intersection(&change.set);
-        let manager = entry.describe();
+        let (manager, identity) = (entry.describe(), entry.identity());
+        let fields = conflict.paths().into_iter();
         conflicts
-            .extend(conflict.paths().into_iter().map(|field| Conflict { manager: manager.clone(), field }));
+            .extend(fields.map(|field| (identity.clone(), Conflict { manager: manager.clone(), field })));
         entry.fields = std::mem::take(&mut entry.fields).without(&conflict).without(&change.removed);
     }
     if !force && !conflicts.is_empty() {
         // The fields of each stay in the order of their set.
-        conflicts.sort_by(|a, b| a.manager.cmp(&b.manager));
+        conflicts.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let conflicts = conflicts.into_iter().map(|(_, conflict)| conflict).collect();
         return Err(ApplyError::Conflicts(Conflicts(conflicts)));
     }
     let mut entry = Entry::new(writer, true, set);
@@ -358,13 +375,11 @@ fn apply_once(
     Ok(merged)
 }
 
-/// What an object held before anything was tracked belongs to a manager of this name.
-fn before_first_apply(live: &Value, writer: &Writer<'_>) -> Option<Entry> {
+/// What an object held before anything was tracked belongs to a manager of this name, who wrote as this one does.
+fn before_first_apply(live: &Value, writer: &Writer<'_>) -> Entry {
     let all = compare(&canonical(None, writer), &canonical(Some(live), writer), writer.schema);
-    let fields = ownable(all.added.with(all.modified), &Writer { reset: None, ..*writer });
-    let api_version = live.get("apiVersion").and_then(Value::as_str).unwrap_or(writer.api_version).to_owned();
-    let manager = BEFORE_FIRST_APPLY.to_owned();
-    Some(Entry { manager, api_version, subresource: String::new(), ..Entry::new(writer, false, fields) })
+    let fields = ownable(all.added.with(all.modified), writer);
+    Entry { manager: BEFORE_FIRST_APPLY.to_owned(), ..Entry::new(writer, false, fields) }
 }
 
 /// Takes plain field paths out of a value.

@@ -3,6 +3,8 @@
 //! no longer lists and nobody else owns, and refuses to change what others own unless forced.
 
 mod compare;
+#[cfg(test)]
+mod corner_tests;
 mod element;
 mod fieldset;
 mod last_applied;

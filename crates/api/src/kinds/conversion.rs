@@ -52,6 +52,10 @@ impl Conversion {
         if let Value::Object(map) = &mut object {
             map.insert("apiVersion".into(), api_version.into());
         }
+        // What the one always writes, the other may not have.
+        if let Some(schema) = crate::schema::of_object(&object) {
+            schema.canonicalize(&mut object);
+        }
         object
     }
 }

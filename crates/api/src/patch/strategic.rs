@@ -366,6 +366,29 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_goes_first_and_orders_are_checked() {
+        let ports = |patch: Value| {
+            let schema = schema::of_kind("", "v1", "Service").unwrap();
+            let original = json!({"spec": {"ports": [{"port": 80, "name": "old"}]}});
+            apply(&original, &json!({"spec": patch}), &schema)
+                .map(|o| o["spec"]["ports"].clone())
+                .map_err(|e| e.to_string())
+        };
+        let both = json!({"ports": [{"port": 80, "name": "new"}, {"port": 80, "$patch": "delete"}]});
+        assert_eq!(ports(both), Ok(json!([{"port": 80, "name": "new"}])));
+        let order = json!([{"port": 81}, {"port": 82}]);
+        let turned = json!({"ports": [{"port": 82}, {"port": 81}], "$setElementOrder/ports": order});
+        let why = "The order in patch list:\n[map[port:82] map[port:81]]\n doesn't match $setElementOrder list:\n[map[port:81] map[port:82]]\n";
+        assert_eq!(ports(turned), Err(why.to_owned()));
+        let unknown = json!({"$setElementOrder/bogus": [{"port": 1}]});
+        assert!(
+            ports(unknown).is_err_and(|e| e.ends_with("in struct ServiceSpec for the json field \"bogus\""))
+        );
+        let text = json!({"$setElementOrder/ports": "x"});
+        assert_eq!(ports(text), Err("expected a []interface {}, but received a string".to_owned()));
+    }
+
+    #[test]
     fn primitive_lists() {
         let schema = schema::of_kind("", "v1", "Pod").unwrap();
         let original = json!({"metadata": {"finalizers": ["a", "b", "c"]}});

@@ -132,18 +132,11 @@ fn checked(context: &Context, config: Value, duplicates: Vec<String>) -> Result<
 fn check_type(kind: &Kind, config: &Value) -> Result<(), ApiError> {
     let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, given) = (text("apiVersion"), text("kind"));
-    let (group, version) = schema::split_api_version(api_version);
-    let expected = kind.api_version();
-    if given == kind.kind && api_version == expected {
+    if given == kind.kind && api_version == kind.api_version() {
         return Ok(());
     }
-    let other_version = given == kind.kind && group == kind.group;
-    Err(ApiError::bad_request(match other_version && schema::of_kind(group, version, given).is_some() {
-        true => format!(
-            "Incorrect version specified in apply patch. Specified patch version: {api_version}, expected: {expected}"
-        ),
-        false => format!("invalid object type: {group}/{version}, Kind={given}"),
-    }))
+    let (group, version) = schema::split_api_version(api_version);
+    Err(ApiError::bad_request(format!("invalid object type: {group}/{version}, Kind={given}")))
 }
 
 /// What is told of a configuration that its type cannot hold.

@@ -1,20 +1,28 @@
 //! Random patches, beside the original. The answers to those of some seeds are recorded; with an original at hand
-//! `KEDGE_PATCH_SEEDS=100..2000` compares those of others with it as they come, and records nothing.
+//! `KEDGE_PATCH_SEEDS=100..2000` compares those of others with it as they come, and records nothing. Seeds from a million
+//! on go through more than one face of an object.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use testkit::differential::patches::{self, STEPS};
+use testkit::differential::cases::Body;
+use testkit::differential::patches::{self, FIRST_WIDER, STEPS};
 use testkit::differential::record::{self, Record};
 use testkit::differential::{Door, run};
 
 use super::world::World;
 use super::{folder, known, original, prepare};
 
-const RECORDED: std::ops::Range<u64> = 0..200;
+/// What is recorded, and where.
+const RECORDED: &[(std::ops::Range<u64>, &str)] =
+    &[(0..200, "patches.json"), (FIRST_WIDER..FIRST_WIDER + 170, "patches-wider.json")];
 
-fn file() -> PathBuf {
-    folder().join("patches.json")
+fn seeds() -> impl Iterator<Item = u64> {
+    RECORDED.iter().flat_map(|(seeds, _)| seeds.clone())
+}
+
+fn file(name: &str) -> PathBuf {
+    folder().join(name)
 }
 
 async fn answers(door: &dyn Door, seed: u64) -> Result<Record, String> {
@@ -61,7 +69,6 @@ fn first_differences(theirs: &Record, ours: &Record) -> BTreeMap<String, String>
 
 /// What a case sends, for whoever looks into a difference.
 fn shown(seed: u64) -> String {
-    use testkit::differential::cases::Body;
     let steps = patches::of(seed).steps;
     let body = |body: &Body| match body {
         Body::None => String::new(),
@@ -102,17 +109,21 @@ async fn random_patches_answer_as_the_original() {
         return;
     }
     let mut theirs = Record::new();
-    match &original {
-        Some(original) => {
-            for seed in RECORDED {
-                theirs.extend(answers(original, seed).await.unwrap_or_default());
+    for (seeds, name) in RECORDED {
+        match &original {
+            Some(original) => {
+                let mut record = Record::new();
+                for seed in seeds.clone() {
+                    record.extend(answers(original, seed).await.unwrap_or_default());
+                }
+                record::write(&file(name), &record).expect("recorded");
+                theirs.extend(record);
             }
-            record::write(&file(), &theirs).expect("recorded");
+            None => theirs.extend(record::read(&file(name)).expect("recorded answers")),
         }
-        None => theirs = record::read(&file()).expect("recorded answers"),
     }
     let mut ours = Record::new();
-    for seed in RECORDED {
+    for seed in seeds() {
         let own = answers(&world, seed).await.unwrap_or_else(|e| panic!("{e}"));
         // What ended the original's connection has no answer to be compared with.
         ours.extend(own.into_iter().filter(|(step, _)| theirs.contains_key(step)));
@@ -128,7 +139,7 @@ async fn random_patches_answer_as_the_original() {
     let gone: Vec<&String> = known.iter().filter(|case| differ.remove(*case).is_none()).collect();
     println!(
         "{} cases of {STEPS} steps, {} differ with a known reason",
-        RECORDED.end,
+        seeds().count(),
         known.len() - gone.len()
     );
     let lines: Vec<&str> = differ.values().map(String::as_str).collect();
@@ -136,4 +147,50 @@ async fn random_patches_answer_as_the_original() {
     assert!(gone.is_empty(), "known differences that are no more: take them out of known.txt: {gone:?}");
     let successes = theirs.values().filter(|a| a.code < 300).count();
     assert!(successes * 3 > theirs.len() && successes < theirs.len(), "some are taken, some refused");
+}
+
+/// What is done to each subject: the kinds of patches, through which face.
+fn done() -> BTreeMap<String, BTreeMap<String, usize>> {
+    let mut out: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+    for case in seeds().map(patches::of) {
+        let subject = case.name.rsplit_once('-').map_or("", |(subject, _)| subject).to_owned();
+        for step in case.steps.iter().filter(|step| step.recorded) {
+            let kind = match &step.body {
+                Body::Patch(kind, _) => kind.split(['/', '+']).nth(1).unwrap_or_default().to_owned(),
+                Body::Held(_) => "update".to_owned(),
+                Body::Json(_) | Body::None => continue,
+            };
+            let path = step.path.split('?').next().unwrap_or_default();
+            let face =
+                ["/status", "/scale"].into_iter().find(|face| path.ends_with(face)).unwrap_or_default();
+            *out.entry(subject.clone()).or_default().entry(kind + face).or_default() += 1;
+        }
+    }
+    out
+}
+
+#[test]
+fn every_subject_gets_every_kind_of_patch() {
+    let done = done();
+    println!("{done:#?}");
+    assert_eq!(done.len(), 15, "{:?}", done.keys());
+    let strategic = |subject: &str| subject != "shape";
+    for (subject, kinds) in &done {
+        for kind in ["apply-patch", "merge-patch", "json-patch", "update"] {
+            assert!(kinds.get(kind).is_some_and(|n| *n >= 5), "{subject}: {kind}: {kinds:?}");
+        }
+        let of_types = kinds.get("strategic-merge-patch").copied().unwrap_or(0);
+        assert_eq!(of_types >= 5, strategic(subject), "{subject}: {kinds:?}");
+    }
+    for (face, subjects) in [
+        ("status", &["pod", "node", "statefulset", "job", "cronjob", "scaled", "ingress", "autoscaler"][..]),
+        ("scale", &["scaled", "statefulset"]),
+    ] {
+        for subject in subjects {
+            for kind in ["apply-patch", "merge-patch"] {
+                let count = done[*subject].get(&format!("{kind}/{face}")).copied().unwrap_or(0);
+                assert!(count >= 3, "{subject}: {kind} of the {face}: {count}");
+            }
+        }
+    }
 }

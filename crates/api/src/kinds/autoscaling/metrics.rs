@@ -151,7 +151,51 @@ const ORDER: &[&str] = &[
     "key",
     "operator",
     "values",
+    "ScaleUp",
+    "ScaleDown",
+    "StabilizationWindowSeconds",
+    "SelectPolicy",
+    "Policies",
+    "Tolerance",
+    "Type",
+    "Value",
+    "PeriodSeconds",
 ];
+
+/// How the original writes behavior: by the names that its fields have within, with all of them there.
+pub fn capital(behavior: &Value) -> Value {
+    let renamed = |value: &Value, names: &[&str]| -> Map<String, Value> {
+        let name = |small: &str| small[..1].to_uppercase() + &small[1..];
+        names.iter().map(|small| (name(small), value.get(small).cloned().unwrap_or_default())).collect()
+    };
+    let rules = |rules: &Value| {
+        if rules.is_null() {
+            return Value::Null;
+        }
+        let mut out =
+            renamed(rules, &["stabilizationWindowSeconds", "selectPolicy", "policies", "tolerance"]);
+        if let Some(Value::Array(policies)) = out.get_mut("Policies") {
+            policies.iter_mut().for_each(|p| *p = renamed(p, &["type", "value", "periodSeconds"]).into());
+        }
+        out.into()
+    };
+    json!({"ScaleUp": rules(&behavior["scaleUp"]), "ScaleDown": rules(&behavior["scaleDown"])})
+}
+
+/// The same by the names of the API, without what is nothing.
+pub fn small(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let name = |name: &str| {
+                name.chars().take(1).flat_map(char::to_lowercase).chain(name.chars().skip(1)).collect()
+            };
+            let kept = map.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (name(key), small(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(small).collect(),
+        scalar => scalar.clone(),
+    }
+}
 
 pub fn in_order(value: &Value) -> String {
     match value {

@@ -4,11 +4,12 @@
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use serde_json::{Map, Value, json};
 
-use super::metrics::{Form, in_order, to_v1, to_v2};
+use super::metrics::{Form, capital, in_order, small, to_v1, to_v2};
 use crate::kinds::conversion::Convert;
 use crate::kinds::{Build, Kind};
 use crate::meta;
 
+const DEFAULT_PERCENT: i32 = 80;
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
@@ -68,6 +69,15 @@ fn list(value: Option<Value>) -> Vec<Value> {
     }
 }
 
+/// Conditions as they are written into a text, where each has a time, if only that of nothing.
+fn timed(mut conditions: Value) -> Option<Value> {
+    let all = conditions.as_array_mut().filter(|all| !all.is_empty())?;
+    for condition in all.iter_mut().filter_map(Value::as_object_mut) {
+        condition.entry("lastTransitionTime").or_insert(Value::Null);
+    }
+    Some(conditions)
+}
+
 impl Convert for Processor {
     fn to_stored(&self, mut object: Value) -> Value {
         let carried = list(take_annotation(&mut object, METRICS));
@@ -76,11 +86,14 @@ impl Convert for Processor {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
             metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
-        if !metrics.is_empty() {
-            put(&mut object, "spec", "metrics", metrics.into());
+        if metrics.is_empty() {
+            // Here already, and not only where an object is made: whoever does not say a percentage leaves it as it is.
+            let target = json!({"type": "Utilization", "averageUtilization": DEFAULT_PERCENT});
+            metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
+        put(&mut object, "spec", "metrics", metrics.into());
         if let Some(behavior) = take_annotation(&mut object, BEHAVIOR) {
-            put(&mut object, "spec", "behavior", behavior);
+            put(&mut object, "spec", "behavior", small(&behavior));
         }
         let conditions = take_annotation(&mut object, CONDITIONS);
         // What is carried tells more than the one number.
@@ -95,7 +108,7 @@ impl Convert for Processor {
             put(&mut object, "status", "currentMetrics", current.into());
         }
         if let Some(conditions) = conditions {
-            put(&mut object, "status", "conditions", conditions);
+            put(&mut object, "status", "conditions", small(&conditions));
         }
         object
     }
@@ -120,9 +133,9 @@ impl Convert for Processor {
         };
         let carried = [
             (METRICS, carried(&others, Form::Target)),
-            (BEHAVIOR, take(&mut object, "spec", "behavior")),
+            (BEHAVIOR, take(&mut object, "spec", "behavior").map(|b| capital(&b))),
             (CURRENT_METRICS, carried(&current, Form::Current)),
-            (CONDITIONS, take(&mut object, "status", "conditions").filter(|v| v != &json!([]))),
+            (CONDITIONS, take(&mut object, "status", "conditions").and_then(timed)),
         ];
         for (key, value) in carried {
             if let Some(value) = value.filter(|v| !v.is_null()) {
@@ -139,6 +152,16 @@ impl Convert for Processor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_says_no_percentage_means_the_default() {
+        let stored = Processor.to_stored(json!({"spec": {"maxReplicas": 3}}));
+        assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+        assert_eq!(
+            Processor.to_served(stored)["spec"],
+            json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 80})
+        );
+    }
 
     #[test]
     fn nothing_is_lost_on_the_way_through_the_older_form() {

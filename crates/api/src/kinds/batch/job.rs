@@ -2,6 +2,7 @@
 
 use base::constants::labels;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::core::v1::{Affinity, Container, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
@@ -29,26 +30,105 @@ pub fn kind() -> Kind {
         .status()
         .generation()
         .default(default)
-        .prepare_create(select_own_pods)
+        .prepare_create(|job| {
+            select_own_pods(job);
+            label_as_pods(job);
+        })
+        .prepare_update(|job, _| label_as_pods(job))
         .validate(validate)
         .warnings(|job| {
             let template = job.spec.as_ref().map(|s| pod_template_warnings("spec.template", &s.template));
             pod_name_warning(&job.metadata).into_iter().chain(template.unwrap_or_default()).collect()
         })
         .validate_update(|new, old, errors| {
-            let part =
-                |j: &Job| j.spec.clone().map(|s| (s.completions, s.selector, s.template, s.completion_mode));
-            let (new, old) = (part(new).unwrap_or_default(), part(old).unwrap_or_default());
-            errors.immutable("spec.completions", &new.0, &old.0);
-            errors.immutable("spec.selector", &new.1, &old.1);
-            errors.immutable("spec.template", &new.2, &old.2);
-            errors.immutable("spec.completionMode", &new.3, &old.3);
+            let (spec, held) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+            // As the original does, the spec is checked once more.
+            validate_own_spec(new, errors);
+            check_completions(&spec, &held, errors);
+            errors.immutable("spec.selector", &spec.selector, &held.selector);
+            check_template(&spec.template, old, errors);
+            errors.immutable("spec.completionMode", &spec.completion_mode, &held.completion_mode);
+            errors.immutable("spec.podFailurePolicy", &spec.pod_failure_policy, &held.pod_failure_policy);
+            let (indexes, were) = (spec.backoff_limit_per_index, held.backoff_limit_per_index);
+            errors.immutable("spec.backoffLimitPerIndex", &indexes, &were);
+            errors.immutable("spec.managedBy", &spec.managed_by, &held.managed_by);
+            errors.immutable("spec.successPolicy", &spec.success_policy, &held.success_policy);
         })
+        .validate_status(validate_status)
         .row(row)
         .fields(&["status.successful"], |j| {
             vec![("status.successful", j.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0).to_string())]
         })
         .done()
+}
+
+/// How many pods must be through is fixed, but where they are numbered and all run at once.
+fn check_completions(new: &JobSpec, old: &JobSpec, errors: &mut Errors) {
+    if new.completion_mode.as_deref() != Some("Indexed") {
+        return errors.immutable("spec.completions", &new.completions, &old.completions);
+    }
+    if new.completions.is_some() && new.completions != old.completions && new.completions != new.parallelism {
+        let detail = "can only be modified in tandem with spec.parallelism";
+        errors.push(FieldError::invalid("spec.completions", json(&new.completions), detail));
+    }
+}
+
+/// While a job is suspended and has no pods, where its pods run and what they may use can still be changed.
+fn check_template(new: &PodTemplateSpec, old: &Job, errors: &mut Errors) {
+    let spec = old.spec.clone().unwrap_or_default();
+    let status = old.status.clone().unwrap_or_default();
+    let suspended = spec.suspend == Some(true);
+    let rests = status.conditions.iter().flatten().any(|c| c.type_ == "Suspended" && c.status == "True");
+    let open = suspended && (status.start_time.is_none() || rests) && status.active.unwrap_or(0) == 0;
+    let mut held = spec.template;
+    if !open {
+        return errors.immutable("spec.template", new, &held);
+    }
+    let (given, was) = (new.spec.clone().unwrap_or_default(), held.spec.get_or_insert_default());
+    was.affinity = placed(given.affinity.as_ref(), was.affinity.take());
+    was.node_selector.clone_from(&given.node_selector);
+    was.tolerations.clone_from(&given.tolerations);
+    was.scheduling_gates.clone_from(&given.scheduling_gates);
+    let same = |new: &[Container], old: &mut [Container]| {
+        if new.len() == old.len() {
+            for (new, old) in new.iter().zip(old).filter(|(new, old)| new.name == old.name) {
+                old.resources.clone_from(&new.resources);
+            }
+        }
+    };
+    same(&given.containers, &mut was.containers);
+    same(
+        given.init_containers.as_deref().unwrap_or_default(),
+        was.init_containers.as_deref_mut().unwrap_or_default(),
+    );
+    errors.immutable("spec.template.spec", &given, was);
+}
+
+/// The affinity as it was, but for that to nodes.
+fn placed(new: Option<&Affinity>, old: Option<Affinity>) -> Option<Affinity> {
+    let nodes = new.and_then(|affinity| affinity.node_affinity.clone());
+    match (new, old) {
+        (None, None) => None,
+        (Some(_), old) => Some(Affinity { node_affinity: nodes, ..old.unwrap_or_default() }),
+        (None, Some(old)) => {
+            Some(Affinity { node_affinity: None, ..old }).filter(|left| *left != Affinity::default())
+        }
+    }
+}
+
+fn validate_status(new: &Job, old: &Job, errors: &mut Errors) {
+    let (status, held) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    errors.not_negative("status.active", status.active.map(i64::from));
+    errors.not_negative("status.succeeded", status.succeeded.map(i64::from));
+    errors.not_negative("status.failed", status.failed.map(i64::from));
+    let counters = [("failed", status.failed, held.failed), ("succeeded", status.succeeded, held.succeeded)];
+    for (name, new, old) in counters {
+        let new = new.unwrap_or(0);
+        if new < old.unwrap_or(0) {
+            let detail = format!("cannot decrease the {name} counter");
+            errors.push(FieldError::invalid(format!("status.{name}"), new, detail));
+        }
+    }
 }
 
 fn default(job: &mut Job) {
@@ -94,8 +174,20 @@ fn select_own_pods(job: &mut Job) {
     selector.match_labels.get_or_insert_default().insert(labels::JOB_CONTROLLER_UID.to_owned(), uid);
 }
 
+/// A job without labels has those of its pods.
+fn label_as_pods(job: &mut Job) {
+    let labels = job.spec.as_ref().and_then(|s| s.template.metadata.as_ref()?.labels.clone());
+    if job.metadata.labels.as_ref().is_none_or(|own| own.is_empty()) {
+        job.metadata.labels = labels;
+    }
+}
+
 fn validate(job: &Job, errors: &mut Errors) {
     job_policies::check_selector(job, errors);
+    validate_own_spec(job, errors);
+}
+
+fn validate_own_spec(job: &Job, errors: &mut Errors) {
     validate_spec("spec", job.spec.as_ref().unwrap_or(&JobSpec::default()), false, errors);
     if job.spec.as_ref().is_some_and(|s| s.selector.is_none()) {
         // No selector matches nothing.

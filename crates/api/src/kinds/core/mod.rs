@@ -14,6 +14,7 @@ mod persistent_volume_claim;
 mod pod;
 mod pod_spec;
 mod pod_template;
+mod pod_update;
 mod pod_validate;
 mod pod_warnings;
 mod probe_validate;

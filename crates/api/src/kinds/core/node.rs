@@ -16,14 +16,13 @@ pub fn kind() -> Kind {
         .subresource("proxy", ("", "v1", "NodeProxyOptions"), &["create", "delete", "get", "patch", "update"])
         // What a node can give is what it has, until it says otherwise.
         .default(|node| {
+            settle_networks(node.spec.as_mut());
             if let Some(status) = &mut node.status
                 && status.allocatable.as_ref().is_none_or(|a| a.is_empty())
             {
                 status.allocatable.clone_from(&status.capacity);
             }
         })
-        .prepare_create(|node| settle_networks(node.spec.as_mut()))
-        .prepare_update(|node, _| settle_networks(node.spec.as_mut()))
         .validate(validate)
         .validate_update(|new, old, errors| {
             check_settled(new.spec.as_ref(), old.spec.as_ref(), errors);

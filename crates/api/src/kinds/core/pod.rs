@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{pod_spec, pod_validate, pod_warnings};
+use super::{pod_spec, pod_update, pod_validate, pod_warnings};
 use crate::columns::{age_cell, list_or_none, name_cell, or_none};
 use crate::kinds::{Build, CREATE_ONLY, Errors, Kind, Part};
 use crate::status::FieldError;
@@ -31,6 +31,17 @@ const FIELDS: &[&str] = &[
     "status.podIP",
     "status.nominatedNodeName",
 ];
+
+/// The one address is the first of the list, and wins over a list that begins with another.
+fn settle_addresses(status: &mut PodStatus) {
+    let one = status.pod_ip.clone().filter(|ip| !ip.is_empty());
+    let first = status.pod_ips.as_ref().and_then(|ips| ips.first()).map(|first| first.ip.clone());
+    match one {
+        Some(ip) if first.as_ref() != Some(&ip) => status.pod_ips = Some(vec![PodIP { ip }]),
+        Some(_) => {}
+        None => status.pod_ip = first,
+    }
+}
 
 /// What is said of a pod that nobody may schedule yet.
 fn gated(pod: &Pod) -> Option<PodCondition> {
@@ -70,6 +81,9 @@ pub fn kind() -> Kind {
             pod_spec::default_spec(spec);
             pod_spec::default_requests(spec);
             spec.enable_service_links.get_or_insert(true);
+            if let Some(status) = &mut pod.status {
+                settle_addresses(status);
+            }
         })
         .prepare_create(|pod| {
             let qos_class = pod.spec.as_ref().map(|s| qos_class(s).to_owned());
@@ -82,14 +96,17 @@ pub fn kind() -> Kind {
             pod_validate::check_spec("spec", pod.spec.as_ref().unwrap_or(&default), errors);
         })
         .warnings(pod_warnings::of_pod)
-        .prepare_status(|pod, _| {
-            // The one address wins over a list that begins with another.
-            if let Some(status) = &mut pod.status
-                && let Some(ip) = status.pod_ip.clone().filter(|ip| !ip.is_empty())
-                && status.pod_ips.as_ref().is_none_or(|ips| ips.first().is_none_or(|first| first.ip != ip))
-            {
-                status.pod_ips = Some(vec![PodIP { ip }]);
+        .prepare_status(|pod, old| {
+            if let Some(status) = &mut pod.status {
+                pod_update::settle_status(status, &old.status.clone().unwrap_or_default());
             }
+        })
+        .validate_status(|pod, _, errors| {
+            let status = pod.status.clone().unwrap_or_default();
+            let ips: Vec<String> = status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+            pod_update::check_addresses("status.podIPs", &ips, errors);
+            let ips: Vec<String> = status.host_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+            pod_update::check_addresses("status.hostIPs", &ips, errors);
         })
         .validate_create(|pod, errors| {
             let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
@@ -97,15 +114,7 @@ pub fn kind() -> Kind {
                 errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
             }
         })
-        .validate_update(|new, old, errors| {
-            let (new_spec, old_spec) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
-            if fixed_part(new) != fixed_part(old) || !keeps_order(&new_spec, &old_spec) {
-                let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
-                              `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
-                              `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-                errors.push(FieldError::forbidden("spec", detail));
-            }
-        })
+        .validate_update(pod_update::check_update)
         .row(row)
         .bare_fields(FIELDS, fields)
         .done()
@@ -143,26 +152,6 @@ fn settle_resize(new: &mut Pod, old: &Pod, errors: &mut Errors) {
         let detail = "Pod QOS Class may not change as a result of resizing";
         errors.push(FieldError::invalid("spec", class, detail));
     }
-}
-
-/// The spec without what may change.
-fn fixed_part(pod: &Pod) -> Option<PodSpec> {
-    let mut spec = pod.spec.clone()?;
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-        container.image = None;
-    }
-    spec.active_deadline_seconds = None;
-    spec.tolerations = None;
-    spec.scheduling_gates = None;
-    Some(spec)
-}
-
-/// Tolerations may only be added, gates only be taken away.
-fn keeps_order(new: &PodSpec, old: &PodSpec) -> bool {
-    let tolerations = |spec: &PodSpec| spec.tolerations.clone().unwrap_or_default();
-    let gates = |spec: &PodSpec| spec.scheduling_gates.clone().unwrap_or_default();
-    let (now, before) = (tolerations(new), gates(old));
-    tolerations(old).iter().all(|t| now.contains(t)) && gates(new).iter().all(|g| before.contains(g))
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.

@@ -10,7 +10,7 @@ mod wider;
 mod workloads;
 
 pub use subjects::{DEFINITIONS, definition};
-pub use wider::{FIRST as FIRST_WIDER, labels as wider_labels};
+pub use wider::FIRST as FIRST_WIDER;
 
 use super::cases::Case;
 

@@ -1,8 +1,6 @@
 //! Cases that go through more than one face of an object: its status, its scale, other versions of it; kinds of which
 //! little may be changed; and objects that come from client-side apply. Their seeds begin at [`FIRST`].
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
 use super::super::cases::{APPLY, Body, Case, JSON, JSON_PATCH, MERGE, NAMESPACE, STRATEGIC, Step, merge};
@@ -110,8 +108,13 @@ pub(super) fn of(seed: u64) -> Case {
         let patch = json!({"metadata": {"finalizers": null}});
         maker.step(&maker.subject.faces[0], name.into(), "PATCH", "", Body::Patch(MERGE, patch))
     };
-    let gone =
-        maker.step(&maker.subject.faces[0], "clear".into(), "DELETE", "?gracePeriodSeconds=0", Body::None);
+    let gone = maker.step(
+        &maker.subject.faces[0],
+        "clear".into(),
+        "DELETE",
+        "?gracePeriodSeconds=0&propagationPolicy=Background",
+        Body::None,
+    );
     let mut steps = vec![free("clear free", &maker), gone];
     let last = free("free", &maker);
     steps.push(maker.create());
@@ -309,9 +312,4 @@ impl Maker {
                 .clone(),
         }
     }
-}
-
-/// What the cases are about.
-pub fn labels() -> BTreeSet<&'static str> {
-    SUBJECTS.iter().map(|subject| subject().label).collect()
 }

@@ -190,7 +190,7 @@ pub(super) fn cron_job() -> Wide {
         json!({"schedule": "bogus"}),
         json!({"suspend": true}),
         json!({"concurrencyPolicy": "Forbid"}),
-        json!({"timeZone": "Etc/UTC"}),
+        json!({"timeZone": "Local"}),
         json!({"timeZone": null}),
         json!({"successfulJobsHistoryLimit": 0}),
         json!({"startingDeadlineSeconds": 10}),
