@@ -26,6 +26,7 @@ mod service_account;
 mod statefulset;
 #[cfg(test)]
 mod testing;
+mod token_cleaner;
 mod token_secrets;
 mod volumes;
 
@@ -65,6 +66,7 @@ const TABLE: &[(&str, Start)] = &[
     ("clusterroleaggregation", role_aggregation::start),
     ("bootstraptokens", invitations::start),
     ("serviceaccounttoken", token_secrets::start),
+    ("legacyserviceaccounttokencleaner", token_cleaner::start),
 ];
 
 /// Runs all controllers until stopped.

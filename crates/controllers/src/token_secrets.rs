@@ -17,7 +17,7 @@ use crate::meta;
 
 const TYPE: &str = "kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+pub const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 const TOKEN: &str = "token";
 const CA: &str = "ca.crt";
 const NAMESPACE: &str = "namespace";
@@ -54,12 +54,12 @@ pub fn start(context: &Context) -> Vec<Controller> {
 }
 
 /// The account that such a Secret names; nothing for any other Secret.
-fn account_of(secret: &Secret) -> Option<&str> {
+pub fn account_of(secret: &Secret) -> Option<&str> {
     let account = annotation(secret, ACCOUNT);
     (secret.type_.as_deref() == Some(TYPE) && !account.is_empty()).then_some(account)
 }
 
-fn annotation<'a>(secret: &'a Secret, key: &str) -> &'a str {
+pub fn annotation<'a>(secret: &'a Secret, key: &str) -> &'a str {
     secret.metadata.annotations.as_ref().and_then(|all| all.get(key)).map_or("", String::as_str)
 }
 

@@ -143,6 +143,11 @@ fn settle_table(table: &mut Value) {
             if let Some(text) = cell.as_str() {
                 let digits = text.trim_end_matches(['s', 'm']);
                 let age = digits.len() < text.len() && !digits.is_empty() && digits.len() < 4;
+                // Of what a case dates itself: a long time ago, and each day one day more.
+                let (digits, age) = match text.strip_suffix('d') {
+                    Some(days) if days.len() >= 3 => (days, true),
+                    _ => (digits, age),
+                };
                 if (age && digits.bytes().all(|b| b.is_ascii_digit())) || is_now(text) {
                     *cell = "<age>".into();
                 }
