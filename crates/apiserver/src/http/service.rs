@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 
 use super::body::{Body, BoxError, boxed};
 use crate::ApiServer;
@@ -17,11 +18,14 @@ use crate::auth::Identity;
 pub struct InProcess {
     server: ApiServer,
     who: Identity,
+    /// The program that asks, where it does not say so itself.
+    agent: Option<HeaderValue>,
 }
 
 impl ApiServer {
     pub fn as_user(&self, who: Identity) -> InProcess {
-        InProcess { server: self.clone(), who }
+        let agent = HeaderValue::from_str(program(&who.username)).ok();
+        InProcess { server: self.clone(), who, agent }
     }
 }
 
@@ -38,8 +42,32 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(agent) = &self.agent {
+            request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
+        }
         let answer = self.server.handle(request.map(boxed), Some(self.who.clone()));
         answer.map(Ok).boxed()
+    }
+}
+
+/// The program that works as this user, as whoever reads `managedFields` knows it.
+fn program(user: &str) -> &str {
+    match user.strip_prefix("system:") {
+        Some(part) if part.starts_with("node:") => "kubelet",
+        Some(part) => part,
+        None => user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_are_known_by_their_programs() {
+        assert_eq!(program("system:kube-scheduler"), "kube-scheduler");
+        assert_eq!(program("system:node:node-1"), "kubelet");
+        assert_eq!(program("jane"), "jane");
     }
 }

@@ -132,6 +132,17 @@ fn is_now(text: &str) -> bool {
     text.len() >= 20 && text.ends_with('Z') && !text.starts_with("2026-01-02T")
 }
 
+/// How long ago something was, as tables show it: `5s`, `2m10s`, `328d`, `2y1d`. It is another tomorrow, also of what a case
+/// dates itself.
+fn is_age(text: &str) -> bool {
+    let mut parts = text.split_inclusive(|c: char| !c.is_ascii_digit());
+    !text.is_empty()
+        && parts.all(|part| {
+            let digits = part.trim_end_matches(['s', 'm', 'h', 'd', 'y']);
+            digits.len() + 1 == part.len() && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+        })
+}
+
 /// Cells that grow with time. What the columns are is compared once, in the list.
 fn settle_table(table: &mut Value) {
     // How columns are described is prose, and no client shows it.
@@ -141,17 +152,25 @@ fn settle_table(table: &mut Value) {
     for row in table["rows"].as_array_mut().into_iter().flatten() {
         for cell in row["cells"].as_array_mut().into_iter().flatten() {
             if let Some(text) = cell.as_str() {
-                let digits = text.trim_end_matches(['s', 'm']);
-                let age = digits.len() < text.len() && !digits.is_empty() && digits.len() < 4;
-                // Of what a case dates itself: a long time ago, and each day one day more.
-                let (digits, age) = match text.strip_suffix('d') {
-                    Some(days) if days.len() >= 3 => (days, true),
-                    _ => (digits, age),
-                };
-                if (age && digits.bytes().all(|b| b.is_ascii_digit())) || is_now(text) {
+                if is_age(text) || is_now(text) {
                     *cell = "<age>".into();
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_from_other_words() {
+        for text in ["0s", "59s", "2m10s", "5h", "328d", "2y1d", "10y"] {
+            assert!(is_age(text), "{text}");
+        }
+        for text in ["", "s", "1", "0/1", "d5", "5x", "1.5h", "Running", "5ss", "<none>"] {
+            assert!(!is_age(text), "{text}");
         }
     }
 }

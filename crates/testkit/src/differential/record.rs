@@ -61,7 +61,6 @@ pub fn differences(original: &Answer, ours: &Answer) -> Vec<String> {
             without_values(body);
         }
         without_listing(body);
-        without_ages(body);
     }
     compare("", &theirs, &own, &mut out);
     out
@@ -81,32 +80,6 @@ fn texts(value: &mut Value, change: fn(&mut String)) {
         Value::String(text) => change(text),
         Value::Array(items) => items.iter_mut().for_each(|item| texts(item, change)),
         Value::Object(map) => map.values_mut().for_each(|value| texts(value, change)),
-        _ => {}
-    }
-}
-
-/// How long ago something was grows from the day on which it was recorded.
-fn without_ages(body: &mut Value) {
-    let is_age = |text: &str| {
-        let units = text.chars().filter(char::is_ascii_alphabetic).count();
-        text.starts_with(|c: char| c.is_ascii_digit())
-            && (1..=2).contains(&units)
-            && text.ends_with(['y', 'd', 'h', 'm', 's'])
-            && text.chars().all(|c| c.is_ascii_digit() || "ydhms".contains(c))
-    };
-    match body {
-        Value::Array(events) => {
-            events.iter_mut().filter_map(|event| event.get_mut("object")).for_each(without_ages)
-        }
-        table if table["kind"] == "Table" => {
-            for row in table["rows"].as_array_mut().into_iter().flatten() {
-                for cell in row["cells"].as_array_mut().into_iter().flatten() {
-                    if cell.as_str().is_some_and(is_age) {
-                        *cell = "<age>".into();
-                    }
-                }
-            }
-        }
         _ => {}
     }
 }
