@@ -151,10 +151,8 @@ fn settle_table(table: &mut Value) {
     }
     for row in table["rows"].as_array_mut().into_iter().flatten() {
         for cell in row["cells"].as_array_mut().into_iter().flatten() {
-            if let Some(text) = cell.as_str() {
-                if is_age(text) || is_now(text) {
-                    *cell = "<age>".into();
-                }
+            if cell.as_str().is_some_and(|text| is_age(text) || is_now(text)) {
+                *cell = "<age>".into();
             }
         }
     }
