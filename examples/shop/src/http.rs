@@ -108,8 +108,9 @@ fn connection(
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
+    let mut answered = false;
     loop {
-        if !wait_for_request(stream, &mut reader)? {
+        if !wait_for_request(stream, &mut reader, answered)? {
             return Ok(());
         }
         let Some(request) = read(&mut reader)? else { return Ok(()) };
@@ -122,14 +123,20 @@ fn connection(
         let close = signals::ending()
             || request.headers.get("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"));
         write(&mut &*stream, &answer, close)?;
+        answered = true;
         if close {
             return Ok(());
         }
     }
 }
 
-/// Whether a request comes before the connection has been idle for too long or the process is to end.
-fn wait_for_request(stream: &TcpStream, reader: &mut BufReader<&TcpStream>) -> std::io::Result<bool> {
+/// Whether a request comes before the connection has been idle for too long or the process is to end. Whoever has just
+/// connected is waited for also then: their request may be on its way.
+fn wait_for_request(
+    stream: &TcpStream,
+    reader: &mut BufReader<&TcpStream>,
+    answered: bool,
+) -> std::io::Result<bool> {
     let since = Instant::now();
     stream.set_read_timeout(Some(TICK))?;
     loop {
@@ -137,7 +144,7 @@ fn wait_for_request(stream: &TcpStream, reader: &mut BufReader<&TcpStream>) -> s
             Ok([]) => return Ok(false),
             Ok(_) => break,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if signals::ending() || since.elapsed() > IDLE {
+                if answered && signals::ending() || since.elapsed() > IDLE {
                     return Ok(false);
                 }
             }

@@ -69,9 +69,17 @@ fn an_item_goes_from_the_form_to_the_disk_and_a_told_part_ends_in_order() {
     let refused = get(store, "/items").expect("an answer");
     assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
 
+    let mut slow = TcpStream::connect(("127.0.0.1", web)).expect("connects");
     assert!(Command::new("kill").arg(page.0.id().to_string()).status().expect("kill runs").success());
     until("not ready any more", || get(web, "/readyz"), |a| a.starts_with("HTTP/1.1 503"));
     let answer = get(web, "/").expect("who comes late is still answered");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    slow.set_read_timeout(Some(Duration::from_millis(500))).expect("waits");
+    let closed = slow.read(&mut [0]);
+    assert!(closed.is_err(), "who has connected and not asked yet is waited for: {closed:?}");
+    slow.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").expect("asks");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(page.0.wait().expect("it ends").success());
     std::fs::remove_dir_all(folder).expect("removed");
