@@ -59,15 +59,16 @@ impl<K: Hash + Eq + Clone, V: Clone> Kept<K, V> {
     }
 
     fn put(&mut self, name: K, (value, bytes): (V, usize), limit_bytes: usize) {
+        // What is larger than a generation is not kept at all.
+        if bytes > limit_bytes / 2 {
+            return;
+        }
         if self.newer_bytes + bytes > limit_bytes / 2 {
             self.older = std::mem::take(&mut self.newer);
             self.newer_bytes = 0;
         }
-        // What is larger than a generation is not kept at all.
-        if bytes <= limit_bytes / 2 {
-            self.newer_bytes += bytes;
-            self.newer.insert(name, (value, bytes));
-        }
+        self.newer_bytes += bytes;
+        self.newer.insert(name, (value, bytes));
     }
 }
 

@@ -102,18 +102,27 @@ impl<T: Object> Cache<T> {
         namespace: &str,
         labels: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Vec<Arc<T>> {
-        let state = self.state.read();
-        let found = labels.map(|pair| state.by_label.get(&label(namespace, pair)));
-        match found.min_by_key(|keys| keys.map_or(0, HashSet::len)) {
-            Some(keys) => state.objects(keys),
-            None => state.objects(state.by_namespace.get(namespace)),
-        }
+        self.state.read().labelled(namespace, labels)
     }
 
-    /// What has an owner reference to this uid.
-    pub fn owned_by(&self, uid: &str) -> Vec<Arc<T>> {
+    /// What has an owner reference to this uid, in the owner's namespace: in others it means nothing.
+    pub fn owned_by(&self, namespace: &str, uid: &str) -> Vec<Arc<T>> {
+        self.state.read().owned(namespace, uid)
+    }
+
+    /// What has an owner reference to this uid, and what may become its: see [`Cache::labelled`]. Of one moment, so that
+    /// what is taken over just now is in one or the other.
+    pub fn owned_or_labelled<'a>(
+        &self,
+        namespace: &str,
+        uid: &str,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Vec<Arc<T>> {
         let state = self.state.read();
-        state.objects(state.by_owner.get(uid))
+        let mut found = state.owned(namespace, uid);
+        let labelled = state.labelled(namespace, labels).into_iter();
+        found.extend(labelled.filter(|object| owners(&**object).all(|owner| owner != uid)));
+        found
     }
 
     /// Calls `listener` for each change from now on, and first for each object that is there. It must return quickly.
@@ -192,7 +201,26 @@ impl<T: Object> Cache<T> {
     }
 }
 
+fn owners<T: Object>(object: &T) -> impl Iterator<Item = &str> {
+    object.meta().owner_references.iter().flatten().map(|owner| owner.uid.as_str())
+}
+
 impl<T: Object> State<T> {
+    fn owned(&self, namespace: &str, uid: &str) -> Vec<Arc<T>> {
+        let keys = self.by_owner.get(uid).into_iter().flatten();
+        keys.filter(|key| key.namespace == namespace)
+            .filter_map(|key| self.objects.get(key).cloned())
+            .collect()
+    }
+
+    fn labelled<'a>(&self, namespace: &str, labels: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Arc<T>> {
+        let found = labels.map(|pair| self.by_label.get(&label(namespace, pair)));
+        match found.min_by_key(|keys| keys.map_or(0, HashSet::len)) {
+            Some(keys) => self.objects(keys),
+            None => self.objects(self.by_namespace.get(namespace)),
+        }
+    }
+
     fn insert(&mut self, key: Key, object: Arc<T>) -> Option<Arc<T>> {
         let old = self.remove(&key);
         let key = Arc::new(key);
@@ -301,8 +329,11 @@ mod tests {
         ] {
             cache.take(event, &mut listed);
         }
-        assert!(cache.owned_by("1").is_empty());
-        assert_eq!(cache.owned_by("2").len(), 1);
+        assert!(cache.owned_by("a", "1").is_empty());
+        assert_eq!(cache.owned_by("a", "2").len(), 1);
+        assert!(cache.owned_by("b", "2").is_empty(), "an owner has nothing in other namespaces");
+        let either = cache.owned_or_labelled("a", "2", std::iter::empty());
+        assert_eq!(either.len(), 1, "what is both is there once");
         assert_eq!(cache.in_namespace("b").len(), 1);
         let gone = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&gone);
@@ -315,7 +346,7 @@ mod tests {
             cache.take(event, &mut listed);
         }
         assert_eq!(*gone.lock(), ["a/x"]);
-        assert!(cache.owned_by("2").is_empty() && cache.in_namespace("a").is_empty());
+        assert!(cache.owned_by("a", "2").is_empty() && cache.in_namespace("a").is_empty());
     }
 
     #[test]

@@ -110,13 +110,8 @@ impl Context {
         owner: &impl Object,
         selector: &api::selector::Selector,
     ) -> Vec<Arc<T>> {
-        let uid = meta::uid(owner.meta());
-        let mut candidates = cache.owned_by(uid);
-        let owned = |object: &Arc<T>| object.meta().owner_references.iter().flatten().any(|o| o.uid == uid);
-        let labelled = cache.labelled(meta::namespace(owner.meta()), selector.equalities()).into_iter();
-        candidates
-            .extend(labelled.filter(|object| meta::controller_of(object.meta()).is_none() && !owned(object)));
-        candidates
+        let (namespace, uid) = (meta::namespace(owner.meta()), meta::uid(owner.meta()));
+        cache.owned_or_labelled(namespace, uid, selector.equalities())
     }
 
     async fn is_alive<O>(&self, owner: &O) -> Result<bool, kube::Error>

@@ -61,7 +61,8 @@ impl Reconciler for Mirrors {
                 return Ok(Next::After(wait));
             }
             let service = self.services.get(&key);
-            let existing: Vec<_> = self.slices.owned_by(owner).into_iter().filter(|s| is_ours(s)).collect();
+            let existing: Vec<_> =
+                self.slices.owned_by(&key.namespace, owner).into_iter().filter(|s| is_ours(s)).collect();
             let plan = plan(&given, service.as_deref(), &existing);
             let owner = (key.namespace.as_str(), owner);
             match endpoints::write(&self.context, &self.expectations, owner, &plan).await {

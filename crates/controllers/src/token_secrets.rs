@@ -187,8 +187,7 @@ impl Tokens {
                 secrets.replace(name, &context::params(), &new).await,
             )),
             Err(error) => {
-                tracing::error!(%error, name, "cannot sign a token");
-                Ok(())
+                Err(kube::Error::Service(format!("cannot sign a token for {name}: {error}").into()))
             }
         }
     }

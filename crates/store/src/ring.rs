@@ -172,14 +172,14 @@ impl Cursor {
             return Err(StoreError::Closed);
         }
         let pending = self.watcher.pending.load(Ordering::Relaxed);
-        if self.life != state.life || pending != NONE && pending <= state.gone {
+        // One that watches from a revision that is still to come sees nothing of what was before.
+        let from = pending.max(self.after + 1);
+        if self.life != state.life || pending != NONE && from <= state.gone {
             return Err(StoreError::Compacted { requested: self.after, compacted: state.gone });
         }
         let mut batch: Vec<Arc<Event>> = Vec::new();
         let mut left = NONE;
         if pending != NONE {
-            // One that watches from a revision that is still to come sees nothing of what was before.
-            let from = pending.max(self.after + 1);
             let start = state.events.partition_point(|e| e.revision < from);
             for event in state.events.range(start..) {
                 // A transaction's events share a revision and must not be parted.

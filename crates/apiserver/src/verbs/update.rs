@@ -199,6 +199,10 @@ async fn attempt(
         Ownership::Take => owners(server, context, Some(&old), &mut new, writes),
         Ownership::Settled => meta::metadata(&new).get("managedFields").cloned().unwrap_or_default(),
     };
+    // Hooks are shown whose the fields are.
+    if !owned.is_null() {
+        meta::set(&mut new, "managedFields", owned.clone());
+    }
     match writes {
         Writes::Main | Writes::Scale => {
             admission::mutate(server, context, &mut new, Some(&old), Operation::Update).await?;
@@ -210,6 +214,7 @@ async fn attempt(
         // Admitted as what they are asked for, before they come here.
         Writes::Finalize | Writes::Binding => {}
     }
+    meta::unset(&mut new, "managedFields");
     let mut errors = Errors::default();
     names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
     check_finalizers(&new, &old, &mut errors);

@@ -285,7 +285,11 @@ impl Watcher {
             if let Some(matches) = self.filter.matches_key(kind, &entry.key) {
                 return Ok(matches);
             }
-            let object = objects.look(entry)?;
+            // What was converted for this watch is nobody else's.
+            let object = match is_served_as_stored(kind) {
+                true => objects.look(entry)?,
+                false => Arc::new(objects.decode(entry)?),
+            };
             Ok(self.filter.matches(kind, &object))
         };
         let before = event.previous.as_ref().map(matches).transpose()?.unwrap_or(false);

@@ -97,7 +97,7 @@ impl Deployments {
         let Some(spec) = &deployment.spec else { return false };
         let (_, old) = sets::split(spec, sets.iter().cloned().map(sets::Set::new).collect());
         old.iter().any(|set| {
-            let pods = self.pods.owned_by(meta::uid(&set.seen.metadata));
+            let pods = self.pods.owned_by(meta::namespace(&set.seen.metadata), meta::uid(&set.seen.metadata));
             pods.iter().any(|pod| !crate::pod::has_ended(pod))
         })
     }

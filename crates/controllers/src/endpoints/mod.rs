@@ -158,7 +158,8 @@ impl Slices {
 
     /// Slices that were made for this service by us: others may add their own.
     fn owned(&self, service: &Service) -> Vec<Arc<EndpointSlice>> {
-        let owned = self.slices.owned_by(meta::uid(&service.metadata)).into_iter();
+        let (namespace, uid) = (meta::namespace(&service.metadata), meta::uid(&service.metadata));
+        let owned = self.slices.owned_by(namespace, uid).into_iter();
         let owned = owned.filter(|slice| {
             let managed = meta::labels(&slice.metadata).get(labels::ENDPOINTSLICE_MANAGED_BY);
             managed.map(String::as_str) == Some(plan::MANAGED_BY) && !meta::is_deleting(&slice.metadata)

@@ -70,9 +70,10 @@ impl ReplicaSets {
     async fn sync(&self, set: &ReplicaSet) -> Outcome {
         let Some(spec) = &set.spec else { return Ok(Next::OnChange) };
         let selector = Selector::from_object(&spec.selector)?;
+        // First: what comes in while pods are looked at must not pass for what was looked at.
+        let waiting = self.expectations.pending(meta::uid(&set.metadata));
         let candidates = Context::candidates(&self.pods, set, &selector);
         let pods = self.context.claim(set, &selector, candidates).await?;
-        let waiting = self.expectations.pending(meta::uid(&set.metadata));
         let failure = if waiting.is_none() && !meta::is_deleting(&set.metadata) {
             self.manage(set, spec, &pods).await.err()
         } else {

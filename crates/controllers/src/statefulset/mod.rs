@@ -68,7 +68,7 @@ impl StatefulSets {
         let candidates = Context::candidates(&self.pods, set, &selector).into_iter();
         let named = candidates.filter(|p| plan::ordinal(name, p).is_some());
         let pods = self.context.claim(set, &selector, named.collect()).await?;
-        let revisions = self.revisions.owned_by(meta::uid(&set.metadata));
+        let revisions = self.revisions.owned_by(namespace, meta::uid(&set.metadata));
         let latest = revision::latest(set, &spec.template, &revisions);
         if !meta::is_deleting(&set.metadata) && !self.write_revision(set, &latest).await? {
             return Ok(Next::OnChange);

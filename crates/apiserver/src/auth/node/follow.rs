@@ -123,7 +123,9 @@ async fn follow(server: &Weak<Server>) -> Option<Result<(), ApiError>> {
             return Some(Err(error));
         }
         for event in &events {
-            take(&server, &sources, event);
+            if let Err(error) = take(&server, &sources, event) {
+                return Some(Err(error));
+            }
         }
         let at = watch.progress().max(events.last().map_or(0, |e| e.revision));
         server.nodes_graph.progress.send_replace(at);
@@ -159,19 +161,17 @@ async fn begin(server: &Server) -> Result<(Box<dyn store::Watch>, Sources), ApiE
     Ok((watch, sources))
 }
 
-fn take(server: &Server, sources: &Sources, event: &Event) {
+fn take(server: &Server, sources: &Sources, event: &Event) -> Result<(), ApiError> {
     let key = &event.entry.key;
     let Some((prefix, take)) = sources.iter().find(|(prefix, _)| key.starts_with(prefix.as_str())) else {
-        return;
+        return Ok(());
     };
     let object = match event.deleted {
         true => None,
-        false => match server.objects.look(&event.entry) {
-            Ok(object) => Some(object),
-            Err(error) => return tracing::error!(%error, %key, "cannot take in an object"),
-        },
+        false => Some(server.objects.look(&event.entry)?),
     };
     apply(&mut server.nodes_graph.graph.write(), *take, prefix, key, object.as_deref());
+    Ok(())
 }
 
 fn apply(graph: &mut Graph, take: Take, prefix: &str, key: &str, object: Option<&Value>) {
