@@ -6,6 +6,7 @@ use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -24,6 +25,8 @@ const RESIZE: u8 = 4;
 /// v5: the next byte says which channel has ended.
 const CLOSE: u8 = 255;
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// So long the first output waits for a client that does not answer a ping.
+const GREETING: std::time::Duration = std::time::Duration::from_millis(500);
 
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -71,12 +74,25 @@ pub fn encode(output: &Output) -> Vec<u8> {
 }
 
 /// Carries a session over the socket until the session has said its last or the caller is gone.
-pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mpsc::Receiver<Output>) {
+///
+/// Output waits until the client has answered a ping: kubectl opens its channels when it has the answer to its upgrade, and
+/// throws away what comes for one that it has not opened yet. A command that is quick is quicker than that.
+pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: WebSocketStream<S>,
+    inputs: mpsc::Sender<Input>,
+    mut outputs: mpsc::Receiver<Output>,
+) {
     let (mut sink, mut stream) = socket.split();
     let mut inputs = Some(inputs);
+    if sink.send(Message::Ping(Bytes::new())).await.is_err() {
+        return;
+    }
+    let mut listens = false;
+    let mut greeting = std::pin::pin!(tokio::time::sleep(GREETING));
     loop {
         tokio::select! {
-            output = outputs.recv() => {
+            () = &mut greeting, if !listens => listens = true,
+            output = outputs.recv(), if listens => {
                 let Some(output) = output else { break };
                 if sink.send(Message::Binary(encode(&output).into())).await.is_err() {
                     return;
@@ -85,6 +101,7 @@ pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mps
             message = stream.next() => match message {
                 // Some clients send what is text as text.
                 Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => {
+                    listens = true;
                     let gone = match (&inputs, decode(&message.into_data())) {
                         (Some(inputs), Some(input)) => inputs.send(input).await.is_err(),
                         _ => false,
@@ -94,6 +111,7 @@ pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mps
                     }
                 }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(Message::Pong(_))) => listens = true,
                 Some(Ok(_)) => {}
             }
         }
@@ -112,6 +130,29 @@ pub async fn carry(socket: Socket, inputs: mpsc::Sender<Input>, mut outputs: mps
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn output_waits_until_the_client_listens() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (server, mut client) = tokio::io::duplex(1024);
+        let (inputs, _kept) = mpsc::channel(1);
+        let (outputs, taken) = mpsc::channel(1);
+        outputs.send(Output::Stdout(Bytes::from_static(b"x"))).await.expect("there is room");
+        let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let carried = tokio::spawn(carry(socket, inputs, taken));
+        let mut head = [0; 2];
+        client.read_exact(&mut head).await.expect("a frame");
+        assert_eq!(head, [0x89, 0], "a ping comes first");
+        let early = tokio::time::timeout(GREETING / 5, client.read_u8()).await;
+        assert!(early.is_err(), "nothing comes before it is answered: {early:?}");
+        // A pong, masked as a client's frames are.
+        client.write_all(&[0x8a, 0x80, 0, 0, 0, 0]).await.expect("sent");
+        let mut frame = [0; 4];
+        client.read_exact(&mut frame).await.expect("a frame");
+        assert_eq!(frame, [0x82, 2, STDOUT, b'x']);
+        drop((outputs, client));
+        carried.await.expect("ends");
+    }
 
     #[test]
     fn channels_are_numbered() {
