@@ -104,7 +104,7 @@ impl Context {
         Ok(claimed)
     }
 
-    /// What may be an owner's: what is by its word, and what is nobody's and has the labels.
+    /// What may be an owner's: what is by its word, and what has the labels. Which of it is, [`Context::claim`] finds out.
     pub fn candidates<T: Object>(
         cache: &client::Cache<T>,
         owner: &impl Object,

@@ -199,8 +199,8 @@ async fn attempt(
         Ownership::Take => owners(server, context, Some(&old), &mut new, writes),
         Ownership::Settled => meta::metadata(&new).get("managedFields").cloned().unwrap_or_default(),
     };
-    // Hooks are shown whose the fields are.
-    if !owned.is_null() {
+    // Hooks are shown whose the fields are; where that was settled before, the object says so already.
+    if ownership == Ownership::Take && !owned.is_null() {
         meta::set(&mut new, "managedFields", owned.clone());
     }
     match writes {
