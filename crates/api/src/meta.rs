@@ -1,6 +1,8 @@
 //! What the server does with any object without knowing its kind: reading and writing `metadata`, and the
 //! bytes that are stored. This is the only place that walks the untyped metadata of an object.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -94,24 +96,43 @@ pub fn annotate(object: &mut Value, key: &str, value: &str) {
 pub fn to_stored(object: &Value) -> Bytes {
     let empty = Map::new();
     let map = object.as_object().unwrap_or(&empty);
-    let mut metadata = metadata(object).clone();
-    metadata.remove("resourceVersion");
-    let mut out = Vec::with_capacity(1024);
+    let mut out = Vec::with_capacity(STORED_BYTES);
     out.push(b'{');
-    let first = ["apiVersion", "kind"].into_iter().filter_map(|key| Some((key, map.get(key)?)));
-    let metadata = Value::Object(metadata);
-    let rest = map.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
-    let all = first.chain([("metadata", &metadata)]).chain(rest.map(|(k, v)| (k.as_str(), v)));
-    for (i, (key, value)) in all.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(Value::from(key).to_string().as_bytes());
-        out.push(b':');
-        out.extend_from_slice(value.to_string().as_bytes());
+    for key in ["apiVersion", "kind"] {
+        map.get(key).iter().for_each(|value| member(&mut out, key, value));
     }
+    opened(&mut out, "metadata");
+    out.push(b'{');
+    let metadata = metadata(object).iter().filter(|(key, _)| *key != "resourceVersion");
+    metadata.for_each(|(key, value)| member(&mut out, key, value));
     out.push(b'}');
+    let rest = map.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata"));
+    rest.for_each(|(key, value)| member(&mut out, key, value));
+    out.push(b'}');
+    // What is stored is kept for long, and in numbers.
+    out.shrink_to_fit();
     Bytes::from(out)
+}
+
+/// Room for most objects.
+const STORED_BYTES: usize = 4096;
+
+fn member(out: &mut Vec<u8>, key: &str, value: &Value) {
+    opened(out, key);
+    written(out, value);
+}
+
+/// The name of a member, with what comes before and behind it.
+fn opened(out: &mut Vec<u8>, key: &str) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    written(out, key);
+    out.push(b':');
+}
+
+fn written(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("JSON is written to memory");
 }
 
 /// Parses stored bytes and puts the revision in.
@@ -135,6 +156,48 @@ pub fn write_served(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
             out.extend_from_slice(&bytes[at..]);
         }
         None => out.extend_from_slice(bytes),
+    }
+}
+
+/// Stored bytes without `managedFields`.
+pub fn lean(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match owners_span(bytes) {
+        Some((from, to)) => Cow::Owned([&bytes[..from], &bytes[to..]].concat()),
+        None => Cow::Borrowed(bytes),
+    }
+}
+
+/// Where the member `managedFields` of the metadata stands, with one of the commas beside it.
+fn owners_span(bytes: &[u8]) -> Option<(usize, usize)> {
+    let start = metadata_offset(bytes)?;
+    let mut at = start;
+    while bytes.get(at) == Some(&b'"') {
+        let value = string_end(bytes, at)? + 2;
+        let end = value_end(bytes, value)?;
+        if bytes[at..].starts_with(OWNERS) {
+            // Before it stands the opening bracket or a comma.
+            return Some(match bytes.get(end) {
+                Some(b',') => (at, end + 1),
+                _ if at > start => (at - 1, end),
+                _ => (at, end),
+            });
+        }
+        at = end + 1;
+    }
+    None
+}
+
+const OWNERS: &[u8] = b"\"managedFields\":";
+
+/// Index behind the value that begins at `start`.
+fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
+    match bytes.get(start)? {
+        b'{' | b'[' => Some(object_end(bytes, start + 1)? + 1),
+        b'"' => Some(string_end(bytes, start)? + 1),
+        _ => {
+            let rest = bytes[start..].iter().position(|b| matches!(b, b',' | b'}' | b']'))?;
+            Some(start + rest)
+        }
     }
 }
 
@@ -255,6 +318,27 @@ mod tests {
             assert_eq!(partial, expected);
         }
         assert!(!write_partial(&mut Vec::new(), b"{}", 1, "v1"));
+    }
+
+    #[test]
+    fn owners_are_cut_out_wherever_they_stand() {
+        let fields = json!([{"manager": "}],\"", "fieldsV1": {"f:a": {}}}]);
+        for others in [
+            json!({}),
+            json!({"name": "x"}),
+            json!({"a": 1}),
+            json!({"a": [], "n": null, "z": {"managedFields": 1}}),
+        ] {
+            let mut metadata = others.clone();
+            metadata["managedFields"] = fields.clone();
+            let object =
+                json!({"apiVersion": "v1", "kind": "X", "metadata": metadata, "spec": {"managedFields": 2}});
+            let without =
+                json!({"apiVersion": "v1", "kind": "X", "metadata": others, "spec": {"managedFields": 2}});
+            let stored = to_stored(&object);
+            assert_eq!(*lean(&stored), *to_stored(&without));
+            assert_eq!(*lean(&to_stored(&without)), *to_stored(&without), "nothing to cut out");
+        }
     }
 
     #[test]

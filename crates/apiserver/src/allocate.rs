@@ -90,7 +90,7 @@ fn free_port(used: &Used) -> Option<u16> {
     (0..span).map(|i| NODE_PORT_FIRST + (start + i) % span).find(|p| !used.ports.contains(p))
 }
 
-fn is_service(kind: &Kind) -> bool {
+pub(crate) fn gives_to(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.kind == "Service"
 }
 
@@ -135,7 +135,7 @@ impl Server {
     /// A service has changed, perhaps by another server's hand. What is used here only saves trying in vain: the claims
     /// in the store decide.
     pub(crate) fn addresses_changed(&self, kind: &Kind, old: Option<&Value>, new: Option<&Value>) {
-        if !is_service(kind) {
+        if !gives_to(kind) {
             return;
         }
         if let (Some(old), Some(new)) = (old, new) {
@@ -159,7 +159,7 @@ impl Server {
     ) -> Result<Taken, ApiError> {
         let mut taken =
             Taken { addresses: Vec::new(), ports: Vec::new(), used: Arc::clone(&self.addresses.used) };
-        if !is_service(kind) {
+        if !gives_to(kind) {
             return Ok(taken);
         }
         let name = api::meta::name(object).to_owned();
@@ -230,7 +230,7 @@ impl Server {
 
     /// After an update: what the old service had and the new one has not.
     pub(crate) fn gave_up(&self, kind: &Kind, new: &Value, old: &Value) {
-        if !is_service(kind) {
+        if !gives_to(kind) {
             return;
         }
         let (kept, kept_ports) = (addresses_of(new), ports_of(new));
@@ -242,7 +242,7 @@ impl Server {
 
     /// After a deletion.
     pub(crate) fn released(&self, kind: &Kind, object: &Value) {
-        if is_service(kind) {
+        if gives_to(kind) {
             self.addresses.used.lock().forget(&addresses_of(object), &ports_of(object));
         }
     }

@@ -24,7 +24,7 @@ type Name = (Arc<str>, u64);
 
 pub struct Encoded {
     objects: Recent<Name, Bytes>,
-    frames: Recent<(Name, u64, &'static str), Bytes>,
+    frames: Recent<(Name, u64, &'static str, bool), Bytes>,
 }
 
 impl Default for Encoded {
@@ -47,10 +47,11 @@ impl Encoded {
         }
     }
 
-    /// The frame of an event in JSON, with its line feed. The kind is served as it is stored.
+    /// The frame of an event in JSON, with its line feed; a lean one says nothing of who owns which field. The kind is
+    /// served as it is stored.
     pub fn frame(
         &self,
-        (kind, event): (&Kind, &'static str),
+        (kind, event, lean): (&Kind, &'static str, bool),
         objects: &Objects,
         entry: &Entry,
         revision: u64,
@@ -61,12 +62,15 @@ impl Encoded {
             out.extend_from_slice(b"{\"type\":\"");
             out.extend_from_slice(event.as_bytes());
             out.extend_from_slice(b"\",\"object\":");
-            meta::write_served(&mut out, &plain, revision);
+            match lean {
+                true => meta::write_served(&mut out, &meta::lean(&plain), revision),
+                false => meta::write_served(&mut out, &plain, revision),
+            }
             out.extend_from_slice(b"}\n");
             Ok(Bytes::from(out))
         };
         match is_kept(kind, entry) {
-            true => self.frames.get(&(name(entry), revision, event), || {
+            true => self.frames.get(&(name(entry), revision, event, lean), || {
                 make().map(|bytes: Bytes| (bytes.clone(), bytes.len()))
             }),
             false => make(),

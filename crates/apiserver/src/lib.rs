@@ -391,7 +391,8 @@ impl Server {
                     return if known { Err(ApiError::no_such_path()) } else { Ok(respond::page_not_found()) };
                 };
                 let headers = request.headers().clone();
-                let form = form(&target, kind, &query, &headers)?;
+                let lean = request.extensions().get::<http::service::Lean>().is_some();
+                let form = Form { lean, ..form(&target, kind, &query, &headers)? };
                 options::check_write(target.verb, &query, is_apply(&headers))?;
                 let streams = target.streams();
                 let gzip = respond::accepts_gzip(&headers);

@@ -52,6 +52,11 @@ impl Objects {
         Self { store, cipher, lease, seen }
     }
 
+    /// Does work that ends in a write: several that are done at the same time go to the disk together.
+    pub async fn preparing<F: Future>(&self, work: F) -> F::Output {
+        store::preparing(&*self.store, work).await
+    }
+
     /// Asks those who keep keys, and goes on asking.
     pub async fn start_cipher(&self) {
         self.cipher.start().await;
@@ -142,6 +147,17 @@ impl Objects {
             .map(|entry| Ok((self.decode(&entry)?, entry)))
             .transpose()
             .map(|found| found.map(|(v, e)| (e, v)))
+    }
+
+    /// One object, to be looked at only: see [`Objects::look`].
+    pub async fn find(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Value>>, ApiError> {
+        let entry = self.entry(&kind.key(namespace, name)).await?;
+        entry.map(|entry| self.look(&entry)).transpose()
     }
 
     /// Waits a little for a revision that has not come yet, as one server of several does that is behind.

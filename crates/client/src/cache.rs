@@ -273,6 +273,16 @@ impl Caches {
         Self { reader: client.clone(), client, stop, by_type: Arc::default() }
     }
 
+    /// Those who follow kinds read by this client, which may leave out what [`slim`] does.
+    pub fn reading_by(self, reader: Client) -> Self {
+        Self { reader, ..self }
+    }
+
+    /// By which kinds are followed.
+    pub fn reader(&self) -> Client {
+        self.reader.clone()
+    }
+
     /// The same caches for somebody else, who acts by a client of their own: what is cached is read once for all.
     pub fn acting_by(&self, client: Client) -> Self {
         Self { client, ..self.clone() }

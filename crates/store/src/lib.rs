@@ -6,6 +6,7 @@
 //! yields every change after its start once and in order, or says that the start was compacted away.
 
 pub mod backup;
+mod coming;
 mod embedded;
 mod etcd;
 mod index;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+pub use coming::{Coming, preparing};
 pub use embedded::{Embedded, EmbeddedOptions, OnFault};
 pub use etcd::{AddressError, Etcd, EtcdAddress, EtcdOptions, EtcdTls};
 
@@ -206,6 +208,10 @@ pub trait Store: Send + Sync + 'static {
     fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
     /// Ends the lease and deletes its keys.
     fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
+    /// Says that a write is being prepared, where it is of use to know (see [`preparing`]).
+    fn announce(&self) -> Option<Coming> {
+        None
+    }
     /// Whether other servers may write to it too.
     fn is_shared(&self) -> bool {
         false

@@ -55,24 +55,24 @@ fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<
 /// Every path below a value that was not there before. Most of a new object is such values.
 fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
     let mut set = FieldSet::new();
-    let put = |set: &mut FieldSet, element: PathElement, node: Option<Node<'_>>, value: &Value| {
-        set.put_child_of(&element, below(node, value));
-        set.member(element);
-    };
     match element::kind(node, new) {
         Kind::Leaf => {}
         Kind::Object => {
             for (name, value) in new.as_object().into_iter().flatten() {
-                put(&mut set, PathElement::Field(name.clone()), element::member(node, name).0, value);
+                let below = below(element::member(node, name).0, value);
+                set.put(PathElement::Field(name.clone()), true, below);
             }
         }
         Kind::List(node, list) => {
-            for (element, values) in items(node, list, Some(new)) {
-                match values[..] {
-                    [one] => put(&mut set, element, Some(node.at(&list.item)), one),
+            let named = new.as_array().into_iter().flatten();
+            let named = named.filter_map(|item| Some((element::of_item(node, list, item).ok()?, item)));
+            for (element, item) in named {
+                let below = match set.touches(&element) {
+                    false => below(Some(node.at(&list.item)), item),
                     // Of several, the name is owned and nothing else.
-                    _ => set.member(element),
-                }
+                    true => FieldSet::new(),
+                };
+                set.put(element, true, below);
             }
         }
     }
@@ -98,9 +98,7 @@ impl Walk {
     ) {
         if let (None, Some(new)) = (old, new) {
             let below = below(node, new);
-            let set = self.out.added.at(&self.path);
-            set.member(element.clone());
-            return set.put_child(element, below);
+            return self.out.added.at(&self.path).put(element, true, below);
         }
         self.path.push(element);
         self.node(node, old, new);

@@ -1,6 +1,6 @@
 //! How a list's elements are named in paths, and where in a schema a value's members are.
 
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::PathElement;
 use crate::schema::{List, ListKind, Node};
@@ -47,13 +47,11 @@ pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathE
         return Err("associative list with keys may not have non-object elements".into());
     };
     let item_node = node.at(&list.item);
-    let mut key = Map::new();
+    let mut key: Vec<(&str, &Value)> = Vec::with_capacity(keys.len());
     for name in keys {
         let default = || item_node.field(name).and_then(|field| field.default.as_ref());
         match map.get(&**name).filter(|value| !value.is_null()).or_else(default) {
-            Some(value) => {
-                key.insert(name.to_string(), value.clone());
-            }
+            Some(value) => key.push((name, value)),
             // A key of several may be absent; together they still tell elements apart.
             None if keys.len() > 1 => {}
             None => {
@@ -62,5 +60,9 @@ pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathE
             }
         }
     }
-    Ok(PathElement::Key(Value::Object(key).to_string()))
+    // As an object is written, without making one.
+    key.sort_by_key(|(name, _)| *name);
+    key.dedup_by_key(|(name, _)| *name);
+    let members: Vec<String> = key.iter().map(|(name, value)| format!("{}:{value}", json!(name))).collect();
+    Ok(PathElement::Key(format!("{{{}}}", members.join(","))))
 }

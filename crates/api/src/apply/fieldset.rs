@@ -1,7 +1,7 @@
 //! Sets of field paths and their JSON form, `FieldsV1`: `f:` a field, `k:` a list-map's element, `v:` a set's
 //! element, `i:` an index, `.` the path itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
@@ -26,9 +26,28 @@ const MAX_DEPTH: usize = 128;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldSet {
-    members: BTreeSet<PathElement>,
-    /// No empty sets in here.
-    children: BTreeMap<PathElement, FieldSet>,
+    /// In the order of their elements. Sets are made, joined and taken apart with every write, and each is small: a sorted
+    /// list is walked once where a tree would be searched again and again.
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    element: PathElement,
+    /// Whether the path that ends here is in the set, and not only what is below it.
+    member: bool,
+    below: FieldSet,
+}
+
+impl Node {
+    fn new(element: PathElement) -> Self {
+        Self { element, member: false, below: FieldSet::new() }
+    }
+
+    /// Sets have no such nodes.
+    fn is_idle(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
 }
 
 impl PathElement {
@@ -87,68 +106,107 @@ impl FieldSet {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.children.is_empty()
+        self.nodes.is_empty()
+    }
+
+    /// Where an element is, or where it would be.
+    fn place(&self, element: &PathElement) -> Result<usize, usize> {
+        match self.nodes.last() {
+            // Mostly they come in order.
+            Some(last) if last.element < *element => Err(self.nodes.len()),
+            _ => self.nodes.binary_search_by(|node| node.element.cmp(element)),
+        }
+    }
+
+    fn node(&self, element: &PathElement) -> Option<&Node> {
+        self.place(element).ok().map(|at| &self.nodes[at])
+    }
+
+    /// The node of an element, which is to get something.
+    fn node_mut(&mut self, element: &PathElement) -> &mut Node {
+        let at = match self.place(element) {
+            Ok(at) => at,
+            Err(at) => {
+                self.nodes.insert(at, Node::new(element.clone()));
+                at
+            }
+        };
+        &mut self.nodes[at]
     }
 
     pub fn insert(&mut self, path: &[PathElement]) {
         match path {
             [] => {}
-            [last] => {
-                self.members.insert(last.clone());
-            }
-            [first, rest @ ..] => self.children.entry(first.clone()).or_default().insert(rest),
+            [last] => self.node_mut(last).member = true,
+            [first, rest @ ..] => self.node_mut(first).below.insert(rest),
         }
     }
 
     pub fn contains(&self, path: &[PathElement]) -> bool {
         match path {
             [] => false,
-            [last] => self.members.contains(last),
-            [first, rest @ ..] => self.children.get(first).is_some_and(|child| child.contains(rest)),
+            [last] => self.node(last).is_some_and(|node| node.member),
+            [first, rest @ ..] => self.node(first).is_some_and(|node| node.below.contains(rest)),
         }
     }
 
     pub fn child(&self, element: &PathElement) -> Option<&FieldSet> {
-        self.children.get(element)
+        self.node(element).map(|node| &node.below).filter(|below| !below.is_empty())
     }
 
     /// Whether the element itself or anything below it is in the set.
     pub fn touches(&self, element: &PathElement) -> bool {
-        self.members.contains(element) || self.children.contains_key(element)
+        self.node(element).is_some()
     }
 
     /// Every element that is in the set or leads to one that is.
     pub(super) fn elements(&self) -> impl Iterator<Item = &PathElement> {
-        let leading = self.children.keys().filter(|element| !self.members.contains(*element));
-        self.members.iter().chain(leading)
+        self.nodes.iter().map(|node| &node.element)
     }
 
-    pub(super) fn member(&mut self, element: PathElement) {
-        self.members.insert(element);
+    pub(super) fn member(&mut self, element: &PathElement) {
+        self.node_mut(element).member = true;
+    }
+
+    /// Adds an element and what is below it, of which nothing is there yet.
+    pub(super) fn put(&mut self, element: PathElement, member: bool, below: FieldSet) {
+        let node = Node { element, member, below };
+        if node.is_idle() {
+            return;
+        }
+        match self.place(&node.element) {
+            Ok(at) => self.nodes[at] = node,
+            Err(at) => self.nodes.insert(at, node),
+        }
     }
 
     /// The set at a path, which is to get something.
     pub(super) fn at(&mut self, path: &[PathElement]) -> &mut FieldSet {
-        path.iter().fold(self, |set, element| set.children.entry(element.clone()).or_default())
-    }
-
-    /// As [`FieldSet::put_child`], copying the element only where there is a child.
-    pub(super) fn put_child_of(&mut self, element: &PathElement, child: FieldSet) {
-        if !child.is_empty() {
-            self.children.insert(element.clone(), child);
-        }
+        path.iter().fold(self, |set, element| &mut set.node_mut(element).below)
     }
 
     /// Instead of what is below it; nothing where the child is empty.
-    pub(super) fn put_child(&mut self, element: PathElement, child: FieldSet) {
-        match child.is_empty() {
-            true => self.children.remove(&element),
-            false => self.children.insert(element, child),
-        };
+    pub(super) fn put_child(&mut self, element: &PathElement, child: FieldSet) {
+        match (self.place(element), child.is_empty()) {
+            (Ok(at), empty) => {
+                self.nodes[at].below = child;
+                if empty && !self.nodes[at].member {
+                    self.nodes.remove(at);
+                }
+            }
+            (Err(_), true) => {}
+            (Err(at), false) => {
+                self.nodes.insert(at, Node { below: child, ..Node::new(element.clone()) });
+            }
+        }
     }
 
-    pub(super) fn take_children(&mut self) -> BTreeMap<PathElement, FieldSet> {
-        std::mem::take(&mut self.children)
+    /// What is below each element that has anything below it, which has nothing then.
+    pub(super) fn take_children(&mut self) -> Vec<(PathElement, FieldSet)> {
+        let leading = self.nodes.iter_mut().filter(|node| !node.below.is_empty());
+        let children = leading.map(|node| (node.element.clone(), std::mem::take(&mut node.below))).collect();
+        self.nodes.retain(|node| node.member);
+        children
     }
 
     pub fn union(&self, other: &FieldSet) -> FieldSet {
@@ -156,25 +214,39 @@ impl FieldSet {
     }
 
     /// As [`FieldSet::union`], of sets that are not needed any more.
-    pub fn with(mut self, other: FieldSet) -> FieldSet {
+    pub fn with(self, other: FieldSet) -> FieldSet {
         if self.is_empty() {
             return other;
         }
-        self.members.extend(other.members);
-        for (element, child) in other.children {
-            let own = self.children.entry(element).or_default();
-            *own = std::mem::take(own).with(child);
+        if other.is_empty() {
+            return self;
         }
-        self
+        let mut nodes = Vec::with_capacity(self.nodes.len() + other.nodes.len());
+        let (mut own, mut others) = (self.nodes.into_iter().peekable(), other.nodes.into_iter().peekable());
+        while let (Some(left), Some(right)) = (own.peek(), others.peek()) {
+            match left.element.cmp(&right.element) {
+                Ordering::Less => nodes.extend(own.next()),
+                Ordering::Greater => nodes.extend(others.next()),
+                Ordering::Equal => {
+                    let both = own.next().zip(others.next());
+                    nodes.extend(both.map(|(left, right)| Node {
+                        element: left.element,
+                        member: left.member || right.member,
+                        below: left.below.with(right.below),
+                    }));
+                }
+            }
+        }
+        nodes.extend(own);
+        nodes.extend(others);
+        Self { nodes }
     }
 
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
-        let mut out =
-            Self { members: self.members.intersection(&other.members).cloned().collect(), ..Self::default() };
-        for (element, child) in &self.children {
-            if let Some(other) = other.children.get(element) {
-                out.put_child(element.clone(), child.intersection(other));
-            }
+        let mut out = Self::new();
+        for (node, other) in self.nodes.iter().filter_map(|node| Some((node, other.node(&node.element)?))) {
+            let below = node.below.intersection(&other.below);
+            out.put(node.element.clone(), node.member && other.member, below);
         }
         out
     }
@@ -184,25 +256,28 @@ impl FieldSet {
     }
 
     /// As [`FieldSet::difference`], of a set that is not needed any more.
-    pub fn without(mut self, other: &FieldSet) -> FieldSet {
-        self.members.retain(|member| !other.members.contains(member));
-        self.without_in_children(other, FieldSet::without)
+    pub fn without(self, other: &FieldSet) -> FieldSet {
+        self.less(other, |node, other| {
+            node.member &= !other.member;
+            node.below = std::mem::take(&mut node.below).without(&other.below);
+        })
     }
 
     /// As [`FieldSet::without`], but a member of `other` also takes away all that is below it.
-    pub fn without_trees(mut self, other: &FieldSet) -> FieldSet {
-        for element in &other.members {
-            self.members.remove(element);
-            self.children.remove(element);
-        }
-        self.without_in_children(other, FieldSet::without_trees)
+    pub fn without_trees(self, other: &FieldSet) -> FieldSet {
+        self.less(other, |node, other| match other.member {
+            true => (node.member, node.below) = (false, FieldSet::new()),
+            false => node.below = std::mem::take(&mut node.below).without_trees(&other.below),
+        })
     }
 
-    fn without_in_children(mut self, other: &FieldSet, take: fn(Self, &FieldSet) -> Self) -> FieldSet {
-        for (element, other) in &other.children {
-            let Some(child) = self.children.remove(element) else { continue };
-            self.put_child(element.clone(), take(child, other));
+    /// With each node that the other set has too made less by `take`.
+    fn less(mut self, other: &FieldSet, take: impl Fn(&mut Node, &Node)) -> FieldSet {
+        for other in &other.nodes {
+            let Ok(at) = self.place(&other.element) else { continue };
+            take(&mut self.nodes[at], other);
         }
+        self.nodes.retain(|node| !node.is_idle());
         self
     }
 
@@ -215,14 +290,14 @@ impl FieldSet {
 
     fn collect(&self, prefix: &mut String, out: &mut Vec<String>) {
         let length = prefix.len();
-        for element in &self.members {
-            element.describe(prefix);
+        for node in self.nodes.iter().filter(|node| node.member) {
+            node.element.describe(prefix);
             out.push(prefix.clone());
             prefix.truncate(length);
         }
-        for (element, child) in &self.children {
-            element.describe(prefix);
-            child.collect(prefix, out);
+        for node in self.nodes.iter().filter(|node| !node.below.is_empty()) {
+            node.element.describe(prefix);
+            node.below.collect(prefix, out);
             prefix.truncate(length);
         }
     }
@@ -230,15 +305,12 @@ impl FieldSet {
     /// The `fieldsV1` of a managed fields entry.
     pub fn to_fields_v1(&self) -> Value {
         let mut map = Map::new();
-        for element in &self.members {
-            map.insert(element.encode(), Value::Object(Map::new()));
-        }
-        for (element, child) in &self.children {
-            let mut inner = child.to_fields_v1();
-            if let (Value::Object(inner), true) = (&mut inner, self.members.contains(element)) {
+        for node in &self.nodes {
+            let mut inner = node.below.to_fields_v1();
+            if let (Value::Object(inner), true) = (&mut inner, node.member && !node.below.is_empty()) {
                 inner.insert(".".to_owned(), Value::Object(Map::new()));
             }
-            map.insert(element.encode(), inner);
+            map.insert(node.element.encode(), inner);
         }
         Value::Object(map)
     }
@@ -255,11 +327,9 @@ impl FieldSet {
         let mut set = Self::default();
         for (name, inner) in map.iter().filter(|(name, _)| *name != ".") {
             let element = PathElement::decode(name)?;
-            let child = Self::read(inner, depth + 1)?;
-            if child.is_empty() || inner.get(".").is_some() {
-                set.members.insert(element.clone());
-            }
-            set.put_child(element, child);
+            let below = Self::read(inner, depth + 1)?;
+            let member = below.is_empty() || inner.get(".").is_some();
+            set.put(element, member, below);
         }
         Ok(set)
     }

@@ -30,10 +30,7 @@ fn set_of(node: Option<Node<'_>>, value: &Value, path: Option<&str>) -> Result<F
                 let child = set_of(member, inner, path.as_deref())?;
                 let empty_object = inner.as_object().is_some_and(Map::is_empty);
                 let leaf = matches!(element::kind(member, inner), Kind::Leaf);
-                if leaf || empty_object || !declared {
-                    set.member(element.clone());
-                }
-                set.put_child(element, child);
+                set.put(element, leaf || empty_object || !declared, child);
             }
         }
         (Kind::List(node, list), Value::Array(items)) => {
@@ -45,17 +42,16 @@ fn set_of(node: Option<Node<'_>>, value: &Value, path: Option<&str>) -> Result<F
                 };
                 if set.touches(&element) {
                     let Some(path) = path else {
-                        set.put_child(element, FieldSet::new());
+                        set.put_child(&element, FieldSet::new());
                         continue;
                     };
                     let mut only = FieldSet::new();
-                    only.member(element);
+                    only.member(&element);
                     let name = only.paths().join("");
                     return Err(format!("{path}: duplicate entries for key {name}"));
                 }
                 let child = set_of(Some(node.at(&list.item)), item, path)?;
-                set.member(element.clone());
-                set.put_child(element, child);
+                set.put(element, true, child);
             }
         }
         _ => {}

@@ -95,13 +95,13 @@ fn named(node: Option<Node<'_>>, mut set: FieldSet) -> FieldSet {
             PathElement::Field(name) => {
                 let (member, declared) = element::member(node, name);
                 if declared {
-                    set.member(element.clone());
+                    set.member(&element);
                 }
                 member
             }
             _ => node.and_then(Node::item),
         };
-        set.put_child(element, named(inner, child));
+        set.put_child(&element, named(inner, child));
     }
     set
 }

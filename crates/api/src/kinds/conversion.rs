@@ -81,25 +81,21 @@ impl Behaviour for Converted {
         self.conversion.to_served(stored)
     }
 
-    fn create(&self, object: Value) -> Result<Value, Rejection> {
-        let object = self.own.create(object)?;
-        self.served(self.stored.create(self.conversion.to_stored(object)))
+    fn create(&self, object: Value, warned: &mut Vec<String>) -> Result<Value, Rejection> {
+        let object = self.own.create(object, &mut Vec::new())?;
+        self.served(self.stored.create(self.conversion.to_stored(object), warned))
     }
 
-    fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
-        let object = self.own.update(object, old)?;
+    fn update(&self, object: Value, old: &Value, warned: &mut Vec<String>) -> Result<Value, Rejection> {
+        let object = self.own.update(object, old, &mut Vec::new())?;
         let old = self.conversion.to_stored(old.clone());
-        self.served(self.stored.update(self.conversion.to_stored(object), &old))
+        self.served(self.stored.update(self.conversion.to_stored(object), &old, warned))
     }
 
     fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
         let object = self.own.update_status(object, old)?;
         let old = self.conversion.to_stored(old.clone());
         self.served(self.stored.update_status(self.conversion.to_stored(object), &old))
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        self.stored.warnings(&self.conversion.to_stored(object.clone()))
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {

@@ -185,11 +185,11 @@ impl Behaviour for Custom {
         object
     }
 
-    fn create(&self, object: Value) -> Result<Value, Rejection> {
+    fn create(&self, object: Value, _warned: &mut Vec<String>) -> Result<Value, Rejection> {
         self.settle(object, None)
     }
 
-    fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
+    fn update(&self, object: Value, old: &Value, _warned: &mut Vec<String>) -> Result<Value, Rejection> {
         self.settle(object, Some(old))
     }
 

@@ -62,19 +62,15 @@ pub trait Behaviour: Send + Sync {
     fn defaulted(&self, object: Value) -> Value {
         object
     }
-    /// Defaults, prepares and validates a new object.
-    fn create(&self, object: Value) -> Result<Value, Rejection>;
+    /// Defaults, prepares and validates a new object. What whoever wrote it is to be warned of goes to `warned`.
+    fn create(&self, object: Value, warned: &mut Vec<String>) -> Result<Value, Rejection>;
     /// The same for a new version of `old`.
-    fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection>;
+    fn update(&self, object: Value, old: &Value, warned: &mut Vec<String>) -> Result<Value, Rejection>;
     /// `object` is `old` with another status.
     fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection>;
     /// `object` is `old` with another part, of those that have a subresource.
     fn update_part(&self, _part: &Part, object: Value, _old: &Value) -> Result<Value, Rejection> {
         Ok(object)
-    }
-    /// What whoever wrote it is warned of.
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        Vec::new()
     }
     /// The cells of `columns`, in their order.
     fn row(&self, object: &Value) -> Vec<Value>;

@@ -56,14 +56,17 @@ fn example(kind: &Kind) -> Value {
 fn each_example_is_created_and_kept_whole() {
     for kind in builtin().iter().filter(|k| !k.is_virtual()) {
         let label = label(kind);
-        let created = kind.behaviour.create(example(kind)).unwrap_or_else(|e| panic!("{label}: {e:?}"));
+        let created = kind
+            .behaviour
+            .create(example(kind), &mut Vec::new())
+            .unwrap_or_else(|e| panic!("{label}: {e:?}"));
         let mut served = kind.to_served(kind.to_stored(&created));
         assert_eq!(served["apiVersion"], kind.api_version(), "{label}");
         assert_eq!(kind.behaviour.row(&served).len(), kind.columns.len(), "{label}: a cell for each column");
         let fields = kind.behaviour.fields(&served);
         let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, kind.selectable, "{label}: a value for each selectable field");
-        let again = kind.behaviour.update(served.clone(), &served);
+        let again = kind.behaviour.update(served.clone(), &served, &mut Vec::new());
         let mut again = again.unwrap_or_else(|e| panic!("{label}: an update that changes nothing: {e:?}"));
         let schema = crate::schema::of_kind(&kind.group, &kind.version, &kind.kind);
         let schema = schema.unwrap_or_else(|| panic!("{label}: no schema"));
@@ -73,7 +76,10 @@ fn each_example_is_created_and_kept_whole() {
         let bytes = crate::proto::encode(&served).unwrap_or_else(|e| panic!("{label}: {e:?}"));
         let back = crate::proto::decode(&bytes).unwrap_or_else(|e| panic!("{label}: {e:?}"));
         // Types of objects within objects are not on the wire: whoever decodes fills them in.
-        let mut back = kind.behaviour.update(back, &served).unwrap_or_else(|e| panic!("{label}: {e:?}"));
+        let mut back = kind
+            .behaviour
+            .update(back, &served, &mut Vec::new())
+            .unwrap_or_else(|e| panic!("{label}: {e:?}"));
         schema.canonicalize(&mut back);
         assert_eq!(back, served, "{label}: in protobuf and back");
     }
@@ -84,9 +90,9 @@ fn each_fault_of_an_example_is_told_apart_from_the_example() {
     // What the schema or the server finds is not the kind's to find; the kinds that find most are held to it here.
     for plural in ["pods", "deployments", "services", "networkpolicies", "ingresses", "limitranges"] {
         let kind = builtin().iter().find(|k| k.plural == plural).unwrap_or_else(|| panic!("{plural}"));
-        assert!(kind.behaviour.create(example(kind)).is_ok(), "{plural}");
+        assert!(kind.behaviour.create(example(kind), &mut Vec::new()).is_ok(), "{plural}");
         let empty = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": {"name": "a"},
             "spec": {"limits": [{"type": "PersistentVolumeClaim"}], "policyTypes": ["Bogus"]}});
-        assert!(kind.behaviour.create(empty).is_err(), "{plural}: nothing in its spec");
+        assert!(kind.behaviour.create(empty, &mut Vec::new()).is_err(), "{plural}: nothing in its spec");
     }
 }

@@ -104,6 +104,15 @@ enum Fields<T> {
     Bare(fn(&Value) -> Vec<(&'static str, String)>),
 }
 
+impl<T> Typed<T> {
+    /// What is refused is not warned of as well.
+    fn warn(&self, object: &T, errors: &Errors, warned: &mut Vec<String>) {
+        if let (Some(warnings), true) = (self.warnings, errors.0.is_empty()) {
+            warned.extend(warnings(object));
+        }
+    }
+}
+
 impl<T: Object> Behaviour for Typed<T> {
     fn defaulted(&self, object: Value) -> Value {
         let Ok(mut decoded) = T::deserialize(&object) else { return object };
@@ -111,17 +120,18 @@ impl<T: Object> Behaviour for Typed<T> {
         encode(decoded, Errors::default()).unwrap_or(object)
     }
 
-    fn create(&self, object: Value) -> Result<Value, Rejection> {
+    fn create(&self, object: Value, warned: &mut Vec<String>) -> Result<Value, Rejection> {
         let mut object: T = decode(object)?;
         (self.default)(&mut object);
         (self.prepare_create)(&mut object);
         let mut errors = Errors::default();
         (self.validate)(&object, &mut errors);
         (self.validate_create)(&object, &mut errors);
+        self.warn(&object, &errors, warned);
         encode(object, errors)
     }
 
-    fn update(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
+    fn update(&self, object: Value, old: &Value, warned: &mut Vec<String>) -> Result<Value, Rejection> {
         let mut object: T = decode(object)?;
         let old = read::<T>(old)?;
         (self.default)(&mut object);
@@ -129,6 +139,7 @@ impl<T: Object> Behaviour for Typed<T> {
         let mut errors = Errors::default();
         (self.validate)(&object, &mut errors);
         (self.validate_update)(&object, &old, &mut errors);
+        self.warn(&object, &errors, warned);
         encode(object, errors)
     }
 
@@ -152,11 +163,6 @@ impl<T: Object> Behaviour for Typed<T> {
         let mut errors = Errors::default();
         settle(&mut object, &old, &mut errors);
         encode(object, errors)
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let Some(warnings) = self.warnings else { return Vec::new() };
-        T::deserialize(object).map(|object| warnings(&object)).unwrap_or_default()
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {
@@ -466,11 +472,11 @@ pub fn review(group: &'static str, kind: &'static str, plural: &'static str, nam
 struct Untouched;
 
 impl Behaviour for Untouched {
-    fn create(&self, object: Value) -> Result<Value, Rejection> {
+    fn create(&self, object: Value, _warned: &mut Vec<String>) -> Result<Value, Rejection> {
         Ok(object)
     }
 
-    fn update(&self, object: Value, _old: &Value) -> Result<Value, Rejection> {
+    fn update(&self, object: Value, _old: &Value, _warned: &mut Vec<String>) -> Result<Value, Rejection> {
         Ok(object)
     }
 

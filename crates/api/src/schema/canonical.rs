@@ -62,24 +62,24 @@ fn message(node: Node<'_>, map: &mut Map<String, Value>) {
     for field in &message.fields {
         let at = node.at(&field.ty);
         let keeps_null = matches!(field.ty.shape, Shape::Any | Shape::Raw);
-        match map.get_mut(&*field.name) {
-            Some(Value::Null) if !keeps_null => {
-                map.remove(&*field.name);
+        // One look for each: of the fields that an object may have most are absent.
+        let goes = match map.get_mut(&*field.name) {
+            Some(Value::Null) if !keeps_null => Some(always_written(at, field)),
+            Some(inner) => {
+                canonicalize(at, inner);
+                is_omitted(field, inner).then_some(None)
             }
-            Some(inner) => canonicalize(at, inner),
-            None => {}
-        }
-        let omitted = match map.get(&*field.name) {
-            Some(inner) => is_omitted(field, inner),
             None => {
                 if let Some(always) = always_written(at, field) {
                     map.insert(field.name.to_string(), always);
                 }
-                continue;
+                None
             }
         };
-        if omitted {
-            map.remove(&*field.name);
+        match goes {
+            Some(Some(instead)) => drop(map.insert(field.name.to_string(), instead)),
+            Some(None) => drop(map.remove(&*field.name)),
+            None => {}
         }
     }
 }

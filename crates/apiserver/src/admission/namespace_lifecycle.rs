@@ -21,8 +21,8 @@ pub fn admit<'a>(
         let namespace = &context.target.namespace;
         let kinds = server.0.catalog.snapshot();
         let kind = kinds.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
-        let found = server.0.objects.get(kind, "", namespace).await?;
-        let (_, found) = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
+        let found = server.0.objects.find(kind, "", namespace).await?;
+        let found = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
         if meta::is_deleting(&found) {
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"

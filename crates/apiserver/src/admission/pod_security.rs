@@ -142,8 +142,8 @@ async fn of_namespace(
 async fn policy_of(server: &ApiServer, namespace: &str) -> Result<Policy, ApiError> {
     let kinds = server.0.catalog.snapshot();
     let kind = kinds.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
-    let found = server.0.objects.get(kind, "", namespace).await?;
-    let (_, found) = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
+    let found = server.0.objects.find(kind, "", namespace).await?;
+    let found = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
     let labels = api::meta::pairs(&found, "labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     Ok(podsecurity::policy(&labels).0)
 }

@@ -40,7 +40,7 @@ pub fn admit<'a>(
         let kinds = server.0.catalog.snapshot();
         let kind = kinds.find("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_path)?;
         let namespace = &context.target.namespace;
-        let Some((_, found)) = server.0.objects.get(kind, namespace, &account).await? else {
+        let Some(found) = server.0.objects.find(kind, namespace, &account).await? else {
             let why = format!(
                 "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
             );

@@ -29,7 +29,7 @@ pub fn admit<'a>(
 pub async fn label(server: &ApiServer, object: &mut Value, node: &str) -> Result<(), ApiError> {
     let kinds = server.0.catalog.snapshot();
     let kind = kinds.find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
-    let Some((_, node)) = server.0.objects.get(kind, "", node).await? else { return Ok(()) };
+    let Some(node) = server.0.objects.find(kind, "", node).await? else { return Ok(()) };
     let mut labels: Map<String, Value> =
         meta::pairs(object, "labels").map(|(k, v)| (k.to_owned(), v.into())).collect();
     let before = labels.len();

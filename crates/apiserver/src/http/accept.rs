@@ -58,6 +58,8 @@ pub struct Form {
     pub meta_version: &'static str,
     /// Indented JSON, for people.
     pub pretty: bool,
+    /// Whether watches may leave out who owns which field: see [`super::service::Lean`].
+    pub lean: bool,
 }
 
 /// What a resource can be answered in.
@@ -72,8 +74,13 @@ pub struct Offer {
 }
 
 impl Form {
-    pub const JSON: Self =
-        Self { encoding: Encoding::Json, shape: Shape::Object, meta_version: "v1", pretty: false };
+    pub const JSON: Self = Self {
+        encoding: Encoding::Json,
+        shape: Shape::Object,
+        meta_version: "v1",
+        pretty: false,
+        lean: false,
+    };
 
     /// Whether stored bytes can be copied into the answer as they are.
     pub fn is_plain_json(self) -> bool {

@@ -11,6 +11,7 @@ use store::Expect;
 
 use super::{Stored, input, one, rejected};
 use crate::admission::{self, Operation};
+use crate::allocate;
 use crate::http::body::Body;
 use crate::http::respond::Answer;
 use crate::objects::Written;
@@ -50,6 +51,11 @@ pub async fn create_object(
     context: &Context,
     object: Value,
 ) -> Result<Created, ApiError> {
+    server.0.objects.preparing(prepare(server, context, object)).await
+}
+
+/// Gives the object what the server gives each, and finds it a name if it has to.
+async fn prepare(server: &ApiServer, context: &Context, object: Value) -> Result<Created, ApiError> {
     let kind = &context.kind;
     let mut object = object;
     place(context, &mut object)?;
@@ -142,14 +148,20 @@ async fn store_new(
     {
         map.remove("status");
     }
-    let mut object = kind.behaviour.create(object).map_err(|r| rejected(kind, &name, r))?;
+    let mut warned = Vec::new();
+    let mut object = kind.behaviour.create(object, &mut warned).map_err(|r| rejected(kind, &name, r))?;
+    context.warn(warned);
     input::canonicalize(kind, &mut object);
     match owned {
         Value::Null => meta::unset(&mut object, "managedFields"),
         owned => meta::set(&mut object, "managedFields", owned),
     }
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
-    context.warn(kind.behaviour.warnings(&object));
+    if !allocate::gives_to(kind) {
+        // Nothing is given that another server could give to somebody else.
+        let stored = store_claiming(server, context, object).await?;
+        return stored.ok_or_else(|| ApiError::internal("an object without claims was refused one"));
+    }
     for _ in 0..CLAIM_TRIES {
         if let Some(stored) = store_claiming(server, context, object.clone()).await? {
             return Ok(stored);

@@ -148,6 +148,16 @@ pub async fn change(
     ownership: Ownership,
     edit: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Changed, ApiError> {
+    server.0.objects.preparing(try_to_change(server, context, writes, ownership, edit)).await
+}
+
+async fn try_to_change(
+    server: &ApiServer,
+    context: &Context,
+    writes: Writes,
+    ownership: Ownership,
+    edit: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Changed, ApiError> {
     let target = &context.target;
     for _ in 0..TRIES {
         let (entry, old) = super::read::find(server, context).await?;
@@ -221,8 +231,9 @@ async fn attempt(
     if !errors.0.is_empty() {
         return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
     }
+    let mut warned = Vec::new();
     let mut new = match writes {
-        Writes::Main | Writes::Scale => kind.behaviour.update(new, &old),
+        Writes::Main | Writes::Scale => kind.behaviour.update(new, &old, &mut warned),
         Writes::Status => kind.behaviour.update_status(new, &old),
         Writes::Part(part) => kind.behaviour.update_part(part, new, &old),
         Writes::Finalize | Writes::Binding => Ok(new),
@@ -235,7 +246,7 @@ async fn attempt(
     let is_new = whole && is_new_generation(kind, &new, &old);
     // Pods are changed by programs, which nobody reads the warnings of; what counts no generations is warned of each time.
     if (is_new || whole && !kind.has_generation) && !kind.rules.graceful_deletion {
-        context.warn(kind.behaviour.warnings(&new));
+        context.warn(warned);
     }
     if kind.has_generation && !kind.rules.one_generation && is_new {
         meta::set(&mut new, "generation", meta::generation(&old) + 1);

@@ -323,12 +323,13 @@ fn frame(
         return Ok(measured(&api::proto::event(kind, &whole)));
     }
     if context.form.is_plain_json() && is_served_as_stored(of) {
-        return server.0.encoded.frame((of, kind), objects, entry, revision);
+        return server.0.encoded.frame((of, kind, context.form.lean), objects, entry, revision);
     }
     let plain = objects.plain(entry)?;
     if context.form.is_plain_metadata() && is_served_as_stored(of) {
         let mut out = format!("{{\"type\":\"{kind}\",\"object\":").into_bytes();
-        if meta::write_partial(&mut out, &plain, revision, context.form.meta_version) {
+        let shown = if context.form.lean { meta::lean(&plain) } else { (&*plain).into() };
+        if meta::write_partial(&mut out, &shown, revision, context.form.meta_version) {
             out.extend_from_slice(b"}\n");
             return Ok(Bytes::from(out));
         }

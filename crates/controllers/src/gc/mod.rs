@@ -164,7 +164,7 @@ impl Kinds {
             by_name: HashMap::new(),
             counted: true,
         };
-        tokio::spawn(follower.run(Api::all_with(self.context.client(), &resource), stop));
+        tokio::spawn(follower.run(Api::all_with(self.context.caches.reader(), &resource), stop));
     }
 }
 

@@ -198,18 +198,18 @@ fn cluster_roles(
 ) {
     let layout = &options.layout;
     let identity = format!("{}_{}", options.node_name, base::id::uuid());
-    let reader = client_of(server, Identity::component("kube-controller-manager"));
-    let common = (!shared).then(|| Caches::new(reader, stop.clone()));
+    let common = Identity::component("kube-controller-manager");
+    let common = (!shared).then(|| caches_of(server, common, stop.clone()));
     let mut start = |who: &'static str,
                      lease: &'static str,
                      work: Box<dyn Fn(Caches, CancellationToken) -> Work + Send + Sync>| {
         let client = client_of(server, Identity::component(who));
         let with_caches = {
-            let (client, common) = (client.clone(), common.clone());
+            let (server, client, common) = (server.clone(), client.clone(), common.clone());
             move |turn: CancellationToken| {
                 let caches = match &common {
                     Some(common) => common.acting_by(client.clone()),
-                    None => Caches::new(client.clone(), turn.clone()),
+                    None => caches_of(&server, Identity::component(who), turn.clone()),
                 };
                 work(caches, turn)
             }
@@ -309,6 +309,12 @@ fn upstreams() -> Vec<SocketAddr> {
 /// A client of the server in this process.
 fn client_of(server: &ApiServer, who: Identity) -> kube::Client {
     kube::Client::new(server.as_user(who), "default")
+}
+
+/// What somebody in this process knows of the cluster.
+fn caches_of(server: &ApiServer, who: Identity, stop: CancellationToken) -> Caches {
+    let reader = kube::Client::new(server.as_user(who.clone()).lean(), "default");
+    Caches::new(client_of(server, who), stop).reading_by(reader)
 }
 
 /// The namespace the node lives in: the one that is there, or a new one.

@@ -2,16 +2,18 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::Database;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::stage::{Group, epoch_seconds};
 use super::{
-    COMPACTED, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION, Request, SUM,
+    COMPACTED, GATHER, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION, Request, SUM,
     SWEEP_LIMIT, Shared,
 };
+use crate::coming::Expected;
 use crate::index::Index;
 use crate::{Event, LeaseId, Result, Revision, StoreError, record};
 
@@ -34,9 +36,31 @@ pub(super) struct Committer {
     pub(super) sum: u64,
 }
 
+/// What a group of requests is put together from.
+struct Gathering<'a> {
+    runtime: &'a Runtime,
+    expected: &'a Expected,
+    until: Instant,
+}
+
+impl Gathering<'_> {
+    /// What waits, or else what comes in time, while something is announced. That what was announced is not coming after
+    /// all is not noticed: the time is short.
+    fn next<T>(&self, requests: &mut mpsc::Receiver<T>) -> Option<T> {
+        match requests.try_recv() {
+            Ok(request) => Some(request),
+            Err(_) if self.expected.any() => {
+                let next = async { tokio::time::timeout_at(self.until.into(), requests.recv()).await };
+                self.runtime.block_on(next).ok().flatten()
+            }
+            Err(_) => None,
+        }
+    }
+}
+
 impl Committer {
     pub(super) fn run(mut self, shared: &Shared, mut requests: mpsc::Receiver<Request>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = Builder::new_current_thread().enable_time().build();
         let runtime = runtime.expect("a timer for the committer");
         loop {
             let wait = self.until_next_lease();
@@ -48,13 +72,15 @@ impl Committer {
             });
             let mut group = Group { before: self.revision, ..Default::default() };
             let mut replies: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+            let gathering =
+                Gathering { runtime: &runtime, expected: &shared.expected, until: Instant::now() + GATHER };
             match first {
                 Ok(None) => return,
                 Err(_elapsed) => {}
                 Ok(Some(first)) => {
                     self.take(shared, &mut group, first, &mut replies);
                     while replies.len() < GROUP_LIMIT {
-                        let Ok(next) = requests.try_recv() else { break };
+                        let Some(next) = gathering.next(&mut requests) else { break };
                         self.take(shared, &mut group, next, &mut replies);
                     }
                 }
@@ -212,5 +238,35 @@ impl Committer {
         txn.commit()?;
         self.sum = sum;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_waits_for_what_is_announced_and_for_nothing_else() {
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let expected = Expected::default();
+        let gathering = |until| Gathering { runtime: &runtime, expected: &expected, until };
+        let far = Instant::now() + Duration::from_secs(3600);
+        let (sender, mut requests) = mpsc::channel(2);
+        assert_eq!(gathering(far).next::<u8>(&mut requests), None, "nothing waits, nothing is announced");
+        sender.try_send(1).expect("room");
+        assert_eq!(gathering(far).next(&mut requests), Some(1), "what waits is taken");
+        let coming = expected.announce();
+        assert_eq!(gathering(Instant::now()).next(&mut requests), None, "its time is over");
+        let (began, begins) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            begins.recv().expect("told to begin");
+            sender.blocking_send(2).expect("room");
+            drop(coming);
+            sender
+        });
+        began.send(()).expect("it listens");
+        assert_eq!(gathering(far).next(&mut requests), Some(2), "what is announced is waited for");
+        let _sender = other.join().expect("it ends");
+        assert_eq!(gathering(far).next(&mut requests), None, "it has come, and nobody else is announced");
     }
 }

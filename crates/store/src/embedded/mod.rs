@@ -1,7 +1,7 @@
 //! The embedded engine: live data in memory, durability in one table of a `redb` file, one committer.
 //!
-//! The committer is a thread that takes whatever waits (group commit), checks expectations, writes one
-//! database transaction, and only after it is on disk makes it visible and acknowledges it. An error of the
+//! The committer is a thread that takes whatever waits and for a moment what is announced (group commit), checks
+//! expectations, writes one database transaction, and only after it is on disk makes it visible and acknowledges it. An error of the
 //! disk aborts the process: what the file then holds is known only after it has been opened again.
 
 mod committer;
@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use redb::{Database, StorageBackend, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::coming::{self, Coming, Expected};
 use crate::index::Index;
 use crate::ring::Ring;
 use crate::{
@@ -38,6 +39,8 @@ const KEY_LIMIT_BYTES: usize = 4096;
 /// Requests that one disk transaction takes at most, so that the first of them does not wait for ever.
 const GROUP_LIMIT: usize = 512;
 const QUEUE_LIMIT: usize = 4096;
+/// How long a group waits for writes that are being prepared while it gathers.
+const GATHER: Duration = Duration::from_millis(3);
 /// Superseded records that one commit removes at most: compaction is never in bulk.
 const SWEEP_LIMIT: usize = 64;
 
@@ -88,6 +91,7 @@ struct Shared {
     index: RwLock<Index>,
     ring: Arc<Ring>,
     options: EmbeddedOptions,
+    expected: Expected,
 }
 
 enum Request {
@@ -144,6 +148,7 @@ impl Embedded {
             index: RwLock::new(std::mem::take(&mut committer.loaded)),
             ring: Arc::new(Ring::new(committer.compacted, options.ring_limit_bytes)),
             options,
+            expected: Expected::default(),
         });
         shared.ring.publish(std::mem::take(&mut committer.recent), committer.revision);
         let (sender, receiver) = mpsc::channel(QUEUE_LIMIT);
@@ -167,7 +172,13 @@ impl Embedded {
         let (sender, receiver) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or(StoreError::Closed)?;
         requests.send(request(sender)).await.map_err(|_| StoreError::Closed)?;
+        coming::arrived();
         receiver.await.map_err(|_| StoreError::Closed)?
+    }
+
+    #[cfg(test)]
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.shared.expected
     }
 
     fn check_limits(&self, ops: &[Op]) -> Result<()> {
@@ -245,6 +256,10 @@ impl Store for Embedded {
 
     fn revision(&self) -> Revision {
         self.shared.index.read().revision
+    }
+
+    fn announce(&self) -> Option<Coming> {
+        Some(self.shared.expected.announce())
     }
 
     fn lease_grant(&self, ttl_seconds: u64) -> BoxFuture<'_, Result<LeaseId>> {

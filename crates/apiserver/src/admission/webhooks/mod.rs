@@ -258,7 +258,7 @@ async fn namespace_labels(
     }
     let kinds = server.0.catalog.snapshot();
     let kind = kinds.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
-    let found = server.0.objects.get(kind, "", namespace).await?;
-    let (_, found) = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
+    let found = server.0.objects.find(kind, "", namespace).await?;
+    let found = found.ok_or_else(|| ApiError::not_found(&kind.resource(), namespace))?;
     Ok(Some(labels(&found)))
 }
