@@ -9,9 +9,9 @@ use client::{Cache, Change, Controller, Key, Next, Outcome, Reconciler};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 
@@ -30,12 +30,13 @@ pub fn start(context: &Context) -> Vec<Controller> {
         budgets: Arc::clone(&budgets),
         pods: Arc::clone(&pods),
         sets: context.caches.of(),
+        controllers: context.caches.of(),
         stateful: context.caches.of(),
         deployments: context.caches.of(),
     };
     let all = Arc::clone(&budgets);
-    let (of_sets, of_stateful, of_deployments) =
-        (Arc::clone(&budgets), Arc::clone(&budgets), Arc::clone(&budgets));
+    let (of_sets, of_controllers) = (Arc::clone(&budgets), Arc::clone(&budgets));
+    let (of_stateful, of_deployments) = (Arc::clone(&budgets), Arc::clone(&budgets));
     let controller = Controller::new("disruption", reconciler)
         .owns_kind(&budgets)
         .watches(&pods, move |change: &Change<Pod>| {
@@ -45,6 +46,9 @@ pub fn start(context: &Context) -> Vec<Controller> {
         })
         .watches(&context.caches.of::<ReplicaSet>(), move |c| {
             resized(&of_sets, c, |s| s.spec.as_ref()?.replicas)
+        })
+        .watches(&context.caches.of::<ReplicationController>(), move |c| {
+            resized(&of_controllers, c, |r| r.spec.as_ref()?.replicas)
         })
         .watches(&context.caches.of::<StatefulSet>(), move |c| {
             resized(&of_stateful, c, |s| s.spec.as_ref()?.replicas)
@@ -79,6 +83,7 @@ struct Budgets {
     budgets: Arc<Cache<PodDisruptionBudget>>,
     pods: Arc<Cache<Pod>>,
     sets: Arc<Cache<ReplicaSet>>,
+    controllers: Arc<Cache<ReplicationController>>,
     stateful: Arc<Cache<StatefulSet>>,
     deployments: Arc<Cache<Deployment>>,
 }
@@ -89,7 +94,7 @@ impl Reconciler for Budgets {
             let Some(budget) = self.budgets.get(&key) else { return Ok(Next::OnChange) };
             let pods = self.pods.in_namespace(&key.namespace).into_iter().filter(|p| selects(&budget, p));
             let pods: Vec<Arc<Pod>> = pods.filter(|p| !pod::has_ended(p)).collect();
-            let scale = self.scale(&pods);
+            let scale = scale(&pods, |owner| self.size(&key.namespace, owner));
             let (status, next) = plan(&budget, &pods, scale, now());
             if budget.status.as_ref() != Some(&status) {
                 let api: Api<PodDisruptionBudget> = self.context.api(&key.namespace);
@@ -102,54 +107,68 @@ impl Reconciler for Budgets {
 }
 
 impl Budgets {
-    /// How many pods the owners of `pods` want; nothing if one has no owner whose size is known.
-    fn scale(&self, pods: &[Arc<Pod>]) -> Option<i32> {
-        let mut sizes: HashMap<String, i32> = HashMap::new();
-        for pod in pods {
-            let namespace = meta::namespace(&pod.metadata);
-            let owner = meta::controller_of(&pod.metadata)?;
-            let key = Key::new(namespace, owner.name.clone());
-            let (uid, size) = match owner.kind.as_str() {
-                "StatefulSet" => {
-                    let set = self.stateful.get(&key)?;
-                    (owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1))
-                }
-                "ReplicaSet" => {
-                    let set = self.sets.get(&key)?;
-                    match meta::controller_of(&set.metadata).filter(|o| o.kind == "Deployment") {
-                        Some(above) => {
-                            let deployment =
-                                self.deployments.get(&Key::new(namespace, above.name.clone()))?;
-                            (above.uid.clone(), deployment.spec.as_ref()?.replicas.unwrap_or(1))
-                        }
-                        None => (owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1)),
+    /// How many pods an owner wants, and who says so: what owns the owner, if that is what is resized.
+    fn size(&self, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
+        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        match (group, owner.kind.as_str()) {
+            ("apps", "StatefulSet") => {
+                let set = find(&self.stateful, namespace, owner)?;
+                Some((owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1)))
+            }
+            ("", "ReplicationController") => {
+                let set = find(&self.controllers, namespace, owner)?;
+                Some((owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1)))
+            }
+            ("apps", "ReplicaSet") => {
+                let set = find(&self.sets, namespace, owner)?;
+                match meta::controller_of(&set.metadata).filter(|o| o.kind == "Deployment") {
+                    Some(above) => {
+                        let deployment = find(&self.deployments, namespace, above)?;
+                        Some((above.uid.clone(), deployment.spec.as_ref()?.replicas.unwrap_or(1)))
                     }
+                    None => Some((owner.uid.clone(), set.spec.as_ref()?.replicas.unwrap_or(1))),
                 }
-                _ => return None,
-            };
-            sizes.insert(uid, size);
+            }
+            _ => None,
         }
-        Some(sizes.values().sum())
     }
+}
+
+/// The owner itself, and no namesake.
+fn find<T: client::Object>(cache: &Cache<T>, namespace: &str, owner: &OwnerReference) -> Option<Arc<T>> {
+    cache.get(&Key::new(namespace, owner.name.clone())).filter(|found| meta::uid(found.meta()) == owner.uid)
+}
+
+/// How many pods the owners of `pods` want. Who has no owner counts for nothing; an owner whose size nobody knows makes
+/// the number unknown.
+fn scale(pods: &[Arc<Pod>], size: impl Fn(&OwnerReference) -> Option<(String, i32)>) -> Result<i32, String> {
+    let mut sizes: HashMap<String, i32> = HashMap::new();
+    for pod in pods {
+        let Some(owner) = meta::controller_of(&pod.metadata) else { continue };
+        let unknown = || format!("found no controllers for pod \"{}\"", meta::name(&pod.metadata));
+        let (uid, size) = size(owner).ok_or_else(unknown)?;
+        sizes.insert(uid, size);
+    }
+    Ok(sizes.values().fold(0, |sum, size| sum.saturating_add(*size)))
 }
 
 fn plan(
     budget: &PodDisruptionBudget,
     pods: &[Arc<Pod>],
-    scale: Option<i32>,
+    scale: Result<i32, String>,
     now: Timestamp,
 ) -> (PodDisruptionBudgetStatus, Option<Duration>) {
     let spec = budget.spec.clone().unwrap_or_default();
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let (expected, desired, failure) = match (&spec.max_unavailable, &spec.min_available) {
         (Some(max), _) => match scale {
-            Some(expected) => (expected, (expected - scaled(max, expected, Round::Up)).max(0), None),
-            None => (count(pods.len()), count(pods.len()), Some("found no controller ref for pods")),
+            Ok(expected) => (expected, (expected - scaled(max, expected, Round::Up)).max(0), None),
+            Err(why) => (count(pods.len()), count(pods.len()), Some(why)),
         },
         (None, Some(IntOrString::Int(min))) => (count(pods.len()), *min, None),
         (None, Some(min)) => match scale {
-            Some(expected) => (expected, scaled(min, expected, Round::Up), None),
-            None => (count(pods.len()), count(pods.len()), Some("found no controller ref for pods")),
+            Ok(expected) => (expected, scaled(min, expected, Round::Up), None),
+            Err(why) => (count(pods.len()), count(pods.len()), Some(why)),
         },
         (None, None) => (count(pods.len()), count(pods.len()), None),
     };
@@ -169,7 +188,13 @@ fn plan(
         disruptions_allowed: Some(allowed),
         disrupted_pods: (!disrupted.is_empty()).then_some(disrupted),
         observed_generation: budget.metadata.generation,
-        conditions: Some(conditions(old.conditions, allowed, failure, budget.metadata.generation, now)),
+        conditions: Some(conditions(
+            old.conditions,
+            allowed,
+            failure.as_deref(),
+            budget.metadata.generation,
+            now,
+        )),
     };
     (status, next)
 }
@@ -237,6 +262,7 @@ mod tests {
         let spec = budget.spec.get_or_insert_default();
         (spec.min_available, spec.max_unavailable) = (min, max);
         let pods: Vec<_> = (0..ready).map(|n| pod_named(&n.to_string()).ready(at(0)).arc()).collect();
+        let scale = scale.ok_or_else(|| "unknown".to_owned());
         plan(&budget, &pods, scale, at(1)).0.disruptions_allowed
     }
 
@@ -258,5 +284,32 @@ mod tests {
             let got = allowed(min.clone(), max.clone(), ready, scale);
             assert_eq!(got, Some(expected), "min {min:?} max {max:?} ready {ready}");
         }
+    }
+    #[test]
+    fn what_the_owners_want_is_what_counts() {
+        let owned = |name: &str, kind: &str, uid: &str| {
+            let mut pod = pod_named(name).0;
+            pod.metadata.owner_references = Some(vec![OwnerReference {
+                kind: kind.into(),
+                uid: uid.into(),
+                controller: Some(true),
+                ..OwnerReference::default()
+            }]);
+            Arc::new(pod)
+        };
+        let size = |owner: &OwnerReference| match owner.kind.as_str() {
+            "ReplicationController" => Some((owner.uid.clone(), 3)),
+            "ReplicaSet" => Some(("of-a-deployment".to_owned(), 4)),
+            _ => None,
+        };
+        let alone = pod_named("alone").arc();
+        let (a, b) = (owned("a", "ReplicationController", "1"), owned("b", "ReplicationController", "1"));
+        let (old, new) = (owned("old", "ReplicaSet", "2"), owned("new", "ReplicaSet", "3"));
+        let unknown = owned("x", "Machine", "4");
+        let said = |pods: &[&Arc<Pod>]| scale(&pods.iter().map(|p| Arc::clone(p)).collect::<Vec<_>>(), size);
+        assert_eq!(said(&[&a, &b]), Ok(3), "an owner counts once");
+        assert_eq!(said(&[&a, &old, &new]), Ok(7), "two sets of one deployment are one");
+        assert_eq!(said(&[&a, &alone]), Ok(3), "who has no owner counts for nothing");
+        assert_eq!(said(&[&a, &unknown]), Err("found no controllers for pod \"x\"".to_owned()));
     }
 }

@@ -75,7 +75,15 @@ impl Expectations {
         }
     }
 
-    /// Whether the cache shows all we did. If not, how long until we stop waiting for it.
+    /// What is seen when one looks at the cache, and whether that is all we did: if not, how long until we stop waiting
+    /// for it. It is asked before anybody looks: what comes in meanwhile must not pass for what was looked at.
+    pub fn before<T>(&self, owner: &str, look: impl FnOnce() -> T) -> (Option<Duration>, T) {
+        let pending = self.pending(owner);
+        (pending, look())
+    }
+
+    /// Whether the cache shows all we did. If not, how long until we stop waiting for it. Whoever goes on to look at the
+    /// cache has to ask before: see [`Expectations::before`].
     pub fn pending(&self, owner: &str) -> Option<Duration> {
         let mut by_owner = self.by_owner.lock();
         let left = EXPIRY.saturating_sub(by_owner.get(owner)?.since.elapsed());
@@ -103,5 +111,18 @@ mod tests {
         expectations.created("a");
         assert!(expectations.pending("a").is_none());
         expectations.created("a");
+    }
+
+    #[test]
+    fn what_comes_while_one_looks_was_not_looked_at() {
+        let expectations = Expectations::default();
+        expectations.expect("a", 1, []);
+        let (pending, seen) = expectations.before("a", || {
+            let seen = "nothing yet";
+            expectations.created("a");
+            seen
+        });
+        assert!(pending.is_some(), "{seen} was seen, and taken for all there is");
+        assert!(expectations.before("a", || ()).0.is_none());
     }
 }

@@ -20,7 +20,9 @@ mod nodes;
 mod percent;
 mod pod;
 mod quota;
+mod replicas;
 mod replicaset;
+mod replicationcontroller;
 mod role_aggregation;
 mod service_account;
 mod statefulset;
@@ -34,6 +36,8 @@ use std::sync::Arc;
 
 use client::{Caches, Controller};
 use futures::future::join_all;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use tokio_util::sync::CancellationToken;
 
 pub use certificates::CertificateSigner;
@@ -46,7 +50,8 @@ type Start = fn(&Context) -> Vec<Controller>;
 /// All there are. Adding one adds a line here.
 const TABLE: &[(&str, Start)] = &[
     ("deployment", deployment::start),
-    ("replicaset", replicaset::start),
+    ("replicaset", replicas::start::<ReplicaSet>),
+    ("replicationcontroller", replicas::start::<ReplicationController>),
     ("job", job::start),
     ("statefulset", statefulset::start),
     ("serviceaccount", service_account::start),

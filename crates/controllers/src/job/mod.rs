@@ -59,13 +59,9 @@ fn is_ours(spec: &JobSpec) -> bool {
 impl Jobs {
     async fn sync(&self, job: &Job) -> Outcome {
         let owner = meta::uid(&job.metadata);
-        // First: what comes in while pods are looked at must not pass for what was looked at.
-        let waiting = self.expectations.pending(owner);
-        let pods = self
-            .pods
-            .owned_by(meta::namespace(&job.metadata), owner)
-            .into_iter()
-            .filter(|p| meta::is_controlled_by(&p.metadata, owner));
+        let (waiting, pods) =
+            self.expectations.before(owner, || self.pods.owned_by(meta::namespace(&job.metadata), owner));
+        let pods = pods.into_iter().filter(|p| meta::is_controlled_by(&p.metadata, owner));
         let pods: Vec<Arc<Pod>> = pods.collect();
         let Some(mut plan) = plan::plan(job, &pods, waiting.is_none(), now()) else {
             return Ok(Next::OnChange);
