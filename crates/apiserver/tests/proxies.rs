@@ -5,8 +5,11 @@ mod world;
 
 use std::io::Read;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use apiserver::auth::certificates::Usage;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -17,6 +20,8 @@ use serde_json::{Value, json};
 use testkit::certificate::Certificate;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Message;
 use world::World;
 use world::served::{Served, client};
 
@@ -41,6 +46,7 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
             encoder.read_to_end(&mut packed).expect("packs");
             Bytes::from(packed)
         }
+        "/containerLogs/default/web/c" => Bytes::from("one\ntwo\n"),
         "/moved" => {
             set(LOCATION, "/there?a=b");
             *answer.status_mut() = StatusCode::FOUND;
@@ -69,8 +75,18 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
 /// A server on loopback, with a certificate that nobody knows or without one.
 async fn backend(secure: bool) -> u16 {
     let acceptor: Option<TlsAcceptor> = secure.then(|| Certificate::of(&["somebody.example"]).acceptor());
+    let (listener, port) = listener().await;
+    serve(listener, acceptor);
+    port
+}
+
+async fn listener() -> (TcpListener, u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>) {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
@@ -87,7 +103,6 @@ async fn backend(secure: bool) -> u16 {
             });
         }
     });
-    port
 }
 
 /// A pod, a service in front of it, and a node; every address is the port of loopback.
@@ -252,5 +267,44 @@ async fn who_asks_is_not_told() {
     assert_eq!(said[HOST.as_str()], "api.example");
     for name in ["authorization", "x-remote-user", "impersonate-user"] {
         assert_eq!(said[name], Value::Null, "{name}");
+    }
+}
+
+/// Logs come in messages where a WebSocket is asked for, as bytes or in base64.
+#[tokio::test]
+async fn logs_over_a_websocket() {
+    let (listener, port) = listener().await;
+    let world = cluster(port).await;
+    let addresses = vec![Ipv4Addr::new(10, 44, 0, 1).into()];
+    let usage = Usage::Server { names: vec!["n".into()], addresses };
+    let (chain, key) = world.authority.issue("n", usage).expect("issues").parse().expect("parses");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate");
+    serve(listener, Some(Arc::new(config).into()));
+    let binding = json!({"target": {"kind": "Node", "name": "n"}});
+    world.grant(&format!("{NAMESPACE}/pods/web/binding"), binding).await;
+    let served = Served::new(world).await;
+    let shown = client(&served.world.authority, "root", "system:masters", 600);
+    for (protocol, expected) in [
+        ("", [Message::binary(Bytes::new()), Message::binary("one\ntwo\n")]),
+        ("binary.k8s.io", [Message::binary(Bytes::new()), Message::binary("one\ntwo\n")]),
+        ("base64.binary.k8s.io", [Message::text(""), Message::text("b25lCnR3bwo=")]),
+    ] {
+        let url = format!("wss://localhost{NAMESPACE}/pods/web/log");
+        let mut request = url.into_client_request().expect("a request");
+        if !protocol.is_empty() {
+            request.headers_mut().insert("sec-websocket-protocol", protocol.parse().expect("a name"));
+        }
+        let stream = served.connect(Some(&shown)).await.expect("connects");
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.expect("an upgrade");
+        for expected in expected {
+            assert_eq!(socket.next().await.expect("a message").expect("is whole"), expected, "{protocol}");
+        }
+        assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))), "{protocol}");
     }
 }
