@@ -247,7 +247,8 @@ fn from_url(url: &str) -> Result<(Place, String, String), BackendError> {
     Ok((Place::Url { host: bare.clone(), port }, path, bare))
 }
 
-fn tls_config(
+/// How such servers are spoken to; `insecure` takes whatever certificate they show.
+pub(crate) fn tls_config(
     authority: Option<&[u8]>,
     insecure: bool,
     certificate: Option<ClientCertificate>,

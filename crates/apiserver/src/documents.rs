@@ -1,17 +1,29 @@
-//! OpenAPI: one document a group and version, made when it is first asked for and kept until the definitions change.
+//! OpenAPI: one document a group and version, made when it is first asked for and kept until the definitions change;
+//! in JSON, or in the protobuf that clients in a hurry ask for.
 
 use std::sync::Arc;
 
 use ::http::header::HeaderValue;
 use ::http::{HeaderMap, StatusCode, header};
+use api::openapi::protobuf::{v2, v3};
 use api::openapi::{Document, OpenApi, OpenApiResource};
-use api::status::ApiError;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::catalog::Kinds;
-use crate::http::accept::Offer;
+use crate::http::accept;
 use crate::http::query::Query;
-use crate::http::respond::{self, Answer, Form};
+use crate::http::respond::{self, Answer};
+
+/// What a document is served as, by what it is asked for as. Whoever takes anything gets the first.
+type Offered = [(&'static str, &'static str); 3];
+
+const V2: Offered = offered(v2::MEDIA_TYPE, v2::MEDIA_TYPE_OLD);
+const V3: Offered = offered(v3::MEDIA_TYPE, v3::MEDIA_TYPE_OLD);
+
+const fn offered(protobuf: &'static str, old: &'static str) -> Offered {
+    [(accept::JSON, accept::JSON), (protobuf, protobuf), (old, protobuf)]
+}
 
 #[derive(Default)]
 pub struct Documents {
@@ -20,42 +32,34 @@ pub struct Documents {
 }
 
 impl Documents {
-    pub fn answer(
-        &self,
-        kinds: &Kinds,
-        path: &str,
-        query: &Query,
-        headers: &HeaderMap,
-    ) -> Result<Answer, ApiError> {
+    pub fn answer(&self, kinds: &Kinds, path: &str, query: &Query, headers: &HeaderMap) -> Answer {
         let documents = self.of(kinds);
         let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-        let offer = Offer { protobuf: false, shapes: false, stream: false, list: false };
-        match path {
-            "/openapi/v3" => Ok(respond::json(StatusCode::OK, &documents.index())),
-            // The old spelling of the media type has an `@` that is not allowed in one.
-            "/openapi/v2" if accept.unwrap_or_default().contains("proto-openapi.spec.v2") => {
-                let Document { json, hash } = documents.v2_protobuf();
-                let mut answer = respond::bytes(StatusCode::OK, "", json);
-                let media_type = HeaderValue::from_static(api::openapi::protobuf::MEDIA_TYPE);
-                answer.headers_mut().insert(header::CONTENT_TYPE, media_type);
-                Ok(respond::tagged(answer, &hash, headers))
+        if path == "/openapi/v3" {
+            // The original calls its index text.
+            let index = documents.index().to_string();
+            return respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", index);
+        }
+        let offered = if path == "/openapi/v2" { &V2 } else { &V3 };
+        let Some(media_type) = accept::choose(accept, offered) else {
+            return refused(StatusCode::NOT_ACCEPTABLE);
+        };
+        let protobuf = media_type != accept::JSON;
+        let found = match path.strip_prefix("/openapi/v3/") {
+            Some(inner) if protobuf => documents.v3_protobuf(inner),
+            Some(inner) => documents.v3(inner),
+            None if path != "/openapi/v2" => None,
+            None if protobuf => Some(documents.v2_protobuf()),
+            None => Some(documents.v2()),
+        };
+        let Some(Document { body, hash }) = found else { return refused(StatusCode::NOT_FOUND) };
+        let answer = |code, body| respond::bytes(code, media_type, body);
+        match query.get("hash").filter(|given| !given.is_empty() && offered == &V3) {
+            None => respond::tagged(answer(StatusCode::OK, body), &hash, headers),
+            Some(given) if given == hash => {
+                for_ever(respond::tagged(answer(StatusCode::OK, body), &hash, headers))
             }
-            "/openapi/v2" => {
-                Form::parse(accept, offer)?;
-                Ok(document(documents.v2(), headers))
-            }
-            path => {
-                let inner = path.strip_prefix("/openapi/v3/");
-                let Some(found) = inner.and_then(|inner| documents.v3(inner)) else {
-                    return Ok(respond::page_not_found());
-                };
-                Form::parse(accept, offer)?;
-                Ok(match query.get("hash") {
-                    None => document(found, headers),
-                    Some(hash) if hash == found.hash => for_ever(document(found, headers)),
-                    Some(_) => moved(path, &found.hash),
-                })
-            }
+            Some(_) => moved(answer(StatusCode::MOVED_PERMANENTLY, Bytes::new()), path, &hash),
         }
     }
 
@@ -79,9 +83,12 @@ impl Documents {
     }
 }
 
-fn document(document: Document, headers: &HeaderMap) -> Answer {
-    let answer = respond::bytes(StatusCode::OK, "application/json", document.json);
-    respond::tagged(answer, &document.hash, headers)
+/// The original says no more than the code.
+fn refused(code: StatusCode) -> Answer {
+    let mut answer = respond::bytes(code, "", "");
+    answer.headers_mut().remove(header::CONTENT_TYPE);
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    answer
 }
 
 /// What is asked for by its hash never changes.
@@ -97,8 +104,8 @@ fn for_ever(mut answer: Answer) -> Answer {
 }
 
 /// The document has changed since its hash was told.
-fn moved(path: &str, hash: &str) -> Answer {
-    let mut answer = respond::bytes(StatusCode::MOVED_PERMANENTLY, "text/html; charset=utf-8", "");
+fn moved(answer: Answer, path: &str, hash: &str) -> Answer {
+    let mut answer = respond::tagged(answer, hash, &HeaderMap::new());
     if let Ok(place) = HeaderValue::from_str(&format!("{path}?hash={hash}")) {
         answer.headers_mut().insert(header::LOCATION, place);
     }

@@ -112,6 +112,49 @@ async fn documents_are_found_by_their_hash() {
 }
 
 #[tokio::test]
+async fn documents_come_in_the_form_asked_for() {
+    let world = World::new().await;
+    const V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    const V3: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+    let old = |media_type: &str| media_type.replace(".v1.0", "@v1.0");
+    let (_, index) = world.json("GET", "/openapi/v3", Value::Null).await;
+    let batch = index["paths"]["apis/batch/v1"]["serverRelativeURL"].as_str().expect("a url").to_owned();
+    let hash = batch.split_once('=').expect("a hash").1;
+    for (path, accept, code, media_type, start) in [
+        ("/openapi/v3", "text/html", 200, "text/plain; charset=utf-8", "{\"paths"),
+        (&batch, "", 200, "application/json", "{"),
+        (&batch, "*/*", 200, "application/json", "{"),
+        (&batch, "application/json", 200, "application/json", "{"),
+        (&batch, V3, 200, V3, "\n\u{5}3.0.0"),
+        (&batch, &old(V3), 200, V3, "\n\u{5}3.0.0"),
+        (&batch, &format!("application/json;q=0.5,{V3}"), 200, V3, "\n\u{5}3.0.0"),
+        (&batch, V2, 406, "", ""),
+        (&batch, "application/yaml", 406, "", ""),
+        ("/openapi/v3/apis/batch/v1?hash=OLD", V3, 301, V3, ""),
+        ("/openapi/v3/apis/nothing/v1", V3, 404, "", ""),
+        ("/openapi/v2", V2, 200, V2, "\n\u{3}2.0"),
+        ("/openapi/v2", &old(V2), 200, V2, "\n\u{3}2.0"),
+        ("/openapi/v2", "application/*", 200, "application/json", "{"),
+        ("/openapi/v2", "text/html", 406, "", ""),
+    ] {
+        let (found, headers, body) = world.send("GET", path, &[("accept", accept)], "").await;
+        let is_document = found == 200 && path != "/openapi/v3";
+        let begins = body.starts_with(start.as_bytes()) && body.is_empty() == start.is_empty();
+        let of = |name| headers.get(name).map_or("", |v| v.to_str().expect("text")).to_owned();
+        assert_eq!(
+            (found, of("content-type"), begins),
+            (code, media_type.to_owned(), true),
+            "{path} {accept}"
+        );
+        assert_eq!(of("vary"), if path == "/openapi/v3" { "" } else { "Accept" }, "{path} {accept}");
+        assert_eq!(of("etag").is_empty(), !is_document && found != 301, "{path} {accept}");
+        if path.contains("batch") && is_document {
+            assert_eq!(of("etag"), format!("\"{hash}\""), "{path} {accept}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn metrics_have_the_names_that_dashboards_know() {
     let world = World::new().await;
     world.json("GET", MAPS, Value::Null).await;

@@ -71,10 +71,10 @@ impl Slot {
     }
 }
 
-/// A document and what identifies its content (for `?hash=` and `ETag`).
+/// A document and what identifies its content (for `?hash=` and `ETag`), whichever form it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    pub json: Bytes,
+    pub body: Bytes,
     pub hash: String,
 }
 
@@ -131,25 +131,33 @@ impl OpenApi {
     pub fn v3(&self, path: &str) -> Option<Document> {
         let slot = self.slots.get(path)?;
         let json = slot.document.get_or_init(|| write(&v3_document(&slot.resources)));
-        Some(Document { json: json.clone(), hash: slot.hash.clone() })
+        Some(Document { body: json.clone(), hash: slot.hash.clone() })
     }
 
     /// The answer to `/openapi/v2`, in JSON.
     pub fn v2(&self) -> Document {
         let Some(slot) = &self.everything else {
-            return Document { json: Bytes::new(), hash: String::new() };
+            return Document { body: Bytes::new(), hash: String::new() };
         };
         let json = slot.document.get_or_init(|| write(&v2_document(&slot.resources)));
-        Document { json: json.clone(), hash: slot.hash.clone() }
+        Document { body: json.clone(), hash: slot.hash.clone() }
     }
 }
 
+/// Documents in protobuf are made anew each time: their clients keep what they got.
 impl OpenApi {
-    /// The answer to `/openapi/v2` in protobuf. It is made anew each time: its clients keep what they got.
+    /// What [`OpenApi::v3`] is in protobuf.
+    pub fn v3_protobuf(&self, path: &str) -> Option<Document> {
+        let slot = self.slots.get(path)?;
+        let body = Bytes::from(protobuf::v3::encode(&v3_document(&slot.resources)));
+        Some(Document { body, hash: slot.hash.clone() })
+    }
+
+    /// What [`OpenApi::v2`] is in protobuf.
     pub fn v2_protobuf(&self) -> Document {
-        let json = self.v2();
-        let document: Value = serde_json::from_slice(&json.json).unwrap_or_default();
-        Document { json: Bytes::from(protobuf::encode(&document)), hash: json.hash }
+        let Some(slot) = &self.everything else { return self.v2() };
+        let body = Bytes::from(protobuf::v2::encode(&v2_document(&slot.resources)));
+        Document { body, hash: slot.hash.clone() }
     }
 }
 
@@ -234,7 +242,7 @@ mod tests {
     }
 
     fn parsed(document: &Document) -> Value {
-        serde_json::from_slice(&document.json).unwrap()
+        serde_json::from_slice(&document.body).unwrap()
     }
 
     /// Every reference points to a schema in the same document.
@@ -339,7 +347,7 @@ mod tests {
         let mut changed = resources();
         changed[3].schema = None;
         let second = OpenApi::new(changed, Some(&first));
-        assert_eq!(second.v3("apis/apps/v1").unwrap().json.as_ptr(), apps.json.as_ptr());
+        assert_eq!(second.v3("apis/apps/v1").unwrap().body.as_ptr(), apps.body.as_ptr());
         assert_ne!(second.v3("apis/stable.example.com/v1").unwrap().hash, custom.hash);
         let index = first.index();
         let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();

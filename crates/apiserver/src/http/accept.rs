@@ -128,6 +128,14 @@ impl Form {
     }
 }
 
+/// The most wanted of what is offered, by the names it is asked for by; without a header, or an empty one, the first.
+/// For answers that are no objects.
+pub fn choose<T: Copy>(accept: Option<&str>, offered: &[(&str, T)]) -> Option<T> {
+    let accept = accept.filter(|a| !a.is_empty()).unwrap_or("*/*");
+    let found = |range: &Range<'_>| offered.iter().find(|(name, _)| range.names(name)).map(|(_, what)| *what);
+    ranges(accept).iter().find_map(found)
+}
+
 fn not_acceptable(ranges: &[Range<'_>], offer: Offer) -> ApiError {
     let plain = ENCODINGS.map(Encoding::media_type);
     let streams = ENCODINGS.into_iter().filter_map(Encoding::stream_type);
@@ -184,7 +192,11 @@ fn range(text: &str) -> Option<Range<'_>> {
 
 impl Range<'_> {
     fn covers(&self, encoding: Encoding) -> bool {
-        let (kind, sub) = encoding.media_type().split_once('/').unwrap_or_default();
+        self.names(encoding.media_type())
+    }
+
+    fn names(&self, media_type: &str) -> bool {
+        let (kind, sub) = media_type.split_once('/').unwrap_or_default();
         (self.kind == "*" || self.kind == kind) && (self.sub == "*" || self.sub == sub)
     }
 
@@ -248,6 +260,22 @@ mod tests {
         check(CUSTOM, "application/vnd.kubernetes.protobuf, application/json", "Json Object v1");
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         check(CUSTOM, metadata, "Protobuf MetadataList v1");
+    }
+
+    #[test]
+    fn one_of_what_is_offered() {
+        let offered = [("application/json", 1), ("application/a.b+protobuf", 2)];
+        for (accept, expected) in [
+            (None, Some(1)),
+            (Some(""), Some(1)),
+            (Some("*/*"), Some(1)),
+            (Some("application/a.b+protobuf"), Some(2)),
+            (Some("application/json;q=0.1, application/a.b+protobuf"), Some(2)),
+            (Some("text/html, application/*;q=0.2"), Some(1)),
+            (Some("text/html"), None),
+        ] {
+            assert_eq!(choose(accept, &offered), expected, "{accept:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Watches over a WebSocket: each event a message. Browsers and older client libraries watch so.
+//! Watches and logs over a WebSocket: each event, and each piece of a log, a message. Browsers and older client libraries
+//! ask so.
 
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use ::http::header::{
 use ::http::{Request, Response, StatusCode};
 use api::status::ApiError;
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -59,6 +61,38 @@ pub fn take_token<B>(request: &mut Request<B>) -> Result<(), ApiError> {
     request.headers_mut().insert(AUTHORIZATION, value);
     request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, others);
     Ok(())
+}
+
+const BINARY: &str = "binary.k8s.io";
+const BASE64: &str = "base64.binary.k8s.io";
+
+/// Switches the connection and sends a body in pieces, after an empty message that says that the connection stands; in
+/// base64 to who asks for that.
+pub fn stream_body(mut request: Request<Body>, body: Body) -> Result<Answer, ApiError> {
+    let values = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    let offered: Vec<&str> = values.flat_map(|v| v.split(',')).map(str::trim).collect();
+    let protocol = match offered.iter().find_map(|o| [BINARY, BASE64].into_iter().find(|own| own == o)) {
+        Some(protocol) => protocol,
+        None if offered.is_empty() => "",
+        None => {
+            return Err(ApiError::bad_request(format!("unsupported protocol(s): {}", offered.join(", "))));
+        }
+    };
+    if !protocol.is_empty() {
+        request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
+    let text = protocol == BASE64;
+    let pieces = futures::stream::unfold(body, move |mut body| async move {
+        loop {
+            let data = body.frame().await?.ok()?.into_data().unwrap_or_default();
+            if !data.is_empty() {
+                let piece = if text { STANDARD.encode(&data).into() } else { data };
+                return Some((piece, body));
+            }
+        }
+    });
+    let standing = futures::stream::once(std::future::ready(Bytes::new()));
+    stream(request, text, standing.chain(pieces))
 }
 
 /// Switches the connection and sends what comes until either side has had enough.

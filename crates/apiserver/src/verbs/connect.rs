@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::{proxy, read};
 use crate::admission::{self, Operation};
-use crate::http::body::Body;
+use crate::http::body::{Body, full};
 use crate::http::query::percent_encode;
 use crate::http::respond::{self, Answer};
+use crate::http::websocket;
 use crate::{ApiServer, Context};
 
 pub async fn connect(
@@ -57,6 +58,13 @@ pub async fn connect(
         }
     };
     let address = server.0.node_address(node).await?;
+    if subresource == "log" && websocket::is_asked(&request) {
+        let answer = server.0.nodes.forward(address, &path, Request::new(full(""))).await?;
+        return match answer.status() {
+            StatusCode::OK => websocket::stream_body(request, answer.into_body()),
+            _ => Ok(answer),
+        };
+    }
     server.0.nodes.forward(address, &path, request).await
 }
 

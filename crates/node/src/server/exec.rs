@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::query::Query;
 use super::spdy::{self, Session, exec::Wanted};
 use super::upgrade::Upgrade;
-use super::websocket::{self, V4, V5};
+use super::websocket::{self, Channels, PROTOCOLS};
 use super::{Refusal, Reply};
 use crate::pods::Context;
 
@@ -82,7 +82,7 @@ pub async fn exec(
     if wanted.command.is_empty() {
         return Err(Refusal::bad_request("you must specify a command"));
     }
-    let upgrade = Upgrade::of(request.headers(), &[V5, V4], &[spdy::EXEC_PROTOCOL])?;
+    let upgrade = Upgrade::of(request.headers(), &PROTOCOLS, &[spdy::EXEC_PROTOCOL])?;
     let context = context.clone();
     Ok(accept(upgrade, streams, request, true, async move { context.runtime.exec(&id, wanted).await }))
 }
@@ -94,7 +94,7 @@ pub async fn attach(
     request: Request<Incoming>,
 ) -> Result<Reply, Refusal> {
     let id = running(context, target)?;
-    let upgrade = Upgrade::of(request.headers(), &[V5, V4], &[spdy::EXEC_PROTOCOL])?;
+    let upgrade = Upgrade::of(request.headers(), &PROTOCOLS, &[spdy::EXEC_PROTOCOL])?;
     let context = context.clone();
     Ok(accept(upgrade, streams(query), request, false, async move { context.runtime.attach(&id).await }))
 }
@@ -118,8 +118,9 @@ fn accept(
             }
         });
         match tunnel {
-            Upgrade::WebSocket { .. } => {
-                websocket::carry(websocket::open(upgraded).await, inputs, outputs_out).await;
+            Upgrade::WebSocket { protocol, .. } => {
+                let channels = Channels::of(protocol);
+                websocket::carry(websocket::open(upgraded).await, channels, inputs, outputs_out).await;
             }
             Upgrade::Spdy { .. } => {
                 let session = Session::start(TokioIo::new(upgraded));

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use super::query::Query;
 use super::spdy::{self, Session};
 use super::upgrade::Upgrade;
-use super::websocket::{self, Socket, V4};
+use super::websocket::{self, Channels, Socket, UNNAMED, V4, V4_TEXT};
 use super::{Refusal, Reply};
 use crate::pods::Context;
 
@@ -39,9 +39,9 @@ pub fn serve(
     let entry = entry.ok_or_else(|| Refusal::not_found(format!("pod \"{pod}\" does not exist")))?;
     let not_running = || Refusal::internal(format!("pod \"{pod}\" is not running"));
     let network = entry.network.ok_or_else(not_running)?;
-    let upgrade =
-        Upgrade::of(request.headers(), &[spdy::TUNNEL_PROTOCOL, V4], &[spdy::PORT_FORWARD_PROTOCOL])?;
-    match upgrade {
+    let spoken = [spdy::TUNNEL_PROTOCOL, V4, V4_TEXT, UNNAMED];
+    let upgrade = Upgrade::of(request.headers(), &spoken, &[spdy::PORT_FORWARD_PROTOCOL])?;
+    let channels = match upgrade {
         Upgrade::WebSocket { protocol: spdy::TUNNEL_PROTOCOL, .. } => {
             return Ok(upgrade.accept(request, move |upgraded| async move {
                 let (stream, carrying) = spdy::through_websocket(websocket::open(upgraded).await);
@@ -54,14 +54,14 @@ pub fn serve(
                 spdy::port_forward::serve(Session::start(TokioIo::new(upgraded)), network).await;
             }));
         }
-        Upgrade::WebSocket { .. } => {}
-    }
+        Upgrade::WebSocket { protocol, .. } => Channels::of(protocol),
+    };
     let ports: Vec<u16> = query.all("port").iter().filter_map(|port| port.parse().ok()).collect();
     if ports.is_empty() || ports.len() > PORTS_MAX {
         return Err(Refusal::bad_request("at least one and not too many ports are required"));
     }
     Ok(upgrade.accept(request, move |upgraded| async move {
-        carry(websocket::open(upgraded).await, network, &ports).await;
+        carry(websocket::open(upgraded).await, channels, network, &ports).await;
     }))
 }
 
@@ -73,9 +73,9 @@ pub async fn dial(network: &Namespace, port: u16) -> Result<tokio::net::TcpStrea
     })
 }
 
-async fn carry(socket: Socket, network: Namespace, ports: &[u16]) {
+async fn carry(socket: Socket, channels: Channels, network: Namespace, ports: &[u16]) {
     let (mut sink, mut stream) = socket.split();
-    let (outputs, mut outputs_out) = mpsc::channel::<Vec<u8>>(QUEUE_MAX);
+    let (outputs, mut outputs_out) = mpsc::channel::<Message>(QUEUE_MAX);
     let mut inputs: BTreeMap<u8, mpsc::Sender<Vec<u8>>> = BTreeMap::new();
     let mut connections = tokio::task::JoinSet::new();
     for (index, port) in ports.iter().enumerate() {
@@ -83,30 +83,30 @@ async fn carry(socket: Socket, network: Namespace, ports: &[u16]) {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         inputs.insert(channel, sender);
         for channel in [channel, channel + 1] {
-            let [low, high] = port.to_le_bytes();
-            if sink.send(Message::Binary(vec![channel, low, high].into())).await.is_err() {
+            if sink.send(channels.message(channel, &port.to_le_bytes())).await.is_err() {
                 return;
             }
         }
-        connections.spawn(connect(network.clone(), *port, channel, receiver, outputs.clone()));
+        let outputs = (channels, outputs.clone());
+        connections.spawn(connect(network.clone(), *port, channel, receiver, outputs));
     }
     drop(outputs);
     loop {
         tokio::select! {
             output = outputs_out.recv() => {
                 let Some(output) = output else { break };
-                if sink.send(Message::Binary(output.into())).await.is_err() {
+                if sink.send(output).await.is_err() {
                     return;
                 }
             }
             message = stream.next() => match message {
                 Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => {
                     let data = message.into_data();
-                    if let Some((channel, data)) = data.split_first()
-                        && let Some(input) = inputs.get(channel)
-                        && input.send(data.to_vec()).await.is_err()
+                    if let Some((channel, data)) = channels.split(&data)
+                        && let Some(input) = inputs.get(&channel)
+                        && input.send(data).await.is_err()
                     {
-                        inputs.remove(channel);
+                        inputs.remove(&channel);
                     }
                 }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
@@ -124,13 +124,12 @@ async fn connect(
     port: u16,
     channel: u8,
     mut input: mpsc::Receiver<Vec<u8>>,
-    outputs: mpsc::Sender<Vec<u8>>,
+    (channels, outputs): (Channels, mpsc::Sender<Message>),
 ) {
-    let message = |channel: u8, data: &[u8]| [&[channel], data].concat();
     let stream = match dial(&network, port).await {
         Ok(stream) => stream,
         Err(error) => {
-            drop(outputs.send(message(channel + 1, error.as_bytes())).await);
+            drop(outputs.send(channels.message(channel + 1, error.as_bytes())).await);
             return;
         }
     };
@@ -144,7 +143,7 @@ async fn connect(
     });
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(length @ 1..) = read.read(&mut buffer).await {
-        if outputs.send(message(channel, &buffer[..length])).await.is_err() {
+        if outputs.send(channels.message(channel, &buffer[..length])).await.is_err() {
             break;
         }
     }

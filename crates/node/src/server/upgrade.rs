@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::websocket::UNNAMED;
 use super::{Refusal, Reply, full};
 
 /// What the caller wants to switch to.
@@ -31,7 +32,10 @@ impl Upgrade {
         if wanted.eq_ignore_ascii_case("websocket") {
             let key = headers.get(header::SEC_WEBSOCKET_KEY);
             let key = key.ok_or_else(|| Refusal::bad_request("a websocket key is missing"))?;
-            let offered: Vec<&str> = words(headers, "sec-websocket-protocol").collect();
+            let mut offered: Vec<&str> = words(headers, "sec-websocket-protocol").collect();
+            if offered.is_empty() {
+                offered.push(UNNAMED);
+            }
             let agreed = websocket.iter().find(|ours| offered.contains(ours));
             let protocol = agreed.ok_or_else(|| Refusal::bad_request("no subprotocol in common"))?;
             return Ok(Self::WebSocket { protocol, accept: derive_accept_key(key.as_bytes()) });
@@ -74,7 +78,10 @@ impl Upgrade {
         match self {
             Self::WebSocket { protocol, accept } => {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+                // Nothing is agreed to where nothing was offered.
+                if *protocol != UNNAMED {
+                    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+                }
                 if let Ok(accept) = HeaderValue::from_str(accept) {
                     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
                 }

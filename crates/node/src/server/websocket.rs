@@ -1,5 +1,10 @@
-//! The channels of `v4.channel.k8s.io` and `v5.channel.k8s.io`: the first byte of each message is a channel's number.
+//! The channels of `v5.channel.k8s.io` and its forerunners: the first byte of each message is a channel's number. Those with
+//! `base64` in their names are for who can send text alone: the number is a digit, and what follows is in base64. Before the
+//! fourth version a command's end was told as text, and only where it went wrong; those are also spoken with who names no
+//! protocol at all.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use container::runtime::TerminalSize;
 use futures::{SinkExt, StreamExt};
@@ -16,6 +21,14 @@ use super::exec::{Input, Output};
 
 pub const V5: &str = "v5.channel.k8s.io";
 pub const V4: &str = "v4.channel.k8s.io";
+pub const V4_TEXT: &str = "v4.base64.channel.k8s.io";
+const OLD: &str = "channel.k8s.io";
+const OLD_TEXT: &str = "base64.channel.k8s.io";
+/// What is spoken with who names no protocol.
+pub const UNNAMED: &str = "";
+
+/// What exec and attach speak, best first.
+pub const PROTOCOLS: [&str; 6] = [V5, V4, V4_TEXT, OLD, OLD_TEXT, UNNAMED];
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -50,27 +63,65 @@ pub fn parse_size(json: &[u8]) -> Option<TerminalSize> {
     Some(TerminalSize { width: size.width, height: size.height })
 }
 
-/// What a message means; `None` for what means nothing to us.
-pub fn decode(message: &[u8]) -> Option<Input> {
-    let (channel, data) = message.split_first()?;
-    match *channel {
-        STDIN => Some(Input::Stdin(Bytes::copy_from_slice(data))),
-        RESIZE => parse_size(data).map(Input::Resize),
-        CLOSE if data == [STDIN] => Some(Input::StdinClosed),
-        _ => None,
-    }
+/// How channels are written, by the name of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    text: bool,
+    old: bool,
 }
 
-pub fn encode(output: &Output) -> Vec<u8> {
-    let (channel, data): (u8, &[u8]) = match output {
-        Output::Stdout(data) => (STDOUT, data),
-        Output::Stderr(data) => (STDERR, data),
-        Output::Status(data) => (ERROR, data),
-    };
-    let mut message = Vec::with_capacity(data.len() + 1);
-    message.push(channel);
-    message.extend_from_slice(data);
-    message
+impl Channels {
+    pub fn of(protocol: &str) -> Self {
+        Self {
+            text: matches!(protocol, V4_TEXT | OLD_TEXT),
+            old: matches!(protocol, OLD | OLD_TEXT | UNNAMED),
+        }
+    }
+
+    pub fn message(self, channel: u8, data: &[u8]) -> Message {
+        if self.text {
+            let mut text = String::from(char::from(b'0' + channel));
+            STANDARD.encode_string(data, &mut text);
+            return Message::text(text);
+        }
+        let mut message = Vec::with_capacity(data.len() + 1);
+        message.push(channel);
+        message.extend_from_slice(data);
+        Message::Binary(message.into())
+    }
+
+    /// The channel of a message and what came for it; `None` for what means nothing to us.
+    pub fn split(self, message: &[u8]) -> Option<(u8, Vec<u8>)> {
+        let (channel, data) = message.split_first()?;
+        match self.text {
+            true => Some((channel.checked_sub(b'0')?, STANDARD.decode(data).ok()?)),
+            false => Some((*channel, data.to_vec())),
+        }
+    }
+
+    fn decode(self, message: &[u8]) -> Option<Input> {
+        let (channel, data) = self.split(message)?;
+        match channel {
+            STDIN => Some(Input::Stdin(data.into())),
+            RESIZE => parse_size(&data).map(Input::Resize),
+            CLOSE if data == [STDIN] => Some(Input::StdinClosed),
+            _ => None,
+        }
+    }
+
+    /// `None` for what is not told in this protocol.
+    fn encode(self, output: &Output) -> Option<Message> {
+        match output {
+            Output::Stdout(data) => Some(self.message(STDOUT, data)),
+            Output::Stderr(data) => Some(self.message(STDERR, data)),
+            Output::Status(data) if !self.old => Some(self.message(ERROR, data)),
+            Output::Status(data) => {
+                let status: serde_json::Value = serde_json::from_slice(data).ok()?;
+                let message = (status["status"] != "Success").then(|| status["message"].as_str())??;
+                Some(self.message(ERROR, message.as_bytes()))
+            }
+        }
+    }
 }
 
 /// Carries a session over the socket until the session has said its last or the caller is gone.
@@ -79,6 +130,7 @@ pub fn encode(output: &Output) -> Vec<u8> {
 /// throws away what comes for one that it has not opened yet. A command that is quick is quicker than that.
 pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
     socket: WebSocketStream<S>,
+    channels: Channels,
     inputs: mpsc::Sender<Input>,
     mut outputs: mpsc::Receiver<Output>,
 ) {
@@ -94,7 +146,7 @@ pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
             () = &mut greeting, if !listens => listens = true,
             output = outputs.recv(), if listens => {
                 let Some(output) = output else { break };
-                if sink.send(Message::Binary(encode(&output).into())).await.is_err() {
+                if let Some(message) = channels.encode(&output) && sink.send(message).await.is_err() {
                     return;
                 }
             }
@@ -102,7 +154,7 @@ pub async fn carry<S: AsyncRead + AsyncWrite + Unpin>(
                 // Some clients send what is text as text.
                 Some(Ok(message @ (Message::Binary(_) | Message::Text(_)))) => {
                     listens = true;
-                    let gone = match (&inputs, decode(&message.into_data())) {
+                    let gone = match (&inputs, channels.decode(&message.into_data())) {
                         (Some(inputs), Some(input)) => inputs.send(input).await.is_err(),
                         _ => false,
                     };
@@ -139,7 +191,7 @@ mod tests {
         let (outputs, taken) = mpsc::channel(1);
         outputs.send(Output::Stdout(Bytes::from_static(b"x"))).await.expect("there is room");
         let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
-        let carried = tokio::spawn(carry(socket, inputs, taken));
+        let carried = tokio::spawn(carry(socket, Channels::of(V5), inputs, taken));
         let mut head = [0; 2];
         client.read_exact(&mut head).await.expect("a frame");
         assert_eq!(head, [0x89, 0], "a ping comes first");
@@ -156,6 +208,7 @@ mod tests {
 
     #[test]
     fn channels_are_numbered() {
+        let decode = |message: &[u8]| Channels::of(V4).decode(message);
         assert_eq!(decode(b"\0abc"), Some(Input::Stdin(Bytes::from_static(b"abc"))));
         assert_eq!(
             decode(b"\x04{\"Width\":80,\"Height\":24}"),
@@ -165,6 +218,42 @@ mod tests {
         for nothing in [&b""[..], b"\x01x", b"\x04{", &[255, 1], &[255]] {
             assert_eq!(decode(nothing), None, "{nothing:?}");
         }
-        assert_eq!(encode(&Output::Stderr(Bytes::from_static(b"x"))), b"\x02x");
+        let written = Channels::of(V5).encode(&Output::Stderr(Bytes::from_static(b"x")));
+        assert_eq!(written, Some(Message::binary(&b"\x02x"[..])));
+    }
+
+    #[test]
+    fn channels_of_text() {
+        for protocol in [V4_TEXT, OLD_TEXT] {
+            let channels = Channels::of(protocol);
+            assert_eq!(channels.decode(b"0Zm9vCg=="), Some(Input::Stdin(Bytes::from_static(b"foo\n"))));
+            let size = channels.decode(b"4eyJXaWR0aCI6ODAsIkhlaWdodCI6MjR9");
+            assert_eq!(size, Some(Input::Resize(TerminalSize { width: 80, height: 24 })));
+            for nothing in [&b""[..], b"0?", b"\0Zm9v", b"1Zm9v"] {
+                assert_eq!(channels.decode(nothing), None, "{nothing:?}");
+            }
+            let written = channels.encode(&Output::Stdout(Bytes::from_static(b"\n")));
+            assert_eq!(written, Some(Message::text("1Cg==")));
+            assert_eq!(channels.encode(&Output::Stdout(Bytes::new())), Some(Message::text("1")));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_command() {
+        let told = |protocol: &str, status: &'static str| {
+            let message =
+                Channels::of(protocol).encode(&Output::Status(Bytes::from_static(status.as_bytes())));
+            message.map(|message| message.into_text().expect("text").to_string())
+        };
+        const WELL: &str = r#"{"status":"Success"}"#;
+        const ILL: &str = r#"{"status":"Failure","message":"exit status 3"}"#;
+        assert_eq!(told(V4, WELL).as_deref(), Some("\x03{\"status\":\"Success\"}"));
+        for protocol in [OLD, UNNAMED] {
+            assert_eq!(
+                (told(protocol, WELL), told(protocol, ILL).as_deref()),
+                (None, Some("\x03exit status 3"))
+            );
+        }
+        assert_eq!(told(OLD_TEXT, ILL), Some(format!("3{}", STANDARD.encode("exit status 3"))));
     }
 }

@@ -260,6 +260,17 @@ async fn serves_streams(world: &World) {
     );
     let page = streams::forward(world, "streams", 8080, b"GET / HTTP/1.0\r\n\r\n").await;
     assert!(page.ends_with("hello\n"), "{page}");
+    for protocol in ["base64.channel.k8s.io", "v4.base64.channel.k8s.io"] {
+        let command = "command=sh&command=-c&command=read%20x%3B%20echo%20%24x%3B%20exit%204";
+        let path = format!("/exec/default/streams/c?input=1&output=1&{command}");
+        let channels = streams::as_text(world, &path, protocol, "0", b"typed\n").await;
+        assert_eq!(channels["1"], "typed\n", "{protocol}");
+        assert!(channels["3"].contains("exit status 4"), "{protocol}: {channels:?}");
+        assert_eq!(channels["3"].starts_with('{'), protocol.starts_with("v4"), "{channels:?}");
+    }
+    let (path, asked) = ("/portForward/default/streams?port=8080", b"GET / HTTP/1.0\r\n\r\n");
+    let channels = streams::as_text(world, path, "v4.base64.channel.k8s.io", "0", asked).await;
+    assert!(channels["0"].ends_with("hello\n"), "{channels:?}");
     api.delete("streams", 1);
 }
 
@@ -366,9 +377,12 @@ async fn everything_goes(world: &World, api: &Api) {
 pub mod streams {
     //! The node's server as the API server uses it.
 
+    use std::collections::BTreeMap;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use bytes::Bytes;
     use futures::{SinkExt, StreamExt};
     use http_body_util::{BodyExt, Empty};
@@ -463,6 +477,26 @@ pub mod streams {
             }
         }
         String::from_utf8(out).expect("text")
+    }
+
+    /// What came for each channel of a protocol in base64, after something was sent to one of them.
+    pub async fn as_text(
+        world: &World,
+        path: &str,
+        protocol: &str,
+        channel: &str,
+        sent: &[u8],
+    ) -> BTreeMap<String, String> {
+        let mut socket = open(world, path, protocol).await;
+        socket.send(Message::text(format!("{channel}{}", STANDARD.encode(sent)))).await.expect("sends");
+        let mut channels = BTreeMap::<String, String>::new();
+        while let Some(Ok(message)) = socket.next().await {
+            let Message::Text(text) = message else { continue };
+            let (channel, data) = text.split_at(1);
+            let data = STANDARD.decode(data).expect("base64");
+            channels.entry(channel.to_owned()).or_default().push_str(&String::from_utf8_lossy(&data));
+        }
+        channels
     }
 
     /// Waits for something nobody announces.

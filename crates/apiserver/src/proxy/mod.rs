@@ -1,9 +1,15 @@
-//! The way to nodes: HTTPS to the agent, with upgraded connections passed through byte by byte.
+//! The way to nodes, and to what pods and services serve: HTTPS to the agent, HTTP or HTTPS to the others, with upgraded
+//! connections passed through byte by byte. Pages from there have their links changed (`page.rs`).
 
+mod html;
+mod links;
+mod page;
+
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use ::http::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use ::http::{Request, StatusCode};
 use api::status::ApiError;
 use hyper_util::rt::TokioIo;
@@ -14,12 +20,18 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::TlsConnector;
 
 use crate::auth::certificates::{Credential, PkiError};
+use crate::backend;
 use crate::http::body::{Body, boxed};
 use crate::http::respond::Answer;
 use crate::{Dial, Server};
 
+pub use links::Links;
+pub use page::through as links_changed;
+
 pub struct Nodes {
     tls: RwLock<TlsConnector>,
+    /// For what pods and services serve: nobody knows who signs their certificates.
+    anyone: TlsConnector,
     authority: String,
     dial: Arc<dyn Dial>,
 }
@@ -27,7 +39,10 @@ pub struct Nodes {
 impl Nodes {
     pub fn new(client: &Credential, authority: &str, dial: Arc<dyn Dial>) -> Result<Self, PkiError> {
         let tls = RwLock::new(Self::connector(client, authority)?);
-        Ok(Self { tls, authority: authority.to_owned(), dial })
+        let config = backend::tls_config(None, true, None)
+            .map_err(|e| PkiError::Invalid { path: "the way to services".into(), detail: e.to_string() })?;
+        let anyone = TlsConnector::from(Arc::new(config));
+        Ok(Self { tls, anyone, authority: authority.to_owned(), dial })
     }
 
     /// Connections from now on show another certificate.
@@ -68,22 +83,41 @@ impl Nodes {
         let name = ServerName::from(address.ip());
         let tls = self.tls.read().clone();
         let stream = tls.connect(name, stream).await.map_err(|e| failed("TLS", &e))?;
+        let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
         let mut request = request;
         // The agent must not see who the client is by its secrets, only that the server asks.
         request.headers_mut().remove(::http::header::AUTHORIZATION);
-        exchange(stream, address, path, request).await
+        exchange(stream, host, path, request).await.map_err(|error| match error {
+            ExchangeError::Refused(error) => error,
+            other => failed("request", &other),
+        })
     }
 
-    /// Sends a request to what a pod serves, in plain.
-    pub async fn forward_plain(
+    /// Sends a request to what a pod, a service or another port of a node serves.
+    pub async fn forward_to(
         &self,
-        address: SocketAddr,
+        (address, secure): (SocketAddr, bool),
+        host: HeaderValue,
         path: &str,
         request: Request<Body>,
     ) -> Result<Answer, ApiError> {
-        let stream = self.dial.dial(address).await;
-        let stream = stream.map_err(|e| unreachable_service(&format!("dial tcp {address}: {e}")))?;
-        exchange(stream, address, path, request).await
+        let dialed = self.dial.dial(address).await;
+        let stream =
+            dialed.map_err(|e| unreachable_service(&format!("dial tcp {address}: {}", dialing(&e))))?;
+        let exchanged = match secure {
+            false => exchange(stream, host, path, request).await,
+            true => match self.anyone.connect(ServerName::from(address.ip()), stream).await {
+                Ok(stream) => exchange(stream, host, path, request).await,
+                Err(error) => Err(ExchangeError::Tls(error)),
+            },
+        };
+        exchanged.map_err(|error| match error {
+            ExchangeError::Refused(error) => error,
+            ExchangeError::Tls(error) if !speaks_tls(&error) => {
+                unreachable_service("http: server gave HTTP response to HTTPS client")
+            }
+            other => unreachable_service(&other.to_string()),
+        })
     }
 }
 
@@ -91,22 +125,44 @@ pub fn unreachable_service(why: &str) -> ApiError {
     ApiError::unavailable(format!("error trying to reach service: {why}"))
 }
 
+/// Why nobody was reached, in the words that clients know.
+fn dialing(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn speaks_tls(error: &io::Error) -> bool {
+    let fault = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    !matches!(fault, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ExchangeError {
+    #[error("tls: {0}")]
+    Tls(#[source] io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// What the client asks for cannot be.
+    #[error(transparent)]
+    Refused(ApiError),
+}
+
 /// One request over a connection of its own, which an upgrade takes over.
 async fn exchange<S>(
     stream: S,
-    address: SocketAddr,
+    host: HeaderValue,
     path: &str,
     request: Request<Body>,
-) -> Result<Answer, ApiError>
+) -> Result<Answer, ExchangeError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        ApiError::internal(format!("error dialing backend {address}: {what}: {error}"))
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| failed("handshake", &e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection ended");
@@ -116,12 +172,12 @@ where
     let client_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let mut outgoing = Request::new(body);
     *outgoing.method_mut() = parts.method;
-    *outgoing.uri_mut() = path.parse().map_err(|_| ApiError::bad_request("the path cannot be passed on"))?;
+    let refused = |_| ExchangeError::Refused(ApiError::bad_request("the path cannot be passed on"));
+    *outgoing.uri_mut() = path.parse().map_err(refused)?;
     *outgoing.headers_mut() = parts.headers;
-    let host = HeaderValue::from_str(&address.to_string()).map_err(|e| failed("address", &e))?;
     outgoing.headers_mut().insert(HOST, host);
-    let answer = sender.send_request(outgoing).await.map_err(|e| failed("request", &e))?;
-    through(answer.map(boxed), client_upgrade)
+    let answer = sender.send_request(outgoing).await?;
+    through(answer.map(boxed), client_upgrade).map_err(ExchangeError::Refused)
 }
 
 /// The answer of a server that a request was passed on to; where the protocol is switched, both sides are joined.
@@ -137,7 +193,7 @@ pub fn through(mut answer: Answer, client: Option<hyper::upgrade::OnUpgrade>) ->
     }
     // The framing is this connection's own.
     answer.headers_mut().remove(CONNECTION);
-    answer.headers_mut().remove(::http::header::TRANSFER_ENCODING);
+    answer.headers_mut().remove(TRANSFER_ENCODING);
     Ok(answer)
 }
 

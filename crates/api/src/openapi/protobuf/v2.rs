@@ -3,7 +3,11 @@
 
 use serde_json::{Map, Value};
 
+use super::{flag, message, text};
+
+/// What an answer in this form is called; clients also ask for it by an older name that no media type may have.
 pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+pub const MEDIA_TYPE_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Encodes what the JSON form of the document says.
 pub fn encode(document: &Value) -> Vec<u8> {
@@ -44,8 +48,7 @@ fn schema(out: &mut Vec<u8>, value: &Value) {
     }
     match fields.get("additionalProperties") {
         Some(Value::Bool(allowed)) => message(out, 21, |item| {
-            tag(item, 2, 0);
-            item.push(u8::from(*allowed));
+            flag(item, 2, *allowed);
         }),
         Some(inner) => message(out, 21, |item| message(item, 1, |body| schema(body, inner))),
         None => {}
@@ -70,34 +73,6 @@ fn schema(out: &mut Vec<u8>, value: &Value) {
 /// A value as YAML text, of which JSON is a part.
 fn any(out: &mut Vec<u8>, field: u32, value: &Value) {
     message(out, field, |body| text(body, 2, Some(&value.to_string())));
-}
-
-fn message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
-    let mut body = Vec::new();
-    write(&mut body);
-    tag(out, field, 2);
-    varint(out, body.len());
-    out.append(&mut body);
-}
-
-fn text(out: &mut Vec<u8>, field: u32, text: Option<&str>) {
-    if let Some(text) = text.filter(|t| !t.is_empty()) {
-        tag(out, field, 2);
-        varint(out, text.len());
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
-    varint(out, (field << 3 | wire_type) as usize);
-}
-
-fn varint(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]
