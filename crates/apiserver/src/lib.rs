@@ -62,6 +62,7 @@ use http::query::Query;
 use http::request::{Asked, Target};
 use http::respond::{self, Answer, Form};
 use http::tls::{Doorkeeper, Serving};
+use http::warnings::Warnings;
 use objects::Objects;
 use reloaded::Reloaded;
 
@@ -148,18 +149,12 @@ pub struct Context {
     pub target: Target,
     pub kind: Arc<Kind>,
     /// What the client is to be warned of, beside the answer.
-    pub warnings: Mutex<Vec<String>>,
+    pub warnings: Mutex<Warnings>,
 }
 
 impl Context {
     fn warn(&self, warnings: impl IntoIterator<Item = String>) {
-        let mut held = self.warnings.lock();
-        for warning in warnings {
-            // A write that is tried again is warned of once.
-            if !held.contains(&warning) {
-                held.push(warning);
-            }
-        }
+        self.warnings.lock().add(warnings);
     }
 
     fn resource(&self) -> Resource<'_> {
@@ -396,7 +391,9 @@ impl Server {
                 options::check_write(target.verb, &query, is_apply(&headers))?;
                 let streams = target.streams();
                 let gzip = respond::accepts_gzip(&headers);
-                let warnings = Mutex::new(warning.into_iter().map(str::to_owned).collect());
+                let mut warnings = Warnings::default();
+                warnings.add(warning.into_iter().map(str::to_owned));
+                let warnings = Mutex::new(warnings);
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 let answer = verbs::dispatch(handle, context, request).await?;
                 Ok(if gzip && !streams && !audit::keeps_answer() {

@@ -11,4 +11,5 @@ pub mod serve;
 pub mod service;
 pub mod timely;
 pub mod tls;
+pub mod warnings;
 pub(crate) mod websocket;

@@ -49,7 +49,7 @@ pub async fn dispatch(
         crate::audit::annotate("k8s.io/deprecated", "true");
     }
     let answer = verb(server, &context, request).await;
-    let warnings = std::mem::take(&mut *context.warnings.lock());
+    let warnings = std::mem::take(&mut *context.warnings.lock()).told();
     match answer {
         Ok(answer) => Ok(respond::warn(answer, &warnings)),
         // A refusal says why, and what else there was to say goes with it.
