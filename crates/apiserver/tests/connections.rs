@@ -8,8 +8,15 @@ use std::time::Instant;
 use apiserver::auth::authentication::Authentication;
 use apiserver::auth::certificates::{Authority, Credential};
 use apiserver::auth::request_header::RequestHeader;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use world::World;
 use world::served::{LIMIT, Served, client, server_certificate};
 
@@ -148,6 +155,62 @@ async fn a_request_has_one_length() {
             answer.as_ref().is_err() || answer.as_ref().is_ok_and(|a| a.matches("HTTP/1.1").count() <= 1);
         assert!(code == 404 && refused, "{what}: {answer:?}");
     }
+}
+
+/// What is too large is refused, and the connection that it came by serves on, whatever it speaks.
+#[tokio::test]
+async fn a_body_that_is_too_large_leaves_its_connection_usable() {
+    let served = Served::new(World::new().await).await;
+    let shown = client(&served.world.authority, "root", "system:masters", 600);
+    let expected = [201, 413, 201, 413, 413, 201];
+    for protocol in ["http/1.1", "h2"] {
+        let name = protocol.replace('/', "-");
+        let requests = expected.iter().enumerate().map(|(i, code)| {
+            let size = if *code == 413 { 5 << 20 } else { 1 << 10 };
+            let map = json!({"metadata": {"name": format!("{name}-{i}")}, "data": {"a": "x".repeat(size)}});
+            let place = if protocol == "h2" { "https://localhost" } else { "" };
+            Request::post(format!("{place}/api/v1/namespaces/default/configmaps"))
+                .header("host", "localhost")
+                .header("content-type", "application/json")
+                .body(Full::new(Bytes::from(map.to_string())))
+                .expect("a request")
+        });
+        let stream = TokioIo::new(served.connect_for(Some(&shown), protocol).await.expect("connects"));
+        let codes = match protocol {
+            "h2" => over_http2(stream, requests.collect()).await,
+            _ => over_http1(stream, requests.collect()).await,
+        };
+        assert_eq!(codes, expected, "{protocol}");
+    }
+}
+
+type Plain = TokioIo<TlsStream<TcpStream>>;
+
+async fn over_http1(stream: Plain, requests: Vec<Request<Full<Bytes>>>) -> Vec<u16> {
+    let (mut sender, connection) = http1::handshake(stream).await.expect("a connection");
+    tokio::spawn(connection);
+    let mut codes = Vec::new();
+    for request in requests {
+        sender.ready().await.expect("the connection stands");
+        let answer = sender.send_request(request).await.expect("an answer");
+        codes.push(answer.status().as_u16());
+        answer.into_body().collect().await.expect("a body");
+    }
+    codes
+}
+
+async fn over_http2(stream: Plain, requests: Vec<Request<Full<Bytes>>>) -> Vec<u16> {
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), stream).await.expect("a connection");
+    tokio::spawn(connection);
+    let mut codes = Vec::new();
+    for request in requests {
+        sender.ready().await.expect("the connection stands");
+        let answer = sender.send_request(request).await.expect("an answer");
+        codes.push(answer.status().as_u16());
+        answer.into_body().collect().await.expect("a body");
+    }
+    codes
 }
 
 #[tokio::test]
