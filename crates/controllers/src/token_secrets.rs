@@ -128,6 +128,36 @@ fn filled(
     Ok(secret)
 }
 
+#[derive(Debug, PartialEq)]
+enum Decided {
+    Nothing,
+    Delete,
+    /// With this account's token.
+    Fill(Box<ServiceAccount>),
+}
+
+/// What is done with a Secret. A cache may lag behind: its word is enough to leave a Secret alone, but before one is deleted,
+/// and before a token is signed for an account that may be gone or be a namesake by now, the account is read itself.
+async fn decide<E, F>(
+    secret: &Secret,
+    cached: Option<&ServiceAccount>,
+    ca_pem: &str,
+    read: impl FnOnce() -> F,
+) -> Result<Decided, E>
+where
+    F: Future<Output = Result<Option<ServiceAccount>, E>>,
+{
+    if plan(secret, cached, ca_pem) == Plan::Nothing {
+        return Ok(Decided::Nothing);
+    }
+    let account = read().await?;
+    Ok(match (plan(secret, account.as_ref(), ca_pem), account) {
+        (Plan::Nothing, _) => Decided::Nothing,
+        (Plan::Fill(_), Some(account)) => Decided::Fill(Box::new(account)),
+        (Plan::Delete | Plan::Fill(_), _) => Decided::Delete,
+    })
+}
+
 struct Tokens {
     context: Context,
     secrets: Arc<Cache<Secret>>,
@@ -150,17 +180,14 @@ impl Tokens {
         let Some(name) = account_of(secret) else { return Ok(()) };
         let namespace = meta::namespace(&secret.metadata);
         let ca_pem = &self.context.config.cluster_ca_pem;
-        let mut account = self.accounts.get(&Key::new(namespace, name)).map(|account| (*account).clone());
-        if plan(secret, account.as_ref(), ca_pem) == Plan::Delete {
-            // The cache may not have seen it yet; nothing is deleted on its word alone.
-            let accounts: Api<ServiceAccount> = self.context.api(namespace);
-            account = accounts.get_opt(name).await?;
-        }
+        let accounts: Api<ServiceAccount> = self.context.api(namespace);
+        let cached = self.accounts.get(&Key::new(namespace, name));
+        let decided = decide(secret, cached.as_deref(), ca_pem, || accounts.get_opt(name)).await?;
         let secrets: Api<Secret> = self.context.api(namespace);
-        match (plan(secret, account.as_ref(), ca_pem), account) {
-            (Plan::Nothing, _) => Ok(()),
-            (Plan::Fill(_), Some(account)) => self.fill(&secrets, secret, &account).await,
-            (Plan::Delete | Plan::Fill(_), _) => {
+        match decided {
+            Decided::Nothing => Ok(()),
+            Decided::Fill(account) => self.fill(&secrets, secret, &account).await,
+            Decided::Delete => {
                 context::delete_exactly(&secrets, &secret.metadata, DeleteParams::default()).await
             }
         }
@@ -313,6 +340,31 @@ mod tests {
             Plan::Nothing,
         );
         assert_eq!(plan(&secret(whole), Some(&one), ""), Plan::Nothing, "there is no authority to tell of");
+    }
+
+    #[tokio::test]
+    async fn the_cache_alone_neither_fills_nor_deletes() {
+        let check = async |secret: Secret, cached: Option<&str>, live: Option<&str>, expected: Decided| {
+            let (cached, live) = (cached.map(account), live.map(account));
+            let read = async || Ok::<_, ()>(live);
+            assert_eq!(decide(&secret, cached.as_ref(), "pem", read).await, Ok(expected), "{secret:?}");
+        };
+        let fill = |uid: &str| Decided::Fill(Box::new(account(uid)));
+        let known = |s: &mut Secret| {
+            s.metadata.annotations.get_or_insert_default().insert(ACCOUNT_UID.into(), "u1".into());
+        };
+        check(secret(|_| ()), Some("u1"), Some("u1"), fill("u1")).await;
+        // Gone, or another by the same name, and the cache does not know it yet.
+        check(secret(|_| ()), Some("u1"), None, Decided::Delete).await;
+        check(secret(|_| ()), Some("u1"), Some("u2"), fill("u2")).await;
+        check(secret(known), Some("u1"), Some("u2"), Decided::Delete).await;
+        // There, and the cache does not know that yet.
+        check(secret(|_| ()), None, Some("u1"), fill("u1")).await;
+        check(secret(whole), Some("u2"), Some("u1"), Decided::Nothing).await;
+        let unread = async || -> Result<Option<ServiceAccount>, ()> { panic!("nothing is to be done") };
+        assert_eq!(decide(&secret(whole), Some(&account("u1")), "pem", unread).await, Ok(Decided::Nothing));
+        let down = async || Err::<Option<ServiceAccount>, _>("down");
+        assert_eq!(decide(&secret(|_| ()), Some(&account("u1")), "pem", down).await, Err("down"));
     }
 
     #[test]

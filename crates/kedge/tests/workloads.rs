@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use testkit::api::Api;
 use testkit::{Cluster, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -156,6 +157,168 @@ fn a_class_of_attributes_stays_while_a_volume_names_it() {
     cluster.kedge(&["delete", "persistentvolume", "v"]).ok();
     until("the other follows its volume", LIMIT, || match exists("used") {
         Ok(found) => Err(found["metadata"].to_string()),
+        Err(_) => Ok(()),
+    });
+}
+
+/// What a client without a verb of ours asks for: a merge patch of a path of the API.
+fn patch(cluster: &Cluster, path: &str, body: &str) -> Value {
+    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let headers = [("content-type", "application/merge-patch+json")];
+    let body = body.to_owned();
+    let answer =
+        runtime.block_on(async { api.connect().await.done_with("PATCH", path, &headers, body).await });
+    serde_json::from_slice(&answer).expect("an object")
+}
+
+const OLD: &str = "/api/v1/namespaces/default/replicationcontrollers/old";
+
+/// The status of the replication controller `old`, once it fits.
+fn old_comes_to(cluster: &Cluster, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    until(what, LIMIT, || {
+        let old = cluster.get("replicationcontroller", "default", "old")?;
+        let seen = old["status"]["observedGeneration"] == old["metadata"]["generation"];
+        if seen && fits(&old["status"]) { Ok(old["status"].clone()) } else { Err(old["status"].to_string()) }
+    })
+}
+
+fn is_owned_by_old(pod: &Value) -> bool {
+    let owner = &pod["metadata"]["ownerReferences"][0];
+    owner["kind"] == "ReplicationController" && owner["apiVersion"] == "v1" && owner["name"] == "old"
+}
+
+#[test]
+fn a_replication_controller_does_what_a_replica_set_does() {
+    let cluster = cluster();
+    let alone = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{app: old}}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: c, \
+             image: 'localhost/busybox:1', command: [sleep, '10000']}}]}}}}"
+        )
+    };
+    cluster
+        .apply("{apiVersion: v1, kind: ResourceQuota, metadata: {name: two}, spec: {hard: {pods: '2'}}}")
+        .ok();
+    until("the quota is counted", LIMIT, || {
+        let quota = cluster.get("resourcequota", "default", "two")?;
+        if quota["status"]["hard"]["pods"] == "2" { Ok(()) } else { Err(quota["status"].to_string()) }
+    });
+    cluster.apply(&alone("there-before")).ok();
+    cluster
+        .apply(
+            "{apiVersion: v1, kind: ReplicationController, metadata: {name: old}, spec: {replicas: 3, minReadySeconds: 1, template: {metadata: {labels: {app: old, made: by-old}}, \
+             spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '10000']}]}}}}",
+        )
+        .ok();
+    // Its selector is what its template's labels are, so the pod from before, without them, is none of its business.
+    let status = old_comes_to(&cluster, "it says that the quota is used up", |s| {
+        s["replicas"] == 1 && s["conditions"].is_array()
+    });
+    let condition = &status["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["status"], &condition["reason"]),
+        (&"ReplicaFailure".into(), &"True".into(), &"FailedCreate".into()),
+        "{status}"
+    );
+    let message = condition["message"].as_str().expect("a message");
+    assert!(message.starts_with("pods \"old-"), "{message}");
+    assert!(
+        message
+            .ends_with("is forbidden: exceeded quota: two, requested: pods=1, used: pods=2, limited: pods=2"),
+        "{message}"
+    );
+
+    // What fits now is taken over.
+    patch(
+        &cluster,
+        "/api/v1/namespaces/default/pods/there-before",
+        r#"{"metadata":{"labels":{"made":"by-old"}}}"#,
+    );
+    patch(&cluster, OLD, r#"{"spec":{"replicas":2}}"#);
+    let status = old_comes_to(&cluster, "both of its two are available", |s| s["availableReplicas"] == 2);
+    assert_eq!(status["conditions"], Value::Null, "{status}");
+    assert_eq!(
+        (&status["replicas"], &status["fullyLabeledReplicas"], &status["readyReplicas"]),
+        (&2.into(), &2.into(), &2.into()),
+        "{status}"
+    );
+    let adopted = cluster.get("pod", "default", "there-before").expect("the pod");
+    assert!(is_owned_by_old(&adopted), "{adopted}");
+
+    // What fits no longer is let go, and replaced.
+    cluster.kedge(&["delete", "resourcequota", "two"]).ok();
+    patch(
+        &cluster,
+        "/api/v1/namespaces/default/pods/there-before",
+        r#"{"metadata":{"labels":{"app":"free"}}}"#,
+    );
+    until("the pod is free", LIMIT, || {
+        let pod = cluster.get("pod", "default", "there-before")?;
+        if pod["metadata"]["ownerReferences"].is_null() { Ok(()) } else { Err(pod["metadata"].to_string()) }
+    });
+    let of_old = || -> Result<Vec<Value>, String> {
+        Ok(cluster.list("pods", "default")?.into_iter().filter(is_owned_by_old).collect())
+    };
+    until("another takes its place", LIMIT, || match of_old()?.len() {
+        2 => Ok(()),
+        other => Err(other.to_string()),
+    });
+
+    // By its scale, as `kubectl scale` and autoscalers do it; a budget knows how many it wants.
+    cluster
+        .apply("{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: b}, spec: {maxUnavailable: 1, selector: {matchLabels: {app: old}}}}")
+        .ok();
+    let scale = patch(&cluster, &format!("{OLD}/scale"), r#"{"spec":{"replicas":3}}"#);
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&"Scale".into(), &3.into()), "{scale}");
+    assert_eq!(scale["status"]["selector"], "app=old,made=by-old", "{scale}");
+    old_comes_to(&cluster, "three are ready", |s| s["readyReplicas"] == 3);
+    until("the budget counts three", LIMIT, || {
+        let status = cluster.get("poddisruptionbudget", "default", "b")?["status"].clone();
+        let counted =
+            status["expectedPods"] == 3 && status["desiredHealthy"] == 2 && status["disruptionsAllowed"] == 1;
+        if counted { Ok(()) } else { Err(status.to_string()) }
+    });
+    patch(&cluster, &format!("{OLD}/scale"), r#"{"spec":{"replicas":1}}"#);
+    old_comes_to(&cluster, "one is left", |s| s["replicas"] == 1 && s["readyReplicas"] == 1);
+    until("its events tell of what it did", LIMIT, || {
+        let events = cluster.list("events", "default")?;
+        let told = |reason: &str, message: &str| {
+            events.iter().any(|e| {
+                e["involvedObject"]["kind"] == "ReplicationController"
+                    && e["source"]["component"] == "replication-controller"
+                    && e["reason"] == reason
+                    && e["message"].as_str().is_some_and(|m| m.starts_with(message))
+            })
+        };
+        let all = told("SuccessfulCreate", "Created pod: old-")
+            && told("SuccessfulDelete", "Deleted pod: old-")
+            && told("FailedCreate", "Error creating: pods \"old-");
+        let messages = events.iter().map(|e| e["message"].to_string());
+        if all { Ok(()) } else { Err(messages.collect::<Vec<_>>().join("\n")) }
+    });
+
+    // Its pods stay behind if that is asked for, and go with it otherwise.
+    let [left] = <[Value; 1]>::try_from(of_old().expect("pods")).expect("one pod");
+    cluster.kedge(&["delete", "replicationcontroller", "old", "--cascade", "orphan"]).ok();
+    let left = left["metadata"]["name"].as_str().expect("a name").to_owned();
+    until("the pod is nobody's", LIMIT, || {
+        let pod = cluster.get("pod", "default", &left)?;
+        if pod["metadata"]["ownerReferences"].is_null() { Ok(()) } else { Err(pod["metadata"].to_string()) }
+    });
+    cluster
+        .apply(
+            "{apiVersion: v1, kind: ReplicationController, metadata: {name: old}, spec: {replicas: 1, template: {metadata: {labels: {app: old, made: by-old}}, \
+             spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '10000']}]}}}}",
+        )
+        .ok();
+    until("another one takes it over", LIMIT, || match of_old()?.as_slice() {
+        [pod] if pod["metadata"]["name"] == left => Ok(()),
+        other => Err(other.iter().map(|p| p["metadata"]["name"].to_string()).collect::<Vec<_>>().join(" ")),
+    });
+    cluster.kedge(&["delete", "replicationcontroller", "old"]).ok();
+    until("the pod goes with it", LIMIT, || match cluster.get("pod", "default", &left) {
+        Ok(pod) => Err(pod["metadata"].to_string()),
         Err(_) => Ok(()),
     });
 }
