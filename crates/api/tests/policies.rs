@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 fn create(kind: &str, spec: Value) -> Vec<String> {
     let kind = builtin().iter().find(|k| k.kind == kind).expect("the kind");
     let object = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": {"name": "x"}, "spec": spec});
-    match kind.behaviour.create(object) {
+    match kind.behaviour.create(object, &mut Vec::new()) {
         Ok(_) => Vec::new(),
         Err(Rejection::Fields(errors)) => errors.iter().map(ToString::to_string).collect(),
         Err(Rejection::Decode(why)) => vec![why],
@@ -123,13 +123,13 @@ fn expressions_are_held_to_the_types_they_are_about() {
         "variables.n > 1 && object.spec.template.spec.containers.all(c, c.image != '') && object.metadata.name != ''",
     );
     assert_eq!(
-        status(kind.behaviour.create(sound.clone())),
+        status(kind.behaviour.create(sound.clone(), &mut Vec::new())),
         Some(json!({"observedGeneration": 1, "typeChecking": {}}))
     );
     let unsound = spec("object.spec.replica > 1");
     let warning = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replica'\n | object.spec.replica > 1\n | ...........^\n";
     assert_eq!(
-        status(kind.behaviour.update(unsound, &sound)),
+        status(kind.behaviour.update(unsound, &sound, &mut Vec::new())),
         Some(json!({"observedGeneration": 2, "typeChecking": {"expressionWarnings": [
             {"fieldRef": "spec.validations[0].expression", "warning": warning}]}}))
     );

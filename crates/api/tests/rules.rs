@@ -25,7 +25,7 @@ fn texts(result: Result<Value, Rejection>) -> Vec<String> {
 
 fn define(spec: Value, rules: Value) -> Vec<String> {
     let kind = builtin().iter().find(|kind| kind.kind == "CustomResourceDefinition").expect("the kind");
-    texts(kind.behaviour.create(definition(spec, rules)))
+    texts(kind.behaviour.create(definition(spec, rules), &mut Vec::new()))
 }
 
 fn kind(spec: Value) -> Kind {
@@ -39,11 +39,11 @@ fn object(spec: &Value) -> Value {
 }
 
 fn create(kind: &Kind, spec: Value) -> Vec<String> {
-    texts(kind.behaviour.create(object(&spec)))
+    texts(kind.behaviour.create(object(&spec), &mut Vec::new()))
 }
 
 fn update(kind: &Kind, old: Value, new: Value) -> Vec<String> {
-    texts(kind.behaviour.update(object(&new), &object(&old)))
+    texts(kind.behaviour.update(object(&new), &object(&old), &mut Vec::new()))
 }
 
 const RULE: &str = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
@@ -182,7 +182,7 @@ fn two_schemas_are_told_of_where_they_stand() {
     second["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = json!([{"rule": "1"}]);
     given["spec"]["versions"].as_array_mut().expect("versions").push(second);
     let kind = builtin().iter().find(|kind| kind.kind == "CustomResourceDefinition").expect("the kind");
-    let found = texts(kind.behaviour.create(given));
+    let found = texts(kind.behaviour.create(given, &mut Vec::new()));
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(
         found[0].starts_with("spec.versions[0].schema.openAPIV3Schema.x-kubernetes-validations[0].rule: ")
