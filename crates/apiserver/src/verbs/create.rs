@@ -51,7 +51,7 @@ pub async fn create_object(
     context: &Context,
     object: Value,
 ) -> Result<Created, ApiError> {
-    server.0.objects.preparing(prepare(server, context, object)).await
+    server.0.objects.preparing(Box::pin(prepare(server, context, object))).await
 }
 
 /// Gives the object what the server gives each, and finds it a name if it has to.

@@ -148,7 +148,8 @@ pub async fn change(
     ownership: Ownership,
     edit: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Changed, ApiError> {
-    server.0.objects.preparing(try_to_change(server, context, writes, ownership, edit)).await
+    let work = try_to_change(server, context, writes, ownership, edit);
+    server.0.objects.preparing(Box::pin(work)).await
 }
 
 async fn try_to_change(
