@@ -89,3 +89,42 @@ fn order_substitution_and_health_of_a_few() {
     assert_eq!(data, expected);
     assert_eq!(cluster.get("configmap", "demo", "kept").expect("applied")["data"]["text"], "${greeting}");
 }
+
+/// One commit after the other, each of which gives a generated ConfigMap another name and so rolls the pods: the inventory
+/// is always that of the newest, and none of those between is left behind.
+#[test]
+fn the_inventory_keeps_up_with_commits() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = Repository::new(cluster.folder().join("repo"));
+    repository.write(
+        "app/app.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: \
+         {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      terminationGracePeriodSeconds: 0\n      containers:\n      \
+         - {name: c, image: 'localhost/busybox:1', command: [sleep, '10000'], envFrom: [{configMapRef: {name: settings}}]}\n",
+    );
+    let commit = |number: usize| {
+        let generated = format!("configMapGenerator:\n- name: settings\n  literals: [number={number}]\n");
+        let text = format!("namespace: demo\nresources: [app.yaml]\n{generated}");
+        repository.write("app/kustomization.yaml", &text).commit(&format!("number {number}"))
+    };
+    let first = commit(0);
+    let manifest = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
+        repository.path().display()
+    );
+    cluster.apply(&(manifest + &kustomization("app", "  wait: true\n"))).ok();
+    flux::wait_applied(&cluster, "app", &first, LIMIT);
+    for number in 1..16 {
+        let newest = commit(number);
+        flux::wait_applied(&cluster, "app", &newest, LIMIT);
+        let status = cluster.kedge(&["status"]);
+        assert_eq!(status.code, Some(0), "after commit {number}: {}", status.stdout);
+        let generated = |name: &&str| name.starts_with("settings-");
+        let maps = cluster.list("configmaps", "demo").expect("maps");
+        let maps: Vec<&str> =
+            maps.iter().filter_map(|m| m["metadata"]["name"].as_str()).filter(generated).collect();
+        assert_eq!(maps.len(), 1, "after commit {number}: {maps:?}");
+    }
+}

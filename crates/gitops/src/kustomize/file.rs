@@ -138,9 +138,13 @@ pub fn read(files: &Files, path: &str) -> Result<KustomizationFile, BuildError> 
         message: e.message,
     };
     let value = api::yaml::parse_one(&text).map_err(yaml)?;
-    if value.is_null() {
-        return Ok(KustomizationFile::default());
+    let wrong = |message: String| BuildError::Kustomization { path: path.to_owned(), message };
+    // One that says nothing is more likely a slip than a wish to have everything pruned.
+    let says_something = |fields: &serde_json::Map<String, Value>| {
+        fields.keys().any(|field| !["apiVersion", "kind"].contains(&field.as_str()))
+    };
+    if value.is_null() || value.as_object().is_some_and(|fields| !says_something(fields)) {
+        return Err(wrong("kustomization.yaml is empty".into()));
     }
-    serde_json::from_value(value)
-        .map_err(|e| BuildError::Kustomization { path: path.to_owned(), message: e.to_string() })
+    serde_json::from_value(value).map_err(|e| wrong(e.to_string()))
 }

@@ -36,6 +36,9 @@ pub enum BuildError {
     Patch { path: String, object: String, message: String },
     #[error("{path}: its folders include themselves")]
     Cycle { path: String },
+    /// Taken at its word, it would prune all that runs.
+    #[error("./{path} has neither a kustomization.yaml nor a manifest in or below it")]
+    Empty { path: String },
 }
 
 /// What a Flux Kustomization adds to what the files say.
@@ -166,6 +169,9 @@ fn all_manifests(files: &Files, folder: &str) -> Result<Vec<Object>, BuildError>
         for object in object::parse(path, files.get(path).unwrap_or_default())? {
             object::add(&mut objects, object, path)?;
         }
+    }
+    if objects.is_empty() {
+        return Err(BuildError::Empty { path: folder.to_owned() });
     }
     Ok(objects)
 }

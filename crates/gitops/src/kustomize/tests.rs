@@ -116,6 +116,16 @@ fn faults_say_what_and_where() {
     assert_eq!(target, "app/kustomization.yaml: the patch for Service \"nope\" matches no object");
     let cycle = fault(&[("app/kustomization.yaml", "resources: [../app]\n")]);
     assert_eq!(cycle, "app: its folders include themselves");
+    for nothing in ["", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "# later\n"] {
+        let empty = fault(&[("app/kustomization.yaml", nothing)]);
+        assert_eq!(empty, "app/kustomization.yaml: kustomization.yaml is empty");
+    }
+    let bare = fault(&[("app/README.md", "none yet"), ("other/a.yaml", ACCOUNT)]);
+    assert_eq!(bare, "./app has neither a kustomization.yaml nor a manifest in or below it");
+    assert!(
+        check(&[("app/kustomization.yaml", "resources: []\n")], "app").is_empty(),
+        "said in so many words"
+    );
     let nameless = fault(&[("app/a.yaml", "apiVersion: v1\nkind: Service\n")]);
     assert_eq!(nameless, "app/a.yaml: object 1 has no metadata.name");
 }

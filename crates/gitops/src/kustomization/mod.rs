@@ -1,11 +1,13 @@
 //! The reconciler of Kustomization: source → build → check → apply → prune → health, each step's failure said in the
 //! Ready condition. A broken source never takes down what runs: nothing is applied unless all of it would be accepted.
 
+mod outcome;
+mod wait;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::constants::annotations::RECONCILE_REQUESTED_AT;
 use base::constants::labels::{KUSTOMIZATION_NAME, KUSTOMIZATION_NAMESPACE};
 use client::{Cache, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::StreamExt;
@@ -17,32 +19,20 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, ClusterError};
-use crate::conditions::{self, HEALTHY, READY, RECONCILING};
+use crate::conditions::{self, READY};
 use crate::drift::Drift;
 use crate::git_repository::Checkouts;
-use crate::health::{self, Health};
 use crate::inventory::{self, Id};
-use crate::kustomize::{self, BuildError, Overrides};
+use crate::kustomize::{self, Overrides};
 use crate::source::Checkout;
-use crate::types::{Inventory, Kustomization, KustomizationSpec, KustomizationStatus, Snapshot};
+use crate::types::{Inventory, Kustomization, KustomizationSpec, KustomizationStatus};
 use crate::{duration, substitute};
-
-/// A revision whose objects are applied and are waited for.
-pub struct Waiting {
-    mark: String,
-    since: Instant,
-    /// One of them is gone again.
-    lost: bool,
-}
+use outcome::{Done, Failure};
+use wait::{NOT_FOUND, Waiting};
 
 const FINALIZER: &str = "finalizers.fluxcd.io";
 const PRUNE_ANNOTATION: &str = "kustomize.toolkit.fluxcd.io/prune";
 const INTERVAL: Duration = Duration::from_secs(600);
-/// What is told of an object that is not there.
-const NOT_FOUND: &str = "status: 'NotFound'";
-/// How often health is looked at while it is being waited for.
-const HEALTH_PERIOD: Duration = Duration::from_millis(250);
-const HISTORY_LIMIT: usize = 5;
 /// Objects that are checked or applied at a time.
 const AT_ONCE: usize = 8;
 
@@ -57,47 +47,6 @@ pub struct Kustomizations {
     pub waiting: Mutex<BTreeMap<Key, Waiting>>,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("Source artifact not found, retrying in {0} s")]
-    NoSource(u64),
-    #[error("spec.{0} is not supported here; nothing was applied")]
-    Unsupported(&'static str),
-    #[error("dependency '{0}' is not ready")]
-    Dependency(String),
-    #[error("kustomize build failed: {0}")]
-    Build(#[from] BuildError),
-    #[error("post build failed: {0}")]
-    PostBuild(String),
-    #[error("{0}")]
-    Apply(String),
-    #[error("pruning failed: {0}")]
-    Prune(ClusterError),
-    #[error("health check failed: {0}")]
-    Health(String),
-}
-
-impl Failure {
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NoSource(_) => "ArtifactFailed",
-            Self::Unsupported(_) => "InvalidSpec",
-            Self::Dependency(_) => "DependencyNotReady",
-            Self::Build(_) | Self::PostBuild(_) => "BuildFailed",
-            Self::Apply(_) => "ReconciliationFailed",
-            Self::Prune(_) => "PruneFailed",
-            Self::Health(_) => "HealthCheckFailed",
-        }
-    }
-}
-
-/// How far a reconciliation came.
-enum Done {
-    Ready,
-    /// Applied; what is not healthy yet.
-    Waiting(String),
-}
-
 impl Reconciler for Kustomizations {
     fn reconcile(&self, key: Key) -> BoxFuture<'_, Outcome> {
         Box::pin(self.look(key))
@@ -106,7 +55,11 @@ impl Reconciler for Kustomizations {
 
 impl Kustomizations {
     async fn look(&self, key: Key) -> Outcome {
-        let Some(object) = self.cache.get(&key) else { return Ok(Next::OnChange) };
+        if self.cache.get(&key).is_none() {
+            return Ok(Next::OnChange);
+        }
+        // Read itself: its status holds the inventory, and a cache that lags behind our own last word would set it back.
+        let Some(object) = self.api(&key).get_opt(&key.name).await? else { return Ok(Next::OnChange) };
         if object.metadata.deletion_timestamp.is_some() {
             return self.finalize(&key, &object).await;
         }
@@ -152,7 +105,9 @@ impl Kustomizations {
         if !already {
             let before = status.inventory.clone().unwrap_or_default();
             // From here on the objects may be there, whatever comes of the rest: what is in no inventory is never pruned.
+            // So it is written first, for the process may end on the way.
             status.inventory = Some(inventory::union(&before, &inventory::of(&wanted)));
+            self.note_inventory(key, object, status).await?;
             self.apply_all(object, &mut wanted).await?;
             let after = inventory::of(&wanted);
             if object.spec.prune {
@@ -363,150 +318,6 @@ impl Kustomizations {
             && !kept("labels")
     }
 
-    /// What is not healthy yet of what is to be waited for; a failure that will not pass is an error at once.
-    async fn check_health(
-        &self,
-        spec: &KustomizationSpec,
-        wanted: &[Value],
-    ) -> Result<Option<String>, Failure> {
-        let mut ids: Vec<Id> = Vec::new();
-        if spec.wait == Some(true) {
-            ids.extend(wanted.iter().map(Id::of));
-        } else {
-            for check in &spec.health_checks {
-                let (group, version) = match (check.api_version.as_deref(), check.kind.as_str()) {
-                    (Some(v), _) => v.split_once('/').map_or(("", v), |(g, v)| (g, v)),
-                    (None, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") => ("apps", "v1"),
-                    (None, _) => ("", "v1"),
-                };
-                ids.push(Id {
-                    group: group.into(),
-                    version: version.into(),
-                    kind: check.kind.clone(),
-                    namespace: check.namespace.clone().unwrap_or_default(),
-                    name: check.name.clone(),
-                });
-            }
-        }
-        let mut unhealthy = Vec::new();
-        for id in ids {
-            let found = self.cluster.get(&id).await.map_err(|e| Failure::Health(e.to_string()))?;
-            match found.as_ref().map(health::of) {
-                None => unhealthy.push(format!("{} {NOT_FOUND}", id.label())),
-                Some(Health::Healthy) => {}
-                Some(Health::Progressing(what)) => {
-                    unhealthy.push(format!("{} status: 'InProgress': {what}", id.label()))
-                }
-                Some(Health::Failed(what)) => {
-                    return Err(Failure::Health(format!("{} status: 'Failed': {what}", id.label())));
-                }
-            }
-        }
-        Ok((!unhealthy.is_empty()).then(|| unhealthy.join(", ")))
-    }
-
-    /// Puts the result into the status and says when to look again.
-    fn settle(
-        &self,
-        key: &Key,
-        object: &Kustomization,
-        revision: &str,
-        started: Instant,
-        result: Result<Done, Failure>,
-        status: &mut KustomizationStatus,
-    ) -> Next {
-        let generation = object.metadata.generation;
-        let spec = &object.spec;
-        let annotations = object.metadata.annotations.as_ref();
-        let requested = annotations.and_then(|a| a.get(RECONCILE_REQUESTED_AT)).cloned();
-        let checks = spec.wait == Some(true) || !spec.health_checks.is_empty();
-        match result {
-            Ok(Done::Ready) => {
-                let new = status.last_applied_revision.as_deref() != Some(revision)
-                    || !conditions::is_true(&status.conditions, READY);
-                status.last_applied_revision = Some(revision.to_owned());
-                status.observed_generation = generation;
-                status.last_handled_reconcile_at = requested;
-                let message = format!("Applied revision: {revision}");
-                conditions::remove(&mut status.conditions, RECONCILING);
-                conditions::set(
-                    &mut status.conditions,
-                    READY,
-                    "True",
-                    "ReconciliationSucceeded",
-                    &message,
-                    generation,
-                );
-                if checks {
-                    conditions::set(
-                        &mut status.conditions,
-                        HEALTHY,
-                        "True",
-                        "Succeeded",
-                        "Health check passed",
-                        generation,
-                    );
-                }
-                if new {
-                    remember(status, revision, started, "ReconciliationSucceeded");
-                    let text = format!(
-                        "Reconciliation finished in {} ms, {}",
-                        started.elapsed().as_millis(),
-                        message.to_lowercase()
-                    );
-                    self.recorder.record(object, Level::Normal, "ReconciliationSucceeded", text);
-                }
-                Next::After(interval(spec))
-            }
-            Ok(Done::Waiting(what)) => {
-                status.observed_generation = generation;
-                let message = format!("Running health checks for revision {revision}: {what}");
-                conditions::set(
-                    &mut status.conditions,
-                    RECONCILING,
-                    "True",
-                    "Progressing",
-                    &message,
-                    generation,
-                );
-                conditions::set(
-                    &mut status.conditions,
-                    READY,
-                    "Unknown",
-                    "Progressing",
-                    &message,
-                    generation,
-                );
-                conditions::set(&mut status.conditions, HEALTHY, "Unknown", "Progressing", &what, generation);
-                Next::After(HEALTH_PERIOD)
-            }
-            Err(failure) => {
-                let (reason, message) = (failure.reason(), failure.to_string());
-                self.waiting.lock().remove(key);
-                status.observed_generation = generation;
-                status.last_handled_reconcile_at = requested;
-                conditions::remove(&mut status.conditions, RECONCILING);
-                let known = status
-                    .conditions
-                    .iter()
-                    .any(|c| c.type_ == READY && c.reason == reason && c.message == message);
-                conditions::set(&mut status.conditions, READY, "False", reason, &message, generation);
-                if matches!(failure, Failure::Health(_)) {
-                    conditions::set(&mut status.conditions, HEALTHY, "False", reason, &message, generation);
-                }
-                if !known {
-                    remember(status, revision, started, reason);
-                    self.recorder.record(object, Level::Warning, reason, message);
-                }
-                match failure {
-                    // Told when it changes.
-                    Failure::Dependency(_) => Next::OnChange,
-                    _ => Next::After(duration::or(spec.retry_interval.as_deref(), interval(spec))),
-                }
-            }
-        }
-    }
-
     async fn report(
         &self,
         key: &Key,
@@ -516,9 +327,26 @@ impl Kustomizations {
         if object.status.as_ref() == Some(status) {
             return Ok(());
         }
-        let api: Api<Kustomization> = Api::namespaced(self.client.clone(), &key.namespace);
         let patch = Patch::Merge(serde_json::json!({"status": status}));
-        api.patch_status(&key.name, &PatchParams::default(), &patch).await.map(drop)
+        self.api(key).patch_status(&key.name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    async fn note_inventory(
+        &self,
+        key: &Key,
+        object: &Kustomization,
+        status: &KustomizationStatus,
+    ) -> Result<(), Failure> {
+        if object.status.as_ref().is_some_and(|known| known.inventory == status.inventory) {
+            return Ok(());
+        }
+        let patch = Patch::Merge(serde_json::json!({"status": {"inventory": status.inventory}}));
+        let noted = self.api(key).patch_status(&key.name, &PatchParams::default(), &patch).await;
+        noted.map(drop).map_err(Failure::Inventory)
+    }
+
+    fn api(&self, key: &Key) -> Api<Kustomization> {
+        Api::namespaced(self.client.clone(), &key.namespace)
     }
 
     /// Takes everything down that was applied, then lets the object go.
@@ -533,7 +361,7 @@ impl Kustomizations {
     }
 
     async fn set_finalizer(&self, key: &Key, present: bool) -> Result<(), kube::Error> {
-        let api: Api<Kustomization> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api = self.api(key);
         let Some(current) = api.get_opt(&key.name).await? else { return Ok(()) };
         let mut finalizers = current.metadata.finalizers.unwrap_or_default();
         finalizers.retain(|f| f != FINALIZER);
@@ -574,25 +402,4 @@ fn try_one(
 
 fn interval(spec: &KustomizationSpec) -> Duration {
     duration::or(Some(&spec.interval), INTERVAL)
-}
-
-/// Adds to the history: one entry a revision, newest first.
-fn remember(status: &mut KustomizationStatus, revision: &str, started: Instant, outcome: &str) {
-    let now = base::time::rfc3339_seconds(base::time::now());
-    let digest = base::id::sha256_hex(revision.as_bytes());
-    let old = status.history.iter().position(|s| s.digest == digest).map(|at| status.history.remove(at));
-    let first = old.as_ref().map_or_else(|| now.clone(), |o| o.first_reconciled.clone());
-    status.history.insert(
-        0,
-        Snapshot {
-            digest,
-            first_reconciled: first,
-            last_reconciled: now,
-            last_reconciled_duration: format!("{}ms", started.elapsed().as_millis()),
-            last_reconciled_status: outcome.to_owned(),
-            total_reconciliations: old.map_or(0, |o| o.total_reconciliations) + 1,
-            metadata: BTreeMap::from([("revision".to_owned(), revision.to_owned())]),
-        },
-    );
-    status.history.truncate(HISTORY_LIMIT);
 }
