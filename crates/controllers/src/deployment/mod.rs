@@ -105,9 +105,11 @@ impl Deployments {
     async fn execute(&self, deployment: &Deployment, plan: Plan) -> Outcome {
         let mut status = plan.status;
         let mut failure = None;
+        let mut version = deployment.metadata.resource_version.clone();
         for action in plan.actions {
             match self.act(deployment, action).await {
                 Ok(Done::Fine) => {}
+                Ok(Done::Noted(new)) => version = new,
                 Ok(Done::Collision) => {
                     status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
                     break;
@@ -118,16 +120,18 @@ impl Deployments {
                 }
             }
         }
-        self.write_status(deployment, status).await?;
+        self.write_status(deployment, version, status).await?;
         match failure {
             Some(error) if !is_namespace_terminating(&error) => Err(error.into()),
             _ => Ok(plan.look_again.map_or(Next::OnChange, Next::After)),
         }
     }
 
+    /// Only over the version that the plan was made from: a later one may tell of a rollout that this plan has not seen.
     async fn write_status(
         &self,
         deployment: &Deployment,
+        version: Option<String>,
         status: DeploymentStatus,
     ) -> Result<(), kube::Error> {
         if deployment.status.as_ref() == Some(&status) {
@@ -135,9 +139,8 @@ impl Deployments {
         }
         let namespace = meta::namespace(&deployment.metadata);
         let api: Api<Deployment> = self.context.api(namespace);
-        // The revision may just have been noted, which made a new version: the status alone is written then.
-        let patch =
-            serde_json::json!({ "metadata": { "uid": deployment.metadata.uid }, "status": whole(&status) });
+        let metadata = serde_json::json!({ "uid": deployment.metadata.uid, "resourceVersion": version });
+        let patch = serde_json::json!({ "metadata": metadata, "status": whole(&status) });
         let name = meta::name(&deployment.metadata);
         context::ignore_missing(api.patch_status(name, &context::params_patch(), &Patch::Merge(patch)).await)
     }
@@ -157,8 +160,10 @@ impl Deployments {
             }
             Action::SetRevision(revision) => {
                 let api: Api<Deployment> = self.context.api(namespace);
-                let patch = Patch::Merge(plan::revision_patch(revision));
-                api.patch(meta::name(&deployment.metadata), &context::params_patch(), &patch).await?;
+                let patch = plan::revision_patch(revision, deployment.metadata.resource_version.as_deref());
+                let name = meta::name(&deployment.metadata);
+                let noted = api.patch(name, &context::params_patch(), &Patch::Merge(patch)).await?;
+                return Ok(Done::Noted(noted.metadata.resource_version));
             }
         }
         Ok(Done::Fine)
@@ -207,6 +212,8 @@ impl Deployments {
 
 enum Done {
     Fine,
+    /// The Deployment itself has another version now.
+    Noted(Option<String>),
     Collision,
 }
 

@@ -141,6 +141,7 @@ fn surplus(spec: &DeploymentSpec, old: &[Set]) -> Vec<Arc<ReplicaSet>> {
 }
 
 /// The annotation that carries a revision.
-pub fn revision_patch(revision: i64) -> serde_json::Value {
-    serde_json::json!({ "metadata": { "annotations": { annotations::DEPLOYMENT_REVISION: revision.to_string() } } })
+pub fn revision_patch(revision: i64, version: Option<&str>) -> serde_json::Value {
+    let notes = serde_json::json!({ annotations::DEPLOYMENT_REVISION: revision.to_string() });
+    serde_json::json!({ "metadata": { "resourceVersion": version, "annotations": notes } })
 }

@@ -213,9 +213,12 @@ impl Conditions {
         }
     }
 
+    /// Until the deadline of the rollout that the condition tells of. One that has ended is none to count from: what
+    /// follows it says when it began.
     fn time_left(&self, deadline_seconds: i32) -> Option<Duration> {
+        let ended = ["ProgressDeadlineExceeded", "NewReplicaSetAvailable"];
         let condition =
-            self.progressing().filter(|c| c.reason.as_deref() != Some("ProgressDeadlineExceeded"))?;
+            self.progressing().filter(|c| !ended.contains(&c.reason.as_deref().unwrap_or_default()))?;
         let since = condition.last_update_time.as_ref()?.0;
         Some(pod::remaining(since, i64::from(deadline_seconds), self.now))
     }

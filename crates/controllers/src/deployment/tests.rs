@@ -232,6 +232,31 @@ fn a_rollout_that_stands_still_misses_its_deadline() {
     assert_eq!(world.reason("Progressing"), "NewReplicaSetAvailable");
 }
 
+/// What ended long ago is not what the next rollout is judged by, also where its beginning has not been seen yet.
+#[test]
+fn a_rollout_is_not_judged_by_the_time_of_the_one_before() {
+    let mut world = world(2, "1", "0");
+    world.run();
+    world.clock += 6000;
+    let before = world.deployment.clone();
+    world.template("v2");
+    world.step();
+    assert_eq!(world.reason("Progressing"), "NewReplicaSetCreated");
+    // The set is there, but the Deployment is still seen as it was.
+    world.deployment.status = before.status;
+    world.settle(|at, size| if at == 0 { size } else { 0 });
+    let plan = world.step();
+    assert_ne!(world.reason("Progressing"), "ProgressDeadlineExceeded");
+    assert_ne!(plan.look_again.map(|wait| wait.as_secs()), Some(0), "{plan:?}");
+    world.run();
+    world.clock += 6000;
+    // Back to a set that is there already.
+    world.template("v1");
+    world.settle(|_, size| size);
+    world.step();
+    assert_ne!(world.reason("Progressing"), "ProgressDeadlineExceeded");
+}
+
 /// Any sizes, limits, and order in which pods come to serve: the promises hold after each step, and it ends.
 #[test]
 fn no_step_breaks_the_promises() {
