@@ -190,6 +190,7 @@ impl Worker {
         let backoff = if failed { self.crash_delay(name) } else { Duration::ZERO };
         let Some(container) = self.record.container_mut(name) else { return };
         container.operation = None;
+        container.failed_start = failed.then_some(attempt).or(container.failed_start);
         container.image = used.or(container.image.take());
         match result {
             Ok(()) => {
@@ -359,7 +360,9 @@ impl Worker {
                 (container.started, container.ready, container.unhealthy) = (false, false, None);
                 if container.operation != Some(Operation::Starting) {
                     container.operation = None;
-                    self.take_exit(&name, &run);
+                    if container.failed_start != Some(run.attempt) {
+                        self.take_exit(&name, &run);
+                    }
                 }
             }
         }

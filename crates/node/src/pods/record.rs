@@ -150,6 +150,8 @@ pub struct ContainerRecord {
     pub crashes: Backoff,
     pub image_failures: Backoff,
     pub not_before: Option<Timestamp>,
+    /// The attempt whose start has failed: that its run is over by now is no second failure.
+    pub failed_start: Option<u32>,
     /// The image that will be or is used, when known before a run exists.
     pub image: Option<(String, String)>,
 }
@@ -170,6 +172,7 @@ impl ContainerRecord {
             crashes: Backoff::new(BACKOFF_FIRST, BACKOFF_MAX),
             image_failures: Backoff::new(BACKOFF_FIRST, BACKOFF_MAX),
             not_before: None,
+            failed_start: None,
             image: None,
         }
     }

@@ -202,7 +202,17 @@ async fn shows_why_it_cannot_start(world: &World) {
         api.run(name, pod(json!([container])));
     }
     for (name, _, reason) in &cases {
-        api.until("pods", name, reason, |pod| container(pod)["state"]["waiting"]["reason"] == *reason).await;
+        let says = |pod: Option<&Value>| container(pod)["state"]["waiting"]["reason"] == *reason;
+        let pod = api.until("pods", name, reason, says).await;
+        if *name == "no-command" {
+            // Each failure counts once: the first is tried again soon, the second after ten seconds.
+            let status = container(pod.as_ref());
+            let message = status["state"]["waiting"]["message"].as_str().expect("a message");
+            assert!(message.starts_with("back-off 10s ") && status["restartCount"] == 1, "{status}");
+            let last = &status["lastState"]["terminated"];
+            assert_eq!(last["reason"], "StartError", "{status}");
+            assert!(last["message"].as_str().expect("a message").contains("/no/such/program"), "{status}");
+        }
     }
     let mounted = json!({"volumes": [{"name": "v", "secret": {"secretName": "gone"}}]});
     api.run("no-secret", with(pod(json!([shell("c", "true")])), mounted));
