@@ -10,6 +10,12 @@ pub enum ImageError {
     InvalidReference { reference: String, detail: String },
     #[error("failed to resolve reference {reference:?}: not found")]
     NotFound { reference: String },
+    /// No registry is asked for it.
+    #[error(
+        "failed to resolve reference {reference:?}: not found: images of localhost/ are built on this machine; build it with \
+         `kedge build -t {reference} FOLDER`"
+    )]
+    NotBuilt { reference: String },
     #[error(
         "failed to resolve reference {reference:?}: pull access denied, repository does not exist or may require \
          authorization: {message}"

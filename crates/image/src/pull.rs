@@ -17,6 +17,8 @@ use crate::store::{ImageRecord, ImageStore};
 
 /// Layers at a time.
 const DOWNLOADS_MAX: usize = 3;
+/// Without a port it is no registry, but what builders call images that have none: whatever listens there is not asked.
+const BUILT_HERE: &str = "localhost";
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -61,6 +63,9 @@ impl ImageStore {
         progress: impl Fn(PullProgress) + Send + Sync + 'static,
     ) -> Result<ImageRecord> {
         let reference: Reference = reference.parse()?;
+        if reference.registry == BUILT_HERE {
+            return Err(ImageError::NotBuilt { reference: reference.to_string() });
+        }
         let adding = self.add().await?;
         let puller = Puller::new(self, reference, auth, Arc::new(progress))?;
         let (top, manifest_digest) = puller.manifests().await?;
@@ -132,7 +137,10 @@ impl<'a> Puller<'a> {
     /// The digest the reference stands for, and that of the manifest for this machine.
     async fn manifests(&self) -> Result<(String, String)> {
         let (bytes, top) = self.manifest(None).await?;
-        let kind: Kind = decode("manifest", &bytes)?;
+        let kind: Kind = serde_json::from_slice(&bytes).map_err(|error| ImageError::Registry {
+            reference: self.reference.to_string(),
+            message: format!("what {} sent is not a manifest: {error}", self.reference.registry),
+        })?;
         if !kind.is_index() {
             return Ok((top.clone(), top));
         }

@@ -171,6 +171,18 @@ async fn failures_are_told_apart() {
     let error = pull("127.0.0.1:1/x:1".into(), RegistryAuth::Anonymous).await.expect_err("nobody there");
     assert!(matches!(error, ImageError::Unreachable { .. }), "{error}");
 
+    // Not a registry: whatever listens on this machine is not asked for what was never built.
+    let error = pull("localhost/shop:v9".into(), RegistryAuth::Anonymous).await.expect_err("never built");
+    assert_eq!(
+        error.to_string(),
+        "failed to resolve reference \"localhost/shop:v9\": not found: images of localhost/ are built on this machine; build it \
+         with `kedge build -t localhost/shop:v9 FOLDER`"
+    );
+    registry.add("team/page/manifests/1", "text/html", b"<html>a page</html>");
+    let error = pull(format!("{}/team/page:1", registry.address), RegistryAuth::Anonymous).await;
+    let error = error.expect_err("a page").to_string();
+    assert!(error.contains(&format!("what {} sent is not a manifest", registry.address)), "{error}");
+
     registry.publish("private/app", "1");
     let private = format!("{}/private/app:1", registry.address);
     let error = pull(private.clone(), RegistryAuth::Anonymous).await.expect_err("private");
