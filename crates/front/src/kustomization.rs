@@ -14,7 +14,7 @@ const FILE_LIMIT_BYTES: u64 = 4 << 20;
 const FILES_LIMIT: usize = 10_000;
 /// Folders that nothing is deployed from.
 const LEFT_OUT: [&str; 3] = [".git", "target", "node_modules"];
-const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 pub struct Tree {
     /// The folder that the files' paths begin at.
@@ -47,6 +47,30 @@ pub fn files(folder: &Path) -> anyhow::Result<Tree> {
     let below = |path: &Path| path.strip_prefix(&top).unwrap_or(path).to_string_lossy().into_owned();
     let files = found.iter().map(|(path, bytes)| (below(path), Arc::clone(bytes))).collect();
     Ok(Tree { files: Files::new(files), top })
+}
+
+/// The folders with a kustomization, as seen from `top`; what cannot be read has none.
+pub fn folders(top: &Path) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    let mut queue = vec![top.to_owned()];
+    let mut looked_at = 0;
+    while let Some(folder) = queue.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            looked_at += 1;
+            if looked_at > FILES_LIMIT {
+                return found.into_iter().collect();
+            }
+            let left_out = LEFT_OUT.iter().any(|name| entry.file_name() == *name);
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() && !left_out {
+                queue.push(entry.path());
+            } else if kind.is_file() && NAMES.iter().any(|name| entry.file_name() == *name) {
+                found.insert(folder.strip_prefix(top).unwrap_or(&folder).to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.into_iter().filter(|folder| !folder.is_empty()).collect()
 }
 
 /// What a kustomization names above itself and is there; what is not is missed by the build, with a better word.

@@ -9,6 +9,8 @@ mod builds;
 mod cli;
 mod discovery;
 mod duration;
+mod explain;
+mod follow;
 mod kustomization;
 mod output;
 mod process;
@@ -20,6 +22,7 @@ mod session;
 mod store;
 mod table;
 mod tree;
+mod troubles;
 mod verbs;
 mod world;
 

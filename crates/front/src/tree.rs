@@ -267,8 +267,14 @@ pub fn trouble(pod: &Value) -> Option<(String, bool)> {
         if !detail.is_empty() {
             message += &format!(": {detail}");
         }
-        if let Some(code) = status.pointer("/lastState/terminated/exitCode").and_then(Value::as_i64) {
-            message += &format!(" (it ended with code {code})");
+        let last = text("/lastState/terminated/message");
+        match status.pointer("/lastState/terminated/exitCode").and_then(Value::as_i64) {
+            // It never ran, so that its log has nothing to say.
+            Some(_) if text("/lastState/terminated/reason") == "StartError" && !last.is_empty() => {
+                message = format!("{container}: {reason}: {last}");
+            }
+            Some(code) => message += &format!(" (it ended with code {code})"),
+            None => {}
         }
         if STUCK.contains(&reason.as_str()) {
             return Some((message, true));
@@ -292,8 +298,25 @@ pub fn worst(nodes: &[Node]) -> State {
     worst
 }
 
-/// The tree as lines; `wide` shows what does not run as well.
+/// The tree as lines; `wide` shows what does not run as well. What is too long for a line stands below, whole.
 pub fn render(roots: &[Node], now: Timestamp, wide: bool) -> String {
+    let mut text = table(roots, now, wide);
+    roots.iter().for_each(|root| {
+        root.walk(&mut |node| {
+            if clip(&node.message, limit(wide)) != node.message.replace(['\n', '\r'], " ") {
+                let message = node.message.trim_end().replace('\n', "\n  ");
+                text += &format!("\n{}:\n  {message}\n", title(node));
+            }
+        });
+    });
+    text
+}
+
+fn limit(wide: bool) -> usize {
+    if wide { 400 } else { 100 }
+}
+
+fn table(roots: &[Node], now: Timestamp, wide: bool) -> String {
     let header = ["APP", "READY", "HEALTH", "REVISION", "AGE"].into_iter();
     let mut table = TextTable::new(header.chain(wide.then_some("IMAGE")).chain(["MESSAGE"]));
     for root in roots {
@@ -303,16 +326,11 @@ pub fn render(roots: &[Node], now: Timestamp, wide: bool) -> String {
 }
 
 fn add(table: &mut TextTable, node: &Node, branch: &str, indent: &str, now: Timestamp, wide: bool) {
-    let place = match node.namespace.as_str() {
-        "" => node.name.clone(),
-        _ if node.kind == "Pod" => node.name.clone(),
-        namespace => format!("{namespace}/{}", node.name),
-    };
     let created = node.created.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
     let age =
         created.map(|then| base::time::human_age(now.as_second() - then.as_second())).unwrap_or_default();
     let mut cells = vec![
-        format!("{branch}{} {place}", node.kind),
+        format!("{branch}{}", title(node)),
         node.ready.clone().unwrap_or_default(),
         format!("{:?}", node.health),
         short(node.revision.as_deref().unwrap_or_default()),
@@ -321,7 +339,7 @@ fn add(table: &mut TextTable, node: &Node, branch: &str, indent: &str, now: Time
     if wide {
         cells.push(node.images.join(","));
     }
-    cells.push(clip(&node.message, if wide { 400 } else { 100 }));
+    cells.push(clip(&node.message, limit(wide)));
     table.row(cells);
     let runs = |child: &&Node| child.is_workload() || child.kind == "Pod";
     let engine = |child: &&Node| ["Kustomization", "GitRepository"].contains(&child.kind.as_str());
@@ -336,6 +354,15 @@ fn add(table: &mut TextTable, node: &Node, branch: &str, indent: &str, now: Time
     }
 }
 
+/// `Deployment shop/web`
+fn title(node: &Node) -> String {
+    match node.namespace.as_str() {
+        "" => format!("{} {}", node.kind, node.name),
+        _ if node.kind == "Pod" => format!("{} {}", node.kind, node.name),
+        namespace => format!("{} {namespace}/{}", node.kind, node.name),
+    }
+}
+
 /// `main@sha1:0123…` with as many digits as people use.
 pub fn short(revision: &str) -> String {
     match revision.split_once("sha1:") {
@@ -345,6 +372,7 @@ pub fn short(revision: &str) -> String {
 }
 
 fn clip(text: &str, limit: usize) -> String {
+    let text = &text.replace(['\n', '\r'], " ");
     match text.char_indices().nth(limit) {
         None => text.to_owned(),
         Some((at, _)) => format!("{}…", &text[..at]),

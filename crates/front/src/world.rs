@@ -26,6 +26,8 @@ pub struct World {
     pub replica_sets: Vec<Value>,
     pub jobs: Vec<Value>,
     pub pods: Vec<Value>,
+    /// Of the whole cluster when all is looked at: also those that nothing from Git has made.
+    pub services: Vec<Value>,
 }
 
 /// Which of the cluster's applications are looked at.
@@ -52,6 +54,14 @@ pub async fn read(client: &Client, scope: Scope<'_>) -> anyhow::Result<World> {
     let ids: BTreeSet<Id> = world.kustomizations.iter().flat_map(inventory).collect();
     let reads = ids.iter().map(|id| object(client, &discovery, id));
     world.objects = futures::stream::iter(reads).buffer_unordered(PARALLEL).try_collect().await?;
+
+    world.services = match scope {
+        Scope::All => match discovery.by_group("", "Service") {
+            Some(resource) => list(client, resource, None).await?,
+            None => Vec::new(),
+        },
+        Scope::One { .. } => world.objects.values().flatten().cloned().collect(),
+    };
 
     let namespaces: BTreeSet<&str> =
         ids.iter().map(|id| id.namespace.as_str()).filter(|name| !name.is_empty()).collect();

@@ -58,13 +58,13 @@ fn lines_are_understood() {
     check(
         "kedge up",
         expect![
-            "Up(Up { repository: None, branch: None, path: None, name: None, foreground: false, timeout: 300s, api_port: None, node_name: None })"
+            "Up(Up { repository: None, branch: None, path: None, name: None, replace: false, foreground: false, timeout: 300s, api_port: None, node_name: None })"
         ],
     );
     check(
         "kedge up . --path deploy/prod --timeout 90s --foreground",
         expect![[
-            r#"Up(Up { repository: Some("."), branch: None, path: Some("deploy/prod"), name: None, foreground: true, timeout: 90s, api_port: None, node_name: None })"#
+            r#"Up(Up { repository: Some("."), branch: None, path: Some("deploy/prod"), name: None, replace: false, foreground: true, timeout: 90s, api_port: None, node_name: None })"#
         ]],
     );
     check("kedge status -o json", expect!["Status(Status { output: Some(Json) })"]);

@@ -4,15 +4,16 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use base::constants::annotations::RECONCILE_REQUESTED_AT;
 use clap::Args;
-use kube::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::follow::{Application, in_time};
+use crate::progress::Progress;
 use crate::session::Session;
 use crate::tree::short;
-use crate::{duration, output, requests};
+use crate::{duration, explain, output, requests};
 
 /// Look at an application's Git repository now, and wait until what it holds is deployed
 #[derive(Args, Debug)]
@@ -35,7 +36,6 @@ pub struct Reconcile {
 const NAMESPACE: &str = "gitops";
 const SOURCES: (&str, &str) = ("source.toolkit.fluxcd.io", "gitrepositories");
 const KUSTOMIZATIONS: (&str, &str) = ("kustomize.toolkit.fluxcd.io", "kustomizations");
-const LOOK: Duration = Duration::from_millis(100);
 
 impl Reconcile {
     pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
@@ -58,35 +58,29 @@ impl Reconcile {
             return Ok(ExitCode::SUCCESS);
         }
         let deadline = Instant::now() + self.timeout;
-        let fetched = handled(&cluster.client, &source, &token, deadline).await.context("cannot read the repository")?;
-        let revision = fetched["status"]["artifact"]["revision"].as_str().unwrap_or_default().to_owned();
+        let progress = Progress::new();
+        let application =
+            Application { client: &cluster.client, namespace, name: &self.name, token: &token };
+        let mut step = progress.step(format!("Read the repository of {}", self.name));
+        let revision = match in_time(deadline, application.fetched(&mut step)).await {
+            Ok(revision) => revision,
+            Err(error) => {
+                step.failed();
+                return Err(error.context("cannot read the repository"));
+            }
+        };
+        step.done(&short(&revision));
         let kustomization = path(KUSTOMIZATIONS);
         if requests::get_optional(&cluster.client, &kustomization).await?.is_some() {
+            let mut step = progress.step("Deploy it");
             requests::merge(&cluster.client, &kustomization, &patch).await?;
-            handled(&cluster.client, &kustomization, &token, deadline).await.context("cannot deploy it")?;
+            if let Err(error) = in_time(deadline, application.applied(&mut step)).await {
+                step.failed();
+                return Err(explain::failure(&cluster.client, namespace, &self.name, error).await);
+            }
+            step.done("");
         }
         output::line(&format!("{} is at {}", self.name, short(&revision)))?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Until the engine has handled the request, and well.
-async fn handled(client: &Client, path: &str, token: &str, deadline: Instant) -> anyhow::Result<Value> {
-    loop {
-        let object = requests::get(client, path).await?;
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let ready = conditions.into_iter().find(|c| c["type"] == "Ready").unwrap_or_default();
-        let message = ready["message"].as_str().unwrap_or_default();
-        if object["status"]["lastHandledReconcileAt"] == token {
-            match ready["status"].as_str() {
-                Some("True") => return Ok(object),
-                Some("False") => bail!("{message}"),
-                _ => {}
-            }
-        }
-        if Instant::now() > deadline {
-            bail!("it was not done in time; give it longer with --timeout\nthe last that was said: {message}");
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }

@@ -85,7 +85,7 @@ fn structured(form: Form, value: &Value) -> anyhow::Result<()> {
 }
 
 pub fn urls(world: &World) -> Vec<Url> {
-    world::urls(world.objects.values().flatten())
+    world::urls(world.services.iter())
 }
 
 fn print(
@@ -98,10 +98,11 @@ fn print(
     let paint = Paint::stdout();
     output::line(&format!("{} {server}  {}", paint.strong("cluster"), paint.soft(&data_dir.display().to_string())))?;
     if roots.is_empty() {
-        return output::line("nothing is deployed from Git yet; `kedge up DIR` in a repository does it");
+        output::line("nothing is deployed from Git yet; `kedge up DIR` in a repository does it")?;
+    } else {
+        output::line("")?;
+        output::text(&tree::render(roots, base::time::now(), wide))?;
     }
-    output::line("")?;
-    output::text(&tree::render(roots, base::time::now(), wide))?;
     if !urls.is_empty() {
         output::line("")?;
     }

@@ -1,8 +1,9 @@
 //! `kedge up`: from nothing to a running application in one step. Each part may be there already and is then reused.
 
 mod deploy;
-mod pods;
+mod hints;
 mod plan;
+mod rebuilt;
 mod report;
 mod server;
 
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use image::ImageRecord;
 use image::builder::{BuildEvent, BuildRequest};
 
 use crate::progress::{Progress, Step};
@@ -27,7 +29,8 @@ use plan::Plan;
   kedge up https://github.com/stefanprodan/podinfo --branch master --path kustomize
   kedge up --foreground                    stay, and stop all at Ctrl-C
 
-From then on each commit to the branch is deployed by itself. What is not committed is not deployed.")]
+From then on each commit to the branch is deployed by itself. What is not committed is not deployed.
+To take an application away again: kedge delete kustomization,gitrepository NAME -n gitops")]
 pub struct Up {
     /// A folder in a Git repository, or an https:// address [default: the folder you are in]
     #[arg(value_name = "REPOSITORY")]
@@ -41,6 +44,9 @@ pub struct Up {
     /// What to call the application [default: that of kedge.yaml, else the repository's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Let an application of the same name that is deployed from elsewhere go
+    #[arg(long)]
+    replace: bool,
     /// Stay until Ctrl-C or until the server ends, and then stop everything
     #[arg(long)]
     foreground: bool,
@@ -97,16 +103,24 @@ impl Up {
         let Some(plan) = plan else {
             return report::cluster_only(session);
         };
+        deploy::check_name(&cluster.client, plan).await?;
+        let mut built = Vec::new();
         for image in &plan.images {
-            build(session, plan, image, progress).await?;
+            built.push(build(session, plan, image, progress).await?);
         }
+        rebuilt::restart(&cluster.client, plan, &built, progress).await?;
         deploy::run(&cluster.client, plan, progress, deadline).await?;
         report::deployed(session, &cluster.client, plan, started.elapsed()).await
     }
 }
 
 /// Builds one image of the project.
-async fn build(session: &Session, plan: &Plan, image: &Image, progress: Progress) -> anyhow::Result<()> {
+async fn build(
+    session: &Session,
+    plan: &Plan,
+    image: &Image,
+    progress: Progress,
+) -> anyhow::Result<ImageRecord> {
     let mut step = progress.step(format!("Build {}", image.name));
     let context = plan.top.join(&image.context);
     let request = BuildRequest {
@@ -120,9 +134,9 @@ async fn build(session: &Session, plan: &Plan, image: &Image, progress: Progress
     let mut cached = true;
     let result = builds::run(&session.layout, request, |event| tell(&mut step, event, &mut cached)).await;
     match result {
-        Ok(_) => {
+        Ok(record) => {
             step.done(if cached { "cached" } else { "" });
-            Ok(())
+            Ok(record)
         }
         Err(error) => {
             step.failed();

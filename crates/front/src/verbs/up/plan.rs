@@ -28,6 +28,8 @@ pub struct Plan {
     pub top: PathBuf,
     pub images: Vec<Image>,
     pub timeout_s: u64,
+    /// An application of the same name from elsewhere may go.
+    pub replaces: bool,
 }
 
 impl Plan {
@@ -43,7 +45,7 @@ impl Plan {
             Some(name) => name.clone(),
             None => project.name.as_deref().map(object_name).unwrap_or_else(|| name_of(&source)),
         };
-        let mut plan = Self { name, timeout_s: asked.timeout.as_secs(), ..Self::default() };
+        let mut plan = Self { name, timeout_s: asked.timeout.as_secs(), replaces: asked.replace, ..Self::default() };
         let branch = asked.branch.clone().or(project.branch);
         let mut path = asked.path.clone().map(|path| path.trim_end_matches('/').to_owned());
         match source {

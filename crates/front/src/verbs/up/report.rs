@@ -1,6 +1,5 @@
 //! What `up` says at the end: what runs and where, or what does not and why.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kube::Client;
@@ -9,7 +8,7 @@ use super::plan::{NAMESPACE, Plan};
 use crate::output::{self, Paint};
 use crate::session::Session;
 use crate::table::TextTable;
-use crate::tree::{self, Node, State};
+use crate::tree;
 use crate::verbs::status;
 use crate::world::{self, Scope};
 use crate::duration;
@@ -60,44 +59,4 @@ fn further(session: &Session) -> anyhow::Result<()> {
         "\n  kedge status{flag}\n  kubectl --kubeconfig {} get pods -A\n  kedge down{flag}",
         kubeconfig.display()
     ))
-}
-
-/// The engine's word, with what the pods say and what to do.
-pub async fn failure(client: &Client, plan: &Plan, error: anyhow::Error) -> anyhow::Error {
-    let mut text = format!("{} is not deployed: {error:#}", plan.name);
-    let scope = Scope::One { namespace: NAMESPACE, name: &plan.name };
-    // The first error counts; a second one on the way to explain it would only hide it.
-    let roots = world::read(client, scope).await.map(|world| tree::build(&world)).unwrap_or_default();
-    let mut hints = Vec::new();
-    roots.iter().for_each(|root| root.walk(&mut |node| tell(node, &mut text, &mut hints)));
-    if hints.is_empty() {
-        hints.push("kedge status".to_owned());
-    }
-    // Replicas fail alike.
-    let mut seen = BTreeSet::new();
-    hints.retain(|hint| seen.insert(hint.clone()));
-    hints.truncate(3);
-    text += "\n\nlook further with:";
-    hints.iter().for_each(|hint| text += &format!("\n  {hint}"));
-    text += "\na commit that mends it is deployed by itself";
-    anyhow::anyhow!(text)
-}
-
-fn tell(node: &Node, text: &mut String, hints: &mut Vec<String>) {
-    if node.kind != "Pod" || node.health <= State::Terminating {
-        return;
-    }
-    *text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
-    let (namespace, name) = (&node.namespace, &node.name);
-    if node.message.contains("CrashLoopBackOff") || node.message.contains("ended with code") {
-        hints.push(format!("kedge logs -n {namespace} -p {name}"));
-    } else if node.message.contains("Image") || node.message.contains("ErrImage") {
-        let image = node.images.first().map_or("IMAGE", String::as_str);
-        hints.push(match image.starts_with("localhost/") {
-            true => format!("kedge build -t {image} FOLDER    (or add it to `images:` in kedge.yaml)"),
-            false => format!("kedge describe -n {namespace} pod {name}"),
-        });
-    } else {
-        hints.push(format!("kedge describe -n {namespace} pod {name}"));
-    }
 }

@@ -9,10 +9,13 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::tree;
 
-/// Pods in trouble by `namespace/name`, anew whenever that changes. Never ends.
-pub fn troubles(client: &Client) -> impl Stream<Item = BTreeMap<String, String>> + use<> {
+/// What keeps each pod from running, by its namespace and name.
+pub type Troubles = BTreeMap<(String, String), String>;
+
+/// Pods in trouble, anew whenever that changes. Never ends.
+pub fn of_pods(client: &Client) -> impl Stream<Item = Troubles> + use<> {
     let events = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
-    let mut known = BTreeMap::new();
+    let mut known = Troubles::new();
     events.filter_map(move |event| {
         let changed = match event {
             Ok(Event::Apply(pod) | Event::InitApply(pod)) => note(&mut known, &pod),
@@ -28,12 +31,12 @@ pub fn troubles(client: &Client) -> impl Stream<Item = BTreeMap<String, String>>
     })
 }
 
-fn name_of(pod: &Pod) -> String {
-    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+fn name_of(pod: &Pod) -> (String, String) {
+    (pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 /// Whether there is news.
-fn note(known: &mut BTreeMap<String, String>, pod: &Pod) -> bool {
+fn note(known: &mut Troubles, pod: &Pod) -> bool {
     // What is typed can be written.
     let value = serde_json::to_value(pod).unwrap_or_default();
     let going = pod.metadata.deletion_timestamp.is_some();

@@ -1,0 +1,120 @@
+//! `kedge up` again: changed code under the same name, folders that hold nothing, names that are taken, repositories
+//! that cannot be read. What runs keeps running unless its replacement was asked for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use testkit::{Cluster, Repository, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An application that says the one word its image holds.
+fn word(folder: &Path) -> Repository {
+    let repository = Repository::new(folder);
+    repository.write(
+        "kedge.yaml",
+        "name: word\npath: deploy\nimages:\n- {name: 'localhost/word:1', context: image}\n",
+    );
+    repository.write("image/Dockerfile", "FROM localhost/busybox:1\nCOPY word /word\n");
+    repository.write("image/word", "one\n");
+    repository.write("deploy/kustomization.yaml", "namespace: word\nresources: [app.yaml]\n");
+    repository.write(
+        "deploy/app.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: word}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: word}\nspec:\n  selector: \
+         {matchLabels: {app: word}}\n  template:\n    metadata: {labels: {app: word}}\n    spec:\n      terminationGracePeriodSeconds: 0\n      containers:\n      \
+         - {name: c, image: 'localhost/word:1', command: [sh, -c, 'cat /word; exec sleep 10000']}\n",
+    );
+    repository.write("empty/README.md", "Nothing yet.\n");
+    repository.commit("first");
+    repository
+}
+
+/// What `kedge up` ended with and said.
+fn up(cluster: &Cluster, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = cluster.command(&["up"]);
+    command.args(words).args(["--timeout", "1m", "--api-port", "0"]);
+    let output = command.output().expect("kedge runs");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), text.into_owned())
+}
+
+/// The one pod that is not about to end, and what it says.
+fn says(cluster: &Cluster) -> (String, String) {
+    until("one pod says its word", LIMIT, || {
+        let pods = cluster.list("pods", "word")?;
+        let staying: Vec<&str> = pods
+            .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .filter_map(|pod| pod["metadata"]["name"].as_str())
+            .collect();
+        let [pod] = staying[..] else { return Err(format!("{staying:?}")) };
+        let said = cluster.kedge(&["logs", "-n", "word", pod]).stdout;
+        if said.is_empty() { Err(format!("{pod} says nothing")) } else { Ok((pod.to_owned(), said)) }
+    })
+}
+
+#[test]
+fn up_again() {
+    let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = word(&cluster.folder().join("word"));
+    let path = repository.path().to_str().expect("a plain path");
+    let (code, text) = up(&cluster, &[path]);
+    assert_eq!(code, Some(0), "{text}\n{}", cluster.log());
+    let (first, said) = says(&cluster);
+    assert_eq!(said, "one\n");
+
+    // The code has changed, the manifests have not.
+    repository.write("image/word", "two\n");
+    let (code, text) = up(&cluster, &[path]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("Replace what runs an older build  Deployment/word/word"), "{text}");
+    let (second, said) = says(&cluster);
+    assert_eq!(said, "two\n");
+    assert_ne!(first, second);
+    let (code, text) = up(&cluster, &[path]);
+    assert!(code == Some(0) && !text.contains("older build"), "{text}");
+    assert_eq!(says(&cluster).0, second, "nothing has changed");
+
+    let refused = |words: &[&str], wanted: &[&str]| {
+        let (code, text) = up(&cluster, words);
+        let all = wanted.iter().all(|wanted| text.contains(wanted));
+        assert!(code == Some(1) && all, "{words:?}: {code:?} {text}");
+        assert_eq!(says(&cluster).0, second, "{words:?} took down what runs");
+    };
+    // A folder that holds nothing is a mistake, and not the wish to have nothing.
+    refused(
+        &[path, "--path", "empty"],
+        &[
+            "./empty has neither a kustomization.yaml nor a manifest",
+            "kustomization.yaml are deploy; name one with --path",
+        ],
+    );
+    assert_eq!(up(&cluster, &[path]).0, Some(0), "back to its own folder");
+
+    // Another repository under the same name.
+    let other = word(&cluster.folder().join("other"));
+    let other_path = other.path().to_str().expect("a plain path");
+    refused(&[other_path], &["word is deployed already, from ", "--name NAME", "--replace"]);
+
+    // An address that answers to nobody leaves nothing that is tried for ever.
+    refused(
+        &["https://127.0.0.1:1/gone.git", "--name", "gone"],
+        &["cannot read https://127.0.0.1:1/gone.git"],
+    );
+    let left = cluster.get("gitrepository", "gitops", "gone").expect_err("it was left behind");
+    assert!(left.contains("not found"), "{left}");
+
+    // In the other's place, when that is said.
+    let (code, text) = up(&cluster, &[other_path, "--replace"]);
+    assert_eq!(code, Some(0), "{text}");
+    let source = cluster.get("gitrepository", "gitops", "word").expect("the source");
+    assert_eq!(source["spec"]["url"], other_path);
+
+    // And away, as the help says.
+    cluster.kedge(&["delete", "kustomization,gitrepository", "word", "-n", "gitops"]).ok();
+    until("the application is gone", LIMIT, || match cluster.get("deployment", "word", "word") {
+        Err(error) if error.contains("not found") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
