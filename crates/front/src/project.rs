@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub const FILE: &str = "kedge.yaml";
+/// Beside the images.
+const FIELDS: [&str; 3] = ["name", "path", "branch"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -60,9 +62,10 @@ impl Project {
             _ => bail!("it must be a map with the fields name, path, branch and images"),
         };
         let images = value.remove("images").unwrap_or_default();
-        let known = "; the fields are name, path, branch and images";
-        let mut project: Self =
-            serde_json::from_value(Value::Object(value)).map_err(|e| anyhow::anyhow!("{e}{known}"))?;
+        if let Some(unknown) = value.keys().find(|field| !FIELDS.contains(&field.as_str())) {
+            bail!("unknown field `{unknown}`; the fields are {} and images", FIELDS.join(", "));
+        }
+        let mut project: Self = serde_json::from_value(Value::Object(value))?;
         let images = match images {
             Value::Null => Vec::new(),
             Value::Array(images) => images,
@@ -111,12 +114,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        refused(
-            "pth: x",
-            expect![
-                "unknown field `pth`, expected one of `name`, `path`, `branch`; the fields are name, path, branch and images"
-            ],
-        );
+        refused("pth: x", expect!["unknown field `pth`; the fields are name, path, branch and images"]);
         refused("images: {a: b}", expect!["images: it must be a list of maps with a name and a context"]);
         refused("images:\n- context: x", expect!["images[0]: missing field `name`"]);
         refused(

@@ -33,9 +33,13 @@ pub enum ClusterError {
     },
 }
 
-/// The server's own words, with their reason: `(Invalid): Deployment.apps "web" is invalid: …`.
+/// The server's own words, with their reason if they have one: `(Invalid): Deployment.apps "web" is invalid: …`.
 fn message(error: &kube::Error) -> String {
     match error {
+        kube::Error::Api(status) if status.reason.is_empty() && status.message.is_empty() => {
+            format!("the server answered with code {}", status.code)
+        }
+        kube::Error::Api(status) if status.reason.is_empty() => status.message.clone(),
         kube::Error::Api(status) => format!("({}): {}", status.reason, status.message),
         other => other.to_string(),
     }

@@ -65,10 +65,6 @@ pub struct Selection {
 pub fn select(discovery: &Discovery, kinds: &str, names: &[String]) -> anyhow::Result<Vec<Selection>> {
     if !kinds.contains('/') {
         let resources = discovery.find_all(kinds)?;
-        let several = resources.len() > 1 && !names.is_empty();
-        if several {
-            bail!("with several kinds name objects as KIND/NAME");
-        }
         let selection = |resource| Selection { resource, names: names.to_vec() };
         return Ok(resources.into_iter().map(selection).collect());
     }
