@@ -155,7 +155,7 @@ impl Layout {
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    #[error("cannot make {path}: {source}; run as root, or choose another place with --data-dir")]
+    #[error("cannot make {path}; run as root, or choose another place with --data-dir")]
     Io { path: PathBuf, source: std::io::Error },
     #[error(
         "{path} is no cluster's directory: it holds {stranger}; choose an empty folder, or a new one, with --data-dir"

@@ -2,6 +2,7 @@
 //! that cannot be read. What runs keeps running unless its replacement was asked for.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use testkit::{Cluster, Repository, until};
@@ -117,4 +118,26 @@ fn up_again() {
         Err(error) if error.contains("not found") => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// The cluster is root's: another user is told so, and not that there is none.
+#[test]
+fn another_user_is_told_whose_it_is() {
+    let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    let data_dir = cluster.folder().join("of-root");
+    std::fs::create_dir_all(&data_dir).expect("a folder");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&data_dir, private).expect("private");
+    // Where the program lies, the other user may not be let in.
+    let program = cluster.folder().join("kedge");
+    std::fs::copy(env!("CARGO_BIN_EXE_kedge"), &program).expect("copied");
+    for verb in ["down", "status", "up"] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
+        command.arg(verb).arg("--data-dir").arg(&data_dir).current_dir(cluster.folder());
+        let output = command.output().expect("setpriv runs");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{verb}: {told}");
+        assert!(told.contains("belongs to another user; run as root"), "{verb}: {told}");
+    }
 }

@@ -60,6 +60,11 @@ impl Down {
 
 /// A directory that no cluster has made is not touched.
 fn check_ours(layout: &Layout) -> anyhow::Result<()> {
+    if let Err(error) = std::fs::read_dir(layout.data_dir())
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        bail!("{} belongs to another user; run as root", layout.data_dir().display());
+    }
     if layout.lock().exists() && layout.pki().is_dir() {
         return Ok(());
     }
