@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use crate::columns::{name_cell, since_cell};
+use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -37,12 +38,39 @@ pub fn kind() -> Kind {
         .done()
 }
 
+/// One with a time is of the newer form, whichever version it was written in: it may lie elsewhere than what it is about,
+/// and says who reports and what was done.
 fn validate(event: &Event, errors: &mut Errors) {
-    let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-    let about = event.involved_object.namespace.as_deref().unwrap_or_default();
-    if !about.is_empty() && about != namespace {
-        let detail = "does not match event.namespace";
-        errors.push(FieldError::invalid("involvedObject.namespace", about, detail));
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let namespace = text(&event.metadata.namespace);
+    let about = text(&event.involved_object.namespace);
+    let is_new = event.event_time.is_some();
+    let strays = match (is_new, about.is_empty()) {
+        (true, true) => !["default", "kube-system"].contains(&namespace.as_str()),
+        (true, false) => false,
+        (false, true) => !["", "default"].contains(&namespace.as_str()),
+        (false, false) => about != namespace,
+    };
+    if strays {
+        errors.push(FieldError::invalid("involvedObject.namespace", about, "does not match event.namespace"));
+    }
+    if !is_new {
+        return;
+    }
+    let (controller, instance) = (text(&event.reporting_component), text(&event.reporting_instance));
+    errors.required("reportingComponent", controller.is_empty());
+    qualified("reportingComponent", &controller, errors);
+    for (field, value, chars_max) in [
+        ("reportingInstance", instance, 128),
+        ("action", text(&event.action), 128),
+        ("reason", text(&event.reason), 128),
+        ("message", text(&event.message), 1024),
+    ] {
+        errors.required(field, value.is_empty() && field != "message");
+        // The original counts bytes.
+        if value.len() > chars_max {
+            errors.push(FieldError::invalid(field, "", format!("can have at most {chars_max} characters")));
+        }
     }
 }
 

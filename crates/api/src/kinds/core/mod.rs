@@ -26,6 +26,7 @@ mod secret;
 mod service;
 mod service_account;
 mod service_validate;
+mod volume_overlaps;
 mod volume_validate;
 
 pub(super) use event::{TTL_SECONDS as EVENT_TTL_SECONDS, kind as event};

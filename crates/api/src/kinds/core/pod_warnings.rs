@@ -84,6 +84,7 @@ impl Warnings<'_> {
         self.annotations(spec, meta);
         let volumes = spec.volumes.as_deref().unwrap_or_default();
         volumes.iter().enumerate().for_each(|(i, volume)| self.volume(&format!("spec.volumes[{i}]"), volume));
+        volumes.iter().for_each(|volume| super::volume_overlaps::warnings(volume, self.out));
         self.names(spec);
         self.fractions("spec.overhead", spec.overhead.as_ref());
         let containers = containers(spec);
@@ -219,10 +220,6 @@ impl Warnings<'_> {
             if there {
                 self.push(&format!("{field}.{part}"), text);
             }
-        }
-        let sources = volume.projected.as_ref().map(|p| p.sources.as_deref().unwrap_or_default());
-        if sources.is_some_and(<[_]>::is_empty) {
-            self.out.push(format!("volume {:?} (Projected) has no sources provided", volume.name));
         }
     }
 
@@ -368,10 +365,10 @@ mod tests {
         );
         check(
             json!({"containers": [], "imagePullSecrets": [{"name": ""}], "terminationGracePeriodSeconds": -1,
-                "volumes": [{"name": "v", "projected": {}}, {"name": "g", "gitRepo": {"repository": "x"}}]}),
+                "volumes": [{"name": "v", "projected": {"sources": [{}]}}, {"name": "g", "gitRepo": {"repository": "x"}}]}),
             &[
-                "volume \"v\" (Projected) has no sources provided",
                 "spec.volumes[1].gitRepo: deprecated in v1.11, and disabled by default in v1.33+",
+                "volume \"v\" (Projected) has no sources provided",
                 "spec.imagePullSecrets[0].name: invalid empty name \"\"",
                 "spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
             ],
