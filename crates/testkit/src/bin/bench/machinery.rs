@@ -1,4 +1,5 @@
-//! The API's machinery, beside kube-apiserver on etcd in the same run: the same requests, the same clients, one disk.
+//! The API's machinery, beside the original's in the same run: the same requests, the same clients, one disk. What is
+//! measured of kedge is the whole server with its controllers and its scheduler, so that the original has its own beside it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,17 +59,18 @@ pub fn run(executable: &Path) -> Vec<Row> {
     ours.0.push(seconds(cluster.started_in));
     let theirs = Original::start(cluster.folder()).map(|mut original| {
         let mut numbers = measure("the original", &original.api(), &original.pids());
+        let name = original.name();
         numbers.0.push(seconds(original.restart()));
-        numbers
+        (name, numbers)
     });
     let mut rows = Vec::new();
     for (at, (what, better, aim)) in WHAT.iter().enumerate() {
         let (own, shown) = &ours.0[at];
         let beside = match &theirs {
-            Some(theirs) => {
+            Some((name, theirs)) => {
                 let (other, shown) = &theirs.0[at];
                 let ratio = if *better == Better::More { own / other } else { other / own };
-                format!("kube-apiserver: {shown} → {ratio:.1} × better")
+                format!("{name}: {shown} → {ratio:.1} × better")
             }
             None => "kube-apiserver is not installed".to_owned(),
         };
@@ -226,7 +228,7 @@ async fn updates(api: &Api) -> Load {
     .await
 }
 
-/// Templates, so that it is the API that works and not controllers, which the original that is measured beside does not have.
+/// Templates, so that it is the API that works and not controllers.
 async fn applies(api: &Api) -> Load {
     load(16, async |end, latencies: &mut Vec<f64>| {
         let mut connection = api.connect().await;
