@@ -2,6 +2,7 @@
 //! The wording is the API's own; what the log says of the same failure is the log's business.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
@@ -99,12 +100,9 @@ impl ApiError {
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let subject = Resource { group, plural: kind };
         // What is wrong in several ways alike is said once, and told of as a cause each time.
-        let mut texts: Vec<String> = Vec::new();
-        for text in errors.iter().map(FieldError::to_string) {
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
+        let mut seen = HashSet::new();
+        let texts = errors.iter().map(FieldError::to_string);
+        let texts: Vec<String> = texts.filter(|text| seen.insert(text.clone())).collect();
         let list = match texts.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),

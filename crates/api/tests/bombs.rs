@@ -33,3 +33,22 @@ fn aliases_do_not_multiply() {
     }
     check("a billion laughs", "application/yaml", laughs.as_bytes(), false);
 }
+
+/// What a body comes to follows from its size, also where it says much in a few letters.
+#[test]
+fn little_does_not_come_to_much() {
+    let many = |elements: usize, aliases: usize| {
+        let row = vec!["x"; elements].join(",");
+        format!("a: &a [{row}]\nb: [{}]\n", vec!["*a"; aliases].join(","))
+    };
+    check("a few aliases", "application/yaml", many(100, 50).as_bytes(), true);
+    check("aliases of a long list", "application/yaml", many(1_000, 90).as_bytes(), false);
+    let long = |letters: usize, aliases: usize| {
+        let anchors: String = (0..aliases / 8).map(|n| format!("c{n}: &c{n} x\n")).collect();
+        format!("a: &a {}\n{anchors}b: [{}]\n", "x".repeat(letters), vec!["*a"; aliases].join(","))
+    };
+    check("a long text, a few times", "application/yaml", long(10_000, 20).as_bytes(), true);
+    check("a long text, many times", "application/yaml", long(1 << 20, 1_000).as_bytes(), false);
+    let lines = "- a\n".repeat(100_000);
+    check("many short lines", "application/yaml", lines.as_bytes(), true);
+}

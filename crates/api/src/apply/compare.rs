@@ -1,5 +1,6 @@
 //! Which fields differ between two objects: added, modified, removed.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -54,29 +55,50 @@ fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<
 
 /// Every path below a value that was not there before. Most of a new object is such values.
 fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
-    let mut set = FieldSet::new();
     match element::kind(node, new) {
-        Kind::Leaf => {}
+        Kind::Leaf => FieldSet::new(),
         Kind::Object => {
-            for (name, value) in new.as_object().into_iter().flatten() {
+            let fields = new.as_object().into_iter().flatten();
+            FieldSet::from_elements(fields.map(|(name, value)| {
                 let below = below(element::member(node, name).0, value);
-                set.put(PathElement::Field(name.clone()), true, below);
-            }
+                (PathElement::Field(name.clone()), true, below)
+            }))
         }
         Kind::List(node, list) => {
-            let named = new.as_array().into_iter().flatten();
-            let named = named.filter_map(|item| Some((element::of_item(node, list, item).ok()?, item)));
-            for (element, item) in named {
-                let below = match set.touches(&element) {
-                    false => below(Some(node.at(&list.item)), item),
-                    // Of several, the name is owned and nothing else.
-                    true => FieldSet::new(),
-                };
-                set.put(element, true, below);
+            let item_node = Some(node.at(&list.item));
+            let items = items(node, list, Some(new)).into_iter();
+            FieldSet::from_elements(items.map(|(element, items)| match items[..] {
+                [item] => (element, true, below(item_node, item)),
+                // Of several, the name is owned and nothing else.
+                _ => (element, true, FieldSet::new()),
+            }))
+        }
+    }
+}
+
+/// The keys of both maps, in order.
+fn keys_of_both<'k, K: Ord, V, W>(
+    old: impl Iterator<Item = (&'k K, V)>,
+    new: impl Iterator<Item = (&'k K, W)>,
+) -> Vec<(&'k K, Option<V>, Option<W>)> {
+    let (mut old, mut new) = (old.peekable(), new.peekable());
+    let mut out = Vec::new();
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (Some((left, _)), Some((right, _))) => left.cmp(right),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return out,
+        };
+        match order {
+            Ordering::Less => out.extend(old.next().map(|(key, value)| (key, Some(value), None))),
+            Ordering::Greater => out.extend(new.next().map(|(key, value)| (key, None, Some(value)))),
+            Ordering::Equal => {
+                let both = old.next().zip(new.next());
+                out.extend(both.map(|((key, old), (_, new))| (key, Some(old), Some(new))));
             }
         }
     }
-    set
 }
 
 impl Walk {
@@ -125,19 +147,17 @@ impl Walk {
                 let empty = Map::new();
                 let old = old.and_then(Value::as_object).unwrap_or(&empty);
                 let new = new.and_then(Value::as_object).unwrap_or(&empty);
-                let added = new.keys().filter(|name| !old.contains_key(*name));
-                for name in old.keys().chain(added) {
+                // In order, so that each path is the last of its set when it is put there.
+                for (name, old, new) in keys_of_both(old.iter(), new.iter()) {
                     let (member, _) = element::member(node, name);
-                    self.step(PathElement::Field(name.clone()), member, old.get(name), new.get(name));
+                    self.step(PathElement::Field(name.clone()), member, old, new);
                 }
             }
             Kind::List(node, list) => {
                 let (old, new) = (items(node, list, old), items(node, list, new));
-                let added = new.keys().filter(|element| !old.contains_key(*element));
-                let none = Vec::new();
-                for element in old.keys().chain(added) {
+                for (element, before, after) in keys_of_both(old.iter(), new.iter()) {
                     let (before, after) =
-                        (old.get(element).unwrap_or(&none), new.get(element).unwrap_or(&none));
+                        (before.map_or(&[][..], Vec::as_slice), after.map_or(&[][..], Vec::as_slice));
                     self.elements(element, node.at(&list.item), before, after);
                 }
             }

@@ -168,6 +168,45 @@ impl FieldSet {
         self.node_mut(element).member = true;
     }
 
+    /// Of elements in any order, each with whether it is a member and what is below it. A list that users give may name a
+    /// hundred thousand of them in an order that puts each before the last: they are sorted once instead of being
+    /// inserted one by one. Of several alike the last counts.
+    pub(super) fn from_elements(
+        elements: impl IntoIterator<Item = (PathElement, bool, FieldSet)>,
+    ) -> FieldSet {
+        let nodes = elements.into_iter().map(|(element, member, below)| Node { element, member, below });
+        let mut nodes: Vec<Node> = nodes.filter(|node| !node.is_idle()).collect();
+        if !nodes.is_sorted_by(|a, b| a.element < b.element) {
+            nodes.sort_by(|a, b| a.element.cmp(&b.element));
+            // The one that is kept is the first of two.
+            nodes.dedup_by(|later, kept| {
+                let same = later.element == kept.element;
+                if same {
+                    std::mem::swap(later, kept);
+                }
+                same
+            });
+        }
+        Self { nodes }
+    }
+
+    /// All of these together. Each is joined with one of about its size, so that what there is is not walked again for
+    /// each that comes.
+    pub(super) fn union_of(mut sets: Vec<FieldSet>) -> FieldSet {
+        while sets.len() > 1 {
+            let mut pairs = sets.into_iter();
+            let mut joined = Vec::new();
+            while let Some(set) = pairs.next() {
+                joined.push(match pairs.next() {
+                    Some(other) => set.with(other),
+                    None => set,
+                });
+            }
+            sets = joined;
+        }
+        sets.pop().unwrap_or_default()
+    }
+
     /// Adds an element and what is below it, of which nothing is there yet.
     pub(super) fn put(&mut self, element: PathElement, member: bool, below: FieldSet) {
         let node = Node { element, member, below };
@@ -185,28 +224,18 @@ impl FieldSet {
         path.iter().fold(self, |set, element| &mut set.node_mut(element).below)
     }
 
-    /// Instead of what is below it; nothing where the child is empty.
-    pub(super) fn put_child(&mut self, element: &PathElement, child: FieldSet) {
-        match (self.place(element), child.is_empty()) {
-            (Ok(at), empty) => {
-                self.nodes[at].below = child;
-                if empty && !self.nodes[at].member {
-                    self.nodes.remove(at);
-                }
-            }
-            (Err(_), true) => {}
-            (Err(at), false) => {
-                self.nodes.insert(at, Node { below: child, ..Node::new(element.clone()) });
-            }
+    /// Puts another set below each element that has anything below it; `change` says also whether the element becomes a
+    /// member.
+    pub(super) fn change_children(
+        &mut self,
+        mut change: impl FnMut(&PathElement, FieldSet) -> (bool, FieldSet),
+    ) {
+        for node in self.nodes.iter_mut().filter(|node| !node.below.is_empty()) {
+            let (member, below) = change(&node.element, std::mem::take(&mut node.below));
+            node.member |= member;
+            node.below = below;
         }
-    }
-
-    /// What is below each element that has anything below it, which has nothing then.
-    pub(super) fn take_children(&mut self) -> Vec<(PathElement, FieldSet)> {
-        let leading = self.nodes.iter_mut().filter(|node| !node.below.is_empty());
-        let children = leading.map(|node| (node.element.clone(), std::mem::take(&mut node.below))).collect();
-        self.nodes.retain(|node| node.member);
-        children
+        self.nodes.retain(|node| !node.is_idle());
     }
 
     pub fn union(&self, other: &FieldSet) -> FieldSet {
@@ -271,11 +300,20 @@ impl FieldSet {
         })
     }
 
-    /// With each node that the other set has too made less by `take`.
+    /// With each node that the other set has too made less by `take`. The smaller of both is walked: a write changes much,
+    /// and each of many managers may have little.
     fn less(mut self, other: &FieldSet, take: impl Fn(&mut Node, &Node)) -> FieldSet {
-        for other in &other.nodes {
-            let Ok(at) = self.place(&other.element) else { continue };
-            take(&mut self.nodes[at], other);
+        if self.nodes.len() < other.nodes.len() {
+            for node in &mut self.nodes {
+                if let Some(other) = other.node(&node.element) {
+                    take(node, other);
+                }
+            }
+        } else {
+            for other in &other.nodes {
+                let Ok(at) = self.place(&other.element) else { continue };
+                take(&mut self.nodes[at], other);
+            }
         }
         self.nodes.retain(|node| !node.is_idle());
         self
@@ -324,14 +362,12 @@ impl FieldSet {
         if depth > MAX_DEPTH {
             return Err(FieldSetError("nested too deeply".into()));
         }
-        let mut set = Self::default();
-        for (name, inner) in map.iter().filter(|(name, _)| *name != ".") {
-            let element = PathElement::decode(name)?;
+        let elements = map.iter().filter(|(name, _)| *name != ".").map(|(name, inner)| {
             let below = Self::read(inner, depth + 1)?;
             let member = below.is_empty() || inner.get(".").is_some();
-            set.put(element, member, below);
-        }
-        Ok(set)
+            Ok((PathElement::decode(name)?, member, below))
+        });
+        Ok(Self::from_elements(elements.collect::<Result<Vec<_>, _>>()?))
     }
 }
 

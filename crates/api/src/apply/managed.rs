@@ -1,5 +1,7 @@
 //! `metadata.managedFields`: reading, writing, and what every write does to it.
 
+use std::collections::hash_map::Entry as Place;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
@@ -51,16 +53,8 @@ impl Entry {
             && (apply || self.api_version == writer.api_version)
     }
 
-    /// Whether both are of one manager, who may have applied in several versions.
-    pub fn is_of(&self, other: &Self) -> bool {
-        self.apply == other.apply
-            && self.manager == other.manager
-            && self.subresource == other.subresource
-            && (self.apply || self.api_version == other.api_version)
-    }
-
-    /// What managers are told apart and ordered by.
-    fn identity(&self) -> String {
+    /// What managers are told apart and ordered by. One may have applied in several versions.
+    pub fn identity(&self) -> String {
         let quoted = |text: &str| Value::from(text).to_string();
         let mut text = format!("{{\"manager\":{}", quoted(&self.manager));
         let operation = if self.apply { "Apply" } else { "Update" };
@@ -130,11 +124,15 @@ pub(super) fn read_entries(object: &Value) -> Option<Vec<Entry>> {
         return Some(Vec::new());
     };
     let mut out: Vec<Entry> = Vec::with_capacity(items.len());
+    let mut places: HashMap<String, usize> = HashMap::new();
     for item in items {
         let entry = Entry::read(item)?;
-        match out.iter_mut().find(|held| held.is_of(&entry)) {
-            Some(held) => *held = entry,
-            None => out.push(entry),
+        match places.entry(entry.identity()) {
+            Place::Occupied(place) => out[*place.get()] = entry,
+            Place::Vacant(place) => {
+                place.insert(out.len());
+                out.push(entry);
+            }
         }
     }
     Some(out)
@@ -263,21 +261,26 @@ fn cap_update_managers(entries: &mut Vec<Entry>) {
         std::mem::take(entries).into_iter().partition(|entry| entry.apply);
     others.sort_by(|a, b| a.time.cmp(&b.time));
     let newest = others.split_off(updates - MAX_UPDATE_MANAGERS + 1);
-    for old in others {
-        let bucket = |entry: &&mut Entry| {
-            !entry.apply
-                && entry.manager == ANCIENT
-                && entry.api_version == old.api_version
-                && entry.subresource == old.subresource
-        };
-        match kept.iter_mut().find(bucket) {
-            Some(bucket) => {
-                bucket.fields = bucket.fields.union(&old.fields);
+    // Those that are put together are what there is of them already, and what comes to them; each in the place of its first.
+    let mut buckets: Vec<(Entry, Vec<FieldSet>)> = Vec::new();
+    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    for mut old in others {
+        let fields = std::mem::take(&mut old.fields);
+        match places.entry((old.api_version.clone(), old.subresource.clone())) {
+            Place::Occupied(place) => {
+                let (bucket, sets) = &mut buckets[*place.get()];
                 bucket.time = old.time;
+                sets.push(fields);
             }
-            None => kept.push(Entry { manager: ANCIENT.to_owned(), ..old }),
+            Place::Vacant(place) => {
+                place.insert(buckets.len());
+                buckets.push((Entry { manager: ANCIENT.to_owned(), ..old }, vec![fields]));
+            }
         }
     }
+    kept.extend(
+        buckets.into_iter().map(|(bucket, sets)| Entry { fields: FieldSet::union_of(sets), ..bucket }),
+    );
     kept.extend(newest);
     *entries = kept;
 }
@@ -327,11 +330,12 @@ fn apply_once(
     }
     let mut merged = merge(live, &config, node);
     if let Some(last) = &own {
-        let mut owned = Sets::from([(writer.api_version.to_owned(), all.clone())]);
+        let mut owned = BTreeMap::from([(writer.api_version.to_owned(), vec![all.clone()])]);
         for entry in &entries {
-            let set = owned.entry(entry.api_version.clone()).or_default();
-            *set = std::mem::take(set).with(entry.fields.clone());
+            owned.entry(entry.api_version.clone()).or_default().push(entry.fields.clone());
         }
+        let owned: Sets =
+            owned.into_iter().map(|(version, sets)| (version, FieldSet::union_of(sets))).collect();
         merged = prune(merged, (&last.api_version, &last.fields), owned, writer);
     }
     let set = ownable(all, writer);

@@ -1,12 +1,13 @@
 //! Applying a configuration to an object, taking fields out again, and the fields a configuration sets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 
 use super::element::{self, Kind};
 use super::{FieldSet, PathElement};
-use crate::schema::{Node, Schema};
+use crate::schema::{List, Node, Schema};
 
 /// The fields an applied configuration sets. An error names the list element that cannot be told from others.
 pub fn field_set_of(value: &Value, schema: Option<&Schema>) -> Result<FieldSet, String> {
@@ -20,43 +21,54 @@ pub(super) fn set_with_duplicates(node: Option<Node<'_>>, value: &Value) -> Fiel
 
 /// Without a path, elements need not be told apart.
 fn set_of(node: Option<Node<'_>>, value: &Value, path: Option<&str>) -> Result<FieldSet, String> {
-    let mut set = FieldSet::new();
     match (element::kind(node, value), value) {
         (Kind::Object, Value::Object(map)) => {
-            for (name, inner) in map {
+            let fields = map.iter().map(|(name, inner)| {
                 let (member, declared) = element::member(node, name);
-                let element = PathElement::Field(name.clone());
                 let path = path.map(|path| format!("{path}.{name}"));
                 let child = set_of(member, inner, path.as_deref())?;
                 let empty_object = inner.as_object().is_some_and(Map::is_empty);
                 let leaf = matches!(element::kind(member, inner), Kind::Leaf);
-                set.put(element, leaf || empty_object || !declared, child);
-            }
+                Ok((PathElement::Field(name.clone()), leaf || empty_object || !declared, child))
+            });
+            Ok(FieldSet::from_elements(fields.collect::<Result<Vec<_>, String>>()?))
         }
-        (Kind::List(node, list), Value::Array(items)) => {
-            for item in items {
-                let element = match (element::of_item(node, list, item), path) {
-                    (Ok(element), _) => element,
-                    (Err(error), Some(path)) => return Err(format!("{path}: {error}")),
-                    (Err(_), None) => continue,
-                };
-                if set.touches(&element) {
-                    let Some(path) = path else {
-                        set.put_child(&element, FieldSet::new());
-                        continue;
-                    };
-                    let mut only = FieldSet::new();
-                    only.member(&element);
-                    let name = only.paths().join("");
-                    return Err(format!("{path}: duplicate entries for key {name}"));
-                }
-                let child = set_of(Some(node.at(&list.item)), item, path)?;
-                set.put(element, true, child);
-            }
-        }
-        _ => {}
+        (Kind::List(node, list), Value::Array(items)) => set_of_items(node, list, items, path),
+        _ => Ok(FieldSet::new()),
     }
-    Ok(set)
+}
+
+fn set_of_items(
+    node: Node<'_>,
+    list: &List,
+    items: &[Value],
+    path: Option<&str>,
+) -> Result<FieldSet, String> {
+    let mut elements = Vec::with_capacity(items.len());
+    let mut places: HashMap<PathElement, usize> = HashMap::with_capacity(items.len());
+    for item in items {
+        let element = match (element::of_item(node, list, item), path) {
+            (Ok(element), _) => element,
+            (Err(error), Some(path)) => return Err(format!("{path}: {error}")),
+            (Err(_), None) => continue,
+        };
+        match (places.entry(element.clone()), path) {
+            (Entry::Vacant(place), _) => {
+                place.insert(elements.len());
+                let child = set_of(Some(node.at(&list.item)), item, path)?;
+                elements.push((element, true, child));
+            }
+            // Of several, the name is owned and nothing else.
+            (Entry::Occupied(place), None) => elements[*place.get()].2 = FieldSet::new(),
+            (Entry::Occupied(_), Some(path)) => {
+                let mut only = FieldSet::new();
+                only.member(&element);
+                let name = only.paths().join("");
+                return Err(format!("{path}: duplicate entries for key {name}"));
+            }
+        }
+    }
+    Ok(FieldSet::from_elements(elements))
 }
 
 /// As applying does, with no regard to who owns what: the live object with the configuration's fields set.

@@ -90,19 +90,13 @@ impl Held {
 
 /// With each field of a structure that something of is in the set.
 fn named(node: Option<Node<'_>>, mut set: FieldSet) -> FieldSet {
-    for (element, child) in set.take_children() {
-        let inner = match &element {
-            PathElement::Field(name) => {
-                let (member, declared) = element::member(node, name);
-                if declared {
-                    set.member(&element);
-                }
-                member
-            }
-            _ => node.and_then(Node::item),
-        };
-        set.put_child(&element, named(inner, child));
-    }
+    set.change_children(|element, child| match element {
+        PathElement::Field(name) => {
+            let (member, declared) = element::member(node, name);
+            (declared, named(member, child))
+        }
+        _ => (false, named(node.and_then(Node::item), child)),
+    });
     set
 }
 

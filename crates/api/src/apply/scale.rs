@@ -1,5 +1,7 @@
 //! Who owns the replicas of an object as its scale shows it, and back: a scale has one field that can be owned.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::managed::{Entry, read_entries, written};
@@ -29,30 +31,35 @@ pub fn to_parent(object: &Value, scale: &Value, path: &[String], api_version: &s
     replicas.insert(&path);
     let mut scales = read_entries(scale).unwrap_or_default();
     let parents = read_entries(object).unwrap_or_default();
-    let times: Vec<_> = scales
-        .iter()
-        .map(|scale| parents.iter().find(|parent| parent.is_of(scale)).and_then(|parent| parent.time.clone()))
-        .collect();
-    for (scale, time) in scales.iter_mut().zip(times) {
-        scale.time = time;
+    let times: HashMap<String, Option<String>> =
+        parents.iter().map(|parent| (parent.identity(), parent.time.clone())).collect();
+    for scale in &mut scales {
+        scale.time = times.get(&scale.identity()).cloned().flatten();
     }
+    let mut known: HashSet<String> = scales.iter().map(Entry::identity).collect();
     let mut out = Vec::new();
     for mut parent in parents {
-        if parent.fields.contains(&path) {
-            match scales.iter().position(|scale| scale.is_of(&parent)) {
-                Some(at) => drop(scales.remove(at)),
-                None => parent.fields = parent.fields.without(&replicas),
-            }
+        if parent.fields.contains(&path) && !known.remove(&parent.identity()) {
+            parent.fields = parent.fields.without(&replicas);
         }
         out.push(parent);
     }
+    // Those that no parent has: what both have stays as the parent has it.
+    scales.retain(|scale| known.contains(&scale.identity()));
+    let applied = out.iter().enumerate().filter(|(_, entry)| entry.apply);
+    let mut applied: HashMap<String, usize> = applied.map(|(at, entry)| (entry.identity(), at)).collect();
     let owners =
         scales.into_iter().filter(|scale| !scale.fields.intersection(&FieldSet::of(REPLICAS)).is_empty());
     for scale in owners {
         let given = Entry { api_version: api_version.to_owned(), fields: replicas.clone(), ..scale };
-        match out.iter_mut().find(|entry| entry.apply && entry.is_of(&given)) {
-            Some(held) => *held = given,
-            None => out.push(given),
+        match applied.get(&given.identity()) {
+            Some(at) => out[*at] = given,
+            None => {
+                if given.apply {
+                    applied.insert(given.identity(), out.len());
+                }
+                out.push(given);
+            }
         }
     }
     written(out)

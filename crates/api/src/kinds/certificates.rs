@@ -1,5 +1,7 @@
 //! `certificates.k8s.io/v1`: certificates asked for, approved and signed.
 
+use std::collections::{HashMap, HashSet};
+
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
@@ -70,9 +72,10 @@ fn validate(spec: &CertificateSigningRequestSpec, errors: &mut Errors) {
     }
     let usages = spec.usages.as_deref().unwrap_or_default();
     errors.required("spec.usages", usages.is_empty());
+    let mut seen = HashSet::new();
     for (i, usage) in usages.iter().enumerate() {
         errors.one_of(format!("spec.usages[{i}]"), Some(usage), USAGES);
-        if usages[..i].contains(usage) {
+        if !seen.insert(usage) {
             errors.push(FieldError::duplicate(format!("spec.usages[{i}]"), usage.as_str()));
         }
     }
@@ -110,10 +113,12 @@ fn check_signer(field: &str, signer: &str, errors: &mut Errors) {
 /// When a condition was set, and since when it has been as it is.
 fn set_times(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {
     let now = Time(base::time::now());
-    let before: Vec<_> = old.status.iter().flat_map(|s| s.conditions.iter().flatten()).collect();
+    // Of several old ones alike the first counts.
+    let before = old.status.iter().flat_map(|s| s.conditions.iter().flatten().rev());
+    let before: HashMap<_, _> = before.map(|c| ((c.type_.as_str(), c.status.as_str()), c)).collect();
     for condition in new.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten()) {
         condition.last_update_time.get_or_insert_with(|| now.clone());
-        let held = before.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+        let held = before.get(&(condition.type_.as_str(), condition.status.as_str()));
         let since = held.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| now.clone());
         condition.last_transition_time.get_or_insert(since);
     }
@@ -124,6 +129,7 @@ fn validate_status(new: &CertificateSigningRequest, old: &CertificateSigningRequ
         r.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default()
     };
     let (conditions, before) = (of(new), of(old));
+    let mut seen = HashSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let field = format!("status.conditions[{i}]");
         errors.required(format!("{field}.type"), condition.type_.is_empty());
@@ -135,7 +141,7 @@ fn validate_status(new: &CertificateSigningRequest, old: &CertificateSigningRequ
             }
             status => errors.one_of(format!("{field}.status"), Some(status), &["False", "True", "Unknown"]),
         }
-        if conditions[..i].iter().any(|c| c.type_ == condition.type_) {
+        if !seen.insert(condition.type_.as_str()) {
             errors.push(FieldError::duplicate(format!("{field}.type"), condition.type_.as_str()));
         }
     }

@@ -1,5 +1,7 @@
 //! `discovery.k8s.io/v1`: which addresses stand behind a service.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Build, Errors, Kind, names};
@@ -28,9 +30,10 @@ pub fn kinds() -> Vec<Kind> {
                 check_endpoint(&format!("endpoints[{i}]"), &slice.address_type, endpoint, errors);
             }
             let ports = slice.ports.as_deref().unwrap_or_default();
+            let mut seen = HashSet::new();
             for (i, given) in ports.iter().enumerate() {
                 let (at, name) = (format!("ports[{i}]"), given.name.as_deref().unwrap_or_default());
-                if ports[..i].iter().any(|p| p.name.as_deref().unwrap_or_default() == name) {
+                if !seen.insert(name) {
                     errors.push(FieldError::duplicate(format!("{at}.name"), name));
                 }
                 errors.one_of(format!("{at}.protocol"), given.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);

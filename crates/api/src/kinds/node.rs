@@ -1,5 +1,7 @@
 //! `node.k8s.io/v1`: ways of running containers.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::api::node::v1::RuntimeClass;
 
@@ -25,7 +27,7 @@ fn validate(class: &RuntimeClass, errors: &mut Errors) {
     super::core::check_resources(
         "overhead",
         &ResourceRequirements { limits, ..Default::default() },
-        &[],
+        &HashSet::new(),
         errors,
     );
     let labels = class.scheduling.as_ref().and_then(|s| s.node_selector.as_ref());

@@ -1,5 +1,7 @@
 //! Parts of an object that a subresource of its own is over: which fields it may write, as data of the table.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 /// A subresource's part. What lies elsewhere stays as it was.
@@ -24,12 +26,15 @@ impl Part {
 fn copy(from: &Value, to: &mut Value, steps: &[&str]) {
     let Some((step, rest)) = steps.split_first() else { return };
     if let Some(list) = step.strip_suffix("[]") {
-        let name = |item: &Value| item.get("name").and_then(Value::as_str).map(str::to_owned);
-        let given = from.get(list).and_then(Value::as_array);
+        fn name(item: &Value) -> Option<&str> {
+            item.get("name").and_then(Value::as_str)
+        }
+        // Of several alike the first counts.
+        let given = from.get(list).and_then(Value::as_array).into_iter().flatten().rev();
+        let given: HashMap<Option<&str>, &Value> = given.map(|item| (name(item), item)).collect();
         let held = to.get_mut(list).and_then(Value::as_array_mut);
         for item in held.into_iter().flatten() {
-            let wanted = name(item);
-            if let Some(source) = given.into_iter().flatten().find(|g| name(g) == wanted) {
+            if let Some(source) = given.get(&name(item)) {
                 copy(source, item, rest);
             }
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, PatchError, word};
+use super::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, MAX_SHIFTED, PatchError, word};
 
 type Result<T> = std::result::Result<T, PatchError>;
 
@@ -33,38 +33,52 @@ pub fn json(original: &Value, patch: &Value) -> Result<Value> {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
     let mut value = original.clone();
-    let mut copied = 0;
+    let mut spent = Spent::default();
     for operation in operations {
-        perform(&mut value, operation, &mut copied)?;
+        perform(&mut value, operation, &mut spent)?;
     }
     Ok(value)
 }
 
-fn perform(object: &mut Value, operation: &Value, copied: &mut usize) -> Result<()> {
+/// What operations have taken so far. Each is cheap in its text, and dear in a long list or as a copy of copies.
+#[derive(Default)]
+struct Spent {
+    copied_bytes: usize,
+    shifted: usize,
+}
+
+impl Spent {
+    fn shifts(&mut self, elements: usize) -> Result<()> {
+        self.shifted = self.shifted.saturating_add(elements);
+        if self.shifted > MAX_SHIFTED { Err(PatchError::ShiftsTooMuch) } else { Ok(()) }
+    }
+}
+
+fn perform(object: &mut Value, operation: &Value, spent: &mut Spent) -> Result<()> {
     let text = |field: &'static str| {
         let found = operation.get(field).and_then(Value::as_str);
         found.map_or_else(|| fail(format!("an operation has no {field}")), Ok)
     };
     let given = || operation.get("value").cloned().unwrap_or_default();
     match operation.get("op").and_then(Value::as_str).unwrap_or("unknown") {
-        "add" => add(object, text("path")?, given()),
-        "remove" => remove(object, text("path")?).map(drop),
+        "add" => add(object, text("path")?, given(), spent),
+        "remove" => remove(object, text("path")?, spent).map(drop),
         "replace" => replace(object, text("path")?, given()),
         "test" => test(object, text("path")?, &given()),
         "move" => {
             let from = text("from")?;
-            let moved = remove(object, from)?;
-            add(object, text("path")?, moved)
+            let moved = remove(object, from, spent)?;
+            add(object, text("path")?, moved, spent)
         }
         "copy" => {
             let found = get(object, text("from")?)?.cloned().unwrap_or_default();
             let path = text("path")?;
             // Copies of copies double what there is with each operation: what they add is counted as it comes.
-            *copied += size_bytes(&found);
-            if *copied > MAX_COPIED_BYTES {
+            spent.copied_bytes += size_bytes(&found);
+            if spent.copied_bytes > MAX_COPIED_BYTES {
                 return Err(PatchError::CopiesTooMuch);
             }
-            add(object, path, found)
+            add(object, path, found, spent)
         }
         other => fail(format!("Unexpected kind: {other}")),
     }
@@ -119,12 +133,15 @@ fn get<'v>(object: &'v mut Value, path: &str) -> Result<Option<&'v Value>> {
     }
 }
 
-fn add(object: &mut Value, path: &str, value: Value) -> Result<()> {
+fn add(object: &mut Value, path: &str, value: Value, spent: &mut Spent) -> Result<()> {
     let (holder, key) = holder(object, path)?;
     match holder {
         Value::Array(items) if key == "-" => items.push(value),
         Value::Array(items) => match index(&key, items.len() + 1).filter(|at| *at <= items.len()) {
-            Some(at) => items.insert(at, value),
+            Some(at) => {
+                spent.shifts(items.len() - at)?;
+                items.insert(at, value);
+            }
             None => return bad_index(&key),
         },
         Value::Object(map) => drop(map.insert(key, value)),
@@ -133,11 +150,14 @@ fn add(object: &mut Value, path: &str, value: Value) -> Result<()> {
     Ok(())
 }
 
-fn remove(object: &mut Value, path: &str) -> Result<Value> {
+fn remove(object: &mut Value, path: &str, spent: &mut Spent) -> Result<Value> {
     let (holder, key) = holder(object, path)?;
     match holder {
         Value::Array(items) => match index(&key, items.len()).filter(|at| *at < items.len()) {
-            Some(at) => Ok(items.remove(at)),
+            Some(at) => {
+                spent.shifts(items.len() - at)?;
+                Ok(items.remove(at))
+            }
             None => bad_index(&key),
         },
         other => match other.as_object_mut().and_then(|map| map.remove(&key)) {
@@ -179,7 +199,7 @@ fn test(object: &mut Value, path: &str, value: &Value) -> Result<()> {
 }
 
 /// About what a value takes as JSON.
-fn size_bytes(value: &Value) -> usize {
+pub(crate) fn size_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
         Value::String(text) => text.len() + 8,
@@ -259,6 +279,22 @@ mod tests {
         assert!(
             typed.is_err_and(|e| e.ends_with("number into Go struct field jsonPatchOp.path of type string"))
         );
+    }
+
+    #[test]
+    fn shifting_long_lists_again_and_again_is_stopped() {
+        let long = json!({"l": vec![1; 100_000]});
+        for operation in [
+            json!({"op": "add", "path": "/l/0", "value": 0}),
+            json!({"op": "remove", "path": "/l/0"}),
+            json!({"op": "move", "from": "/l/0", "path": "/l/-"}),
+        ] {
+            let patch = |times: usize| Value::Array(vec![operation.clone(); times]);
+            assert!(json(&long, &patch(100)).is_ok(), "{operation}");
+            assert!(matches!(json(&long, &patch(1_000)), Err(PatchError::ShiftsTooMuch)), "{operation}");
+        }
+        let appended = json!({"op": "add", "path": "/l/-", "value": 0});
+        assert!(json(&long, &Value::Array(vec![appended; 8_000])).is_ok());
     }
 
     #[test]

@@ -8,11 +8,14 @@ pub mod strategic;
 use serde_json::Value;
 
 pub use json::json;
+pub(crate) use json::size_bytes;
 
 /// As in the original, against patches that take unbounded work.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
 /// What an object may take anyway.
 pub const MAX_COPIED_BYTES: usize = 3 << 20;
+/// Elements of lists that may be moved up and down to let others in and out.
+pub const MAX_SHIFTED: usize = 32 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
@@ -22,6 +25,11 @@ pub enum PatchError {
     /// Answered with 413.
     #[error("the copy operations of a JSON patch may add at most {MAX_COPIED_BYTES} bytes")]
     CopiesTooMuch,
+    /// Answered with 413.
+    #[error(
+        "the operations of a JSON patch may move at most {MAX_SHIFTED} elements of lists to let others in and out"
+    )]
+    ShiftsTooMuch,
     /// The patch is no patch at all: 400.
     #[error("error decoding patch: json: cannot unmarshal {0}")]
     Malformed(String),

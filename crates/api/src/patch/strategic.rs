@@ -2,7 +2,7 @@
 //! delete (`$patch: delete`), replace (`$patch: replace`), keep only some keys (`$retainKeys`), remove primitives
 //! (`$deleteFromPrimitiveList/…`) and set the order (`$setElementOrder/…`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -123,7 +123,8 @@ fn taken(patch: &Value) -> Option<Value> {
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<()> {
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let Some(keys) = keys.as_array() else { return bad_format("retainKeys") };
-    let listed = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |name: &str| keys.contains(name);
     if patch.iter().any(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key)) {
         return bad_format("retainKeys");
     }
@@ -136,6 +137,7 @@ fn delete_primitives(original: &mut Object, name: &str, values: &Value) -> Resul
         return bad_format("primitive list");
     };
     if let Some(Value::Array(items)) = original.get_mut(name) {
+        let values: HashSet<&Value> = values.iter().collect();
         items.retain(|item| !values.contains(item));
     }
     Ok(())
@@ -166,12 +168,11 @@ fn merge_list(
 ) -> Result<Vec<Value>> {
     let directive = |value: &Value| value.get(DIRECTIVE).and_then(Value::as_str).map(str::to_owned);
     let mut items = original;
-    let (mut kept, mut replaces) = (Vec::new(), false);
+    let (mut kept, mut replaces, mut deleted) = (Vec::new(), false, HashSet::new());
     for value in patch {
         match directive(value).as_deref() {
             Some("delete") => {
-                let deleted = key_of(value, key)?;
-                items.retain(|item| key_of(item, key).map_or(true, |key| key != deleted));
+                deleted.insert(key_of(value, key)?);
             }
             None => kept.push(value),
             Some("replace") => replaces = true,
@@ -184,17 +185,30 @@ fn merge_list(
     if replaces {
         return Ok(kept.into_iter().cloned().collect());
     }
+    if !deleted.is_empty() {
+        items.retain(|item| key_of(item, key).map_or(true, |key| !deleted.contains(&key)));
+    }
     let before = keys_of(&items, key).unwrap_or_default();
+    // Of several alike the first is meant. What is merged keeps its key.
+    let mut places: HashMap<Value, usize> = HashMap::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        if let Ok(key) = key_of(item, key) {
+            places.entry(key).or_insert(at);
+        }
+    }
     let mut wanted = Vec::new();
     for value in kept {
         let own_key = key_of(value, key)?;
-        let found = items.iter_mut().find(|item| key_of(item, key).is_ok_and(|key| key == own_key));
+        let found = places.get(&own_key).and_then(|at| items.get_mut(*at));
         match (found, value) {
             (Some(Value::Object(found)), Value::Object(patch)) => {
                 *found = merge_object(std::mem::take(found), patch, item)?;
             }
             (Some(_), _) => {}
-            (None, value) => items.push(value.clone()),
+            (None, value) => {
+                places.insert(own_key.clone(), items.len());
+                items.push(value.clone());
+            }
         }
         wanted.push(own_key);
     }

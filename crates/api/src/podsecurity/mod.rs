@@ -177,7 +177,7 @@ pub fn is_significant(new: &PodSpec, old: &PodSpec) -> bool {
     };
     let ephemeral = |spec: &PodSpec| {
         let all = spec.ephemeral_containers.iter().flatten();
-        all.map(|c| (c.name.clone(), c.image.clone())).collect::<Vec<_>>()
+        all.map(|c| (c.name.clone(), c.image.clone())).collect::<std::collections::HashSet<_>>()
     };
     let before = ephemeral(old);
     images(new) != images(old) || ephemeral(new).iter().any(|c| !before.contains(c))

@@ -34,10 +34,44 @@ impl fmt::Display for FieldProblem {
 }
 
 pub fn check(schema: &Schema, value: &Value) -> Vec<FieldProblem> {
-    let mut check =
-        Check { path: Path::default(), names: vec![], owner: "", types: schema.is_builtin(), found: vec![] };
+    let mut check = Check {
+        path: Path::default(),
+        names: vec![],
+        owner: "",
+        types: schema.is_builtin(),
+        found: Told::default(),
+    };
     check.walk(schema.node(), value);
-    check.found
+    check.found.faults
+}
+
+/// A path is told up to so many bytes. Names are as long as users like, and each of many faults has its path.
+const PATH_LIMIT_BYTES: usize = 1024;
+/// Faults are told up to so many bytes together.
+const TOLD_LIMIT_BYTES: usize = 1 << 20;
+
+/// Faults, as many as there is room for.
+#[derive(Default)]
+pub(super) struct Told {
+    pub faults: Vec<FieldProblem>,
+    bytes: usize,
+    typed: bool,
+}
+
+impl Told {
+    pub fn push(&mut self, fault: FieldProblem) {
+        // A value of the wrong type is always told of: with it nothing else is done.
+        let typed = matches!(fault, FieldProblem::Type { .. });
+        if self.bytes > TOLD_LIMIT_BYTES && (self.typed || !typed) {
+            return;
+        }
+        self.typed |= typed;
+        let (FieldProblem::Unknown { path: text }
+        | FieldProblem::Duplicate { path: text }
+        | FieldProblem::Type { message: text }) = &fault;
+        self.bytes += text.len() + size_of::<FieldProblem>();
+        self.faults.push(fault);
+    }
 }
 
 /// A path as `spec.containers[0].name`.
@@ -49,16 +83,24 @@ impl Path {
     pub(super) fn field(&mut self, name: &str) -> usize {
         let before = self.0.len();
         if before > 0 {
-            self.0.push('.');
+            self.push(".");
         }
-        self.0.push_str(name);
+        self.push(name);
         before
     }
 
     pub(super) fn index(&mut self, index: usize) -> usize {
         let before = self.0.len();
-        self.0.push_str(&format!("[{index}]"));
+        self.push(&format!("[{index}]"));
         before
+    }
+
+    fn push(&mut self, text: &str) {
+        let mut room = PATH_LIMIT_BYTES.saturating_sub(self.0.len()).min(text.len());
+        while !text.is_char_boundary(room) {
+            room -= 1;
+        }
+        self.0.push_str(&text[..room]);
     }
 
     pub(super) fn cut(&mut self, to: usize) {
@@ -76,7 +118,7 @@ struct Check<'a> {
     names: Vec<&'a str>,
     owner: &'a str,
     types: bool,
-    found: Vec<FieldProblem>,
+    found: Told,
 }
 
 impl<'a> Check<'a> {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::pattern::WEIGHT_LIMIT;
+use super::rules::Reading;
 use super::{Field, List, ListKind, Message, PatchStrategy, Rules, Schema, Shape, Table, Type, builtin};
 
 /// A schema deeper than this is refused; the walks over values are as deep as the schema.
@@ -14,17 +16,25 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Compiles a version's `openAPIV3Schema`. The errors name paths below it, as in
 /// `properties[spec].type: Required value: must not be empty for specified object fields`.
 pub fn from_crd(schema: &Value) -> Result<Schema, Vec<String>> {
-    let mut compiler = Compiler { table: Table::default(), errors: Vec::new(), metadata: None };
+    let mut compiler = Compiler { table: Table::default(), reading: Reading::default(), metadata: None };
     let root = compiler.object(schema, "", 0, true);
-    match compiler.errors.is_empty() {
+    let Reading { mut errors, patterns } = compiler.reading;
+    if patterns.weight > WEIGHT_LIMIT {
+        errors.push(format!(
+            "pattern: Forbidden: the patterns of this schema are too large together: {} states where at most {WEIGHT_LIMIT} are \
+             allowed; use shorter repetitions, maxLength, or fewer classes of letters",
+            patterns.weight
+        ));
+    }
+    match errors.is_empty() {
         true => Ok(Schema { table: Arc::new(compiler.table), root }),
-        false => Err(compiler.errors),
+        false => Err(errors),
     }
 }
 
 struct Compiler {
     table: Table,
-    errors: Vec<String>,
+    reading: Reading,
     metadata: Option<u32>,
 }
 
@@ -42,7 +52,7 @@ fn join(path: &str, name: &str) -> String {
 
 impl Compiler {
     fn error(&mut self, path: &str, field: &str, problem: &str) {
-        self.errors.push(format!("{}: {problem}", join(path, field)));
+        self.reading.errors.push(format!("{}: {problem}", join(path, field)));
     }
 
     fn compile(&mut self, schema: &Value, path: &str, depth: usize) -> Type {
@@ -83,7 +93,7 @@ impl Compiler {
     }
 
     fn with_rules(&mut self, shape: Shape, schema: &Value, path: &str) -> Type {
-        let rules = Rules::read(schema, path, &mut self.errors);
+        let rules = Rules::read(schema, path, &mut self.reading);
         let atomic = match text(schema, "x-kubernetes-map-type") {
             "atomic" => Some(true),
             "granular" => Some(false),

@@ -73,7 +73,7 @@ pub fn parse_json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Seed { state: &state }.deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok(Decoded { value, duplicates: state.into_inner().duplicates })
+    Ok(Decoded { value, duplicates: state.into_inner().duplicates.faults })
 }
 
 /// YAML is a superset of JSON, but the JSON reader names paths and is faster.
@@ -97,8 +97,8 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 #[derive(Default)]
 struct State {
     path: super::check::Path,
-    duplicates: Vec<FieldProblem>,
-    /// Where each field was last seen, where that is asked for.
+    duplicates: super::check::Told,
+    /// Where each of the fields that are asked for was last seen.
     places: Option<HashMap<String, usize>>,
     /// How many fields there were so far.
     fields: usize,
@@ -107,7 +107,8 @@ struct State {
 /// Puts fields of a JSON document into the order in which it names them, a field that comes twice where it comes again;
 /// `path` reads the field out of an item.
 pub fn in_order<T>(bytes: &[u8], items: &mut [T], path: impl Fn(&T) -> &str) {
-    let state = RefCell::new(State { places: Some(HashMap::new()), ..State::default() });
+    let places = items.iter().map(|item| (path(item).to_owned(), usize::MAX)).collect();
+    let state = RefCell::new(State { places: Some(places), ..State::default() });
     let read = Seed { state: &state }.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
     let places = state.into_inner().places.filter(|_| read.is_ok()).unwrap_or_default();
     items.sort_by_key(|item| places.get(path(item)).copied().unwrap_or(usize::MAX));
@@ -123,7 +124,9 @@ impl Seed<'_> {
         let State { path, places, fields, .. } = &mut *self.state.borrow_mut();
         if let Some(places) = places {
             *fields += 1;
-            places.insert(path.text().to_owned(), *fields);
+            if let Some(place) = places.get_mut(path.text()) {
+                *place = *fields;
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod crd;
 pub mod decode;
 pub mod expressions;
+pub mod pattern;
 mod prune;
 mod rules;
 mod table;
@@ -148,6 +149,8 @@ pub struct Message {
     pub inlines: Vec<(u32, u32)>,
     /// See [`Message::wire`].
     pub(crate) wire: OnceLock<Box<[(u32, WirePart)]>>,
+    /// See [`Message::defaulted`].
+    pub(crate) defaulted: OnceLock<Box<[usize]>>,
     pub atomic: bool,
     /// Unknown fields are kept (`x-kubernetes-preserve-unknown-fields`).
     pub open: bool,
@@ -180,6 +183,15 @@ impl Message {
     pub fn field(&self, name: &str) -> Option<&Field> {
         let at = self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok()?;
         self.fields.get(at)
+    }
+
+    /// The fields that have a default of the schema's own: found once, as an object may have many places of one type.
+    pub(crate) fn defaulted(&self) -> impl Iterator<Item = &Field> {
+        let places = self.defaulted.get_or_init(|| {
+            let fields = self.fields.iter().enumerate();
+            fields.filter(|(_, field)| field.default.is_some()).map(|(at, _)| at).collect()
+        });
+        places.iter().filter_map(|at| self.fields.get(*at))
     }
 
     /// What is in protobuf, in the order of the numbers: worked out once.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Node, Shape};
+use crate::patch::size_bytes;
 
 pub(super) fn prune(node: Node<'_>, value: &mut Value) {
     match (&node.ty.shape, value) {
@@ -34,11 +35,19 @@ pub(super) fn prune(node: Node<'_>, value: &mut Value) {
     }
 }
 
+/// What defaults may add to one object, about, as JSON: more than any object may take that is stored. A large default for
+/// each of many elements would fill the memory; past this the rest is left out, and the object refused for its size.
+const MAX_ADDED_BYTES: usize = 8 << 20;
+
 pub(super) fn apply_defaults(node: Node<'_>, value: &mut Value) {
+    fill(node, value, &mut { MAX_ADDED_BYTES });
+}
+
+fn fill(node: Node<'_>, value: &mut Value, left: &mut usize) {
     match (&node.ty.shape, value) {
         (Shape::Message(index), Value::Object(map)) => {
             let message = node.table.message(*index);
-            for field in &message.fields {
+            for field in message.defaulted() {
                 let Some(default) = &field.default else { continue };
                 let nullable = node.at(&field.ty).rules().is_some_and(|rules| rules.nullable);
                 match map.get(&*field.name) {
@@ -46,19 +55,25 @@ pub(super) fn apply_defaults(node: Node<'_>, value: &mut Value) {
                     Some(Value::Null) if !nullable => {}
                     Some(_) => continue,
                 }
+                let bytes = field.name.len() + size_bytes(default);
+                if bytes > *left {
+                    *left = 0;
+                    break;
+                }
+                *left -= bytes;
                 map.insert(field.name.to_string(), default.clone());
             }
             for (name, inner) in map.iter_mut() {
                 if let Some(field) = message.field(name) {
-                    apply_defaults(node.at(&field.ty), inner);
+                    fill(node.at(&field.ty), inner, left);
                 }
             }
         }
         (Shape::Map(member), Value::Object(map)) => {
-            map.values_mut().for_each(|inner| apply_defaults(node.at(member), inner));
+            map.values_mut().for_each(|inner| fill(node.at(member), inner, left));
         }
         (Shape::List(list), Value::Array(items)) => {
-            items.iter_mut().for_each(|item| apply_defaults(node.at(&list.item), item));
+            items.iter_mut().for_each(|item| fill(node.at(&list.item), item, left));
         }
         _ => {}
     }

@@ -1,17 +1,21 @@
 //! The constraints a custom resource's schema puts on a value, compiled from JSON schema keywords.
 
-use regex::Regex;
+use std::collections::{BTreeMap, HashSet};
+
 use serde_json::Value;
+
+use super::pattern::{Pattern, Patterns};
 
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub nullable: bool,
     /// The whole is an object of some kind, with `apiVersion`, `kind` and `metadata`.
     pub embedded: bool,
+    /// What the value may be; in order for those who are told.
     pub allowed: Vec<Value>,
+    pub allowed_set: HashSet<Value>,
     pub required: Vec<Box<str>>,
-    /// As written, and compiled.
-    pub pattern: Option<(Box<str>, Regex)>,
+    pub pattern: Option<Pattern>,
     pub format: Option<Box<str>>,
     pub minimum: Option<f64>,
     pub maximum: Option<f64>,
@@ -36,42 +40,47 @@ pub struct Rules {
 pub struct Logic {
     pub json_type: Option<Box<str>>,
     pub rules: Rules,
-    pub properties: Vec<(Box<str>, Logic)>,
+    pub properties: BTreeMap<Box<str>, Logic>,
     pub items: Option<Box<Logic>>,
     pub additional: Option<Box<Logic>>,
 }
 
+/// What reading a schema comes to beside the rules.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Problems, each with its path before it.
+    pub errors: Vec<String>,
+    pub patterns: Patterns,
+}
+
 impl Rules {
-    /// Reads the keywords of one schema; problems are added to `errors` with `path` before them.
-    pub(super) fn read(schema: &Value, path: &str, errors: &mut Vec<String>) -> Self {
+    /// Reads the keywords of one schema; problems are told with `path` before them.
+    pub(super) fn read(schema: &Value, path: &str, reading: &mut Reading) -> Self {
         let number = |key: &str| schema.get(key).and_then(Value::as_f64);
         let count = |key: &str| schema.get(key).and_then(Value::as_u64);
         let flag = |key: &str| schema.get(key).and_then(Value::as_bool).unwrap_or(false);
         let list = |key: &str| schema.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let pattern = schema.get("pattern").and_then(Value::as_str).filter(|pattern| !pattern.is_empty());
-        let compile = |pattern: &str| {
-            let translated = cel::functions::patterns::translate(pattern)?;
-            Regex::new(&translated).map_err(|error| error.to_string())
-        };
-        let pattern = pattern.and_then(|pattern| match compile(pattern) {
-            Ok(regex) => Some((pattern.into(), regex)),
-            Err(error) => {
-                errors.push(format!("{path}.pattern: Invalid value: {pattern:?}: must be a valid regular expression, but isn't: {error}"));
-                None
-            }
+        let pattern = pattern.and_then(|pattern| {
+            let read = reading.patterns.read(pattern);
+            read.map_err(|error| {
+                reading.errors.push(format!("{path}.pattern: Invalid value: {pattern:?}: must be a valid regular expression, but isn't: {error}"));
+            })
+            .ok()
         });
         let mut logics = |key: &str| -> Vec<Logic> {
             list(key)
                 .iter()
                 .enumerate()
-                .map(|(at, schema)| Logic::read(schema, &format!("{path}.{key}[{at}]"), errors))
+                .map(|(at, schema)| Logic::read(schema, &format!("{path}.{key}[{at}]"), reading))
                 .collect()
         };
         let (all_of, any_of, one_of) = (logics("allOf"), logics("anyOf"), logics("oneOf"));
-        let not = schema.get("not").map(|not| Box::new(Logic::read(not, &format!("{path}.not"), errors)));
+        let not = schema.get("not").map(|not| Box::new(Logic::read(not, &format!("{path}.not"), reading)));
         Self {
             nullable: flag("nullable"),
             embedded: flag("x-kubernetes-embedded-resource"),
+            allowed_set: list("enum").into_iter().collect(),
             allowed: list("enum"),
             required: list("required").iter().filter_map(Value::as_str).map(Into::into).collect(),
             pattern,
@@ -97,21 +106,21 @@ impl Rules {
 }
 
 impl Logic {
-    fn read(schema: &Value, path: &str, errors: &mut Vec<String>) -> Self {
+    fn read(schema: &Value, path: &str, reading: &mut Reading) -> Self {
         let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
         let properties = properties
             .map(|(name, schema)| {
-                (name.as_str().into(), Self::read(schema, &format!("{path}.properties[{name}]"), errors))
+                (name.as_str().into(), Self::read(schema, &format!("{path}.properties[{name}]"), reading))
             })
             .collect();
         let mut inner = |key: &str| {
             let schema = schema.get(key).filter(|schema| schema.is_object())?;
-            Some(Box::new(Self::read(schema, &format!("{path}.{key}"), errors)))
+            Some(Box::new(Self::read(schema, &format!("{path}.{key}"), reading)))
         };
         let (items, additional) = (inner("items"), inner("additionalProperties"));
         Self {
             json_type: schema.get("type").and_then(Value::as_str).map(Into::into),
-            rules: Rules::read(schema, path, errors),
+            rules: Rules::read(schema, path, reading),
             properties,
             items,
             additional,

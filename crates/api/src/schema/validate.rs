@@ -54,6 +54,14 @@ impl fmt::Display for Invalid {
     }
 }
 
+/// Faults are told up to so much text. An object may have one in each of its elements, and each may list what is allowed.
+const MAX_FAULT_BYTES: usize = 1 << 20;
+/// What checking one object may take: places in schemas that are looked at, and letters of texts by the states of the
+/// patterns that they are held against. The product of a large schema and a large object has no other bound.
+const MAX_WORK: u64 = 1_000_000_000;
+/// What a step takes, measured in letters held against a state.
+const STEP: u64 = 64;
+
 /// What is wrong with `value`. Where it is equal to what stood there in `old`, nothing is.
 pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Invalid> {
     if schema.is_builtin() {
@@ -82,6 +90,10 @@ fn walk(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Invalid> {
 struct Validator {
     path: Path,
     found: Vec<Invalid>,
+    told_bytes: usize,
+    work: u64,
+    /// Too much was found, or done: the rest is not looked at.
+    ended: bool,
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -119,7 +131,35 @@ fn shape_type(shape: &Shape) -> Option<&'static str> {
 
 impl Validator {
     fn push(&mut self, reason: Reason, message: String) {
-        self.found.push(Invalid { path: self.path.text().to_owned(), reason, message });
+        if self.ended {
+            return;
+        }
+        let path = self.path.text().to_owned();
+        self.told_bytes += path.len() + message.len();
+        self.found.push(Invalid { path, reason, message });
+        if self.told_bytes > MAX_FAULT_BYTES {
+            self.end("too many errors: the rest was not checked");
+        }
+    }
+
+    /// What was not looked at is not accepted.
+    fn end(&mut self, why: &str) {
+        if !self.ended {
+            self.ended = true;
+            let message = format!("Invalid value: {why}");
+            self.found.push(Invalid { path: "<nil>".to_owned(), reason: Reason::Invalid, message });
+        }
+    }
+
+    fn works(&mut self, amount: u64) {
+        self.work = self.work.saturating_add(amount);
+        if self.work > MAX_WORK {
+            self.end("the object takes too long to check against its schema");
+        }
+    }
+
+    fn steps(&mut self, count: usize) {
+        self.works((count as u64).saturating_mul(STEP));
     }
 
     fn invalid(&mut self, value: &Value, problem: &str) {
@@ -128,9 +168,10 @@ impl Validator {
     }
 
     fn walk(&mut self, node: Node<'_>, value: &Value, old: Option<&Value>) {
-        if old == Some(value) {
+        if self.ended || old == Some(value) {
             return;
         }
+        self.steps(1);
         if value.is_null() && node.rules().is_none_or(|rules| rules.nullable) {
             return;
         }
@@ -189,7 +230,7 @@ impl Validator {
     }
 
     fn rules(&mut self, rules: &Rules, value: &Value) {
-        if !rules.allowed.is_empty() && !rules.allowed.contains(value) {
+        if !rules.allowed.is_empty() && !rules.allowed_set.contains(value) {
             let allowed: Vec<String> = rules.allowed.iter().map(ToString::to_string).collect();
             let message = format!("Unsupported value: {value}: supported values: {}", allowed.join(", "));
             self.push(Reason::NotSupported, message);
@@ -212,8 +253,11 @@ impl Validator {
         if let Some(limit) = rules.min_length.filter(|limit| length < *limit) {
             self.invalid(value, &format!("should be at least {limit} chars long"));
         }
-        if let Some((pattern, _)) = rules.pattern.as_ref().filter(|(_, regex)| !regex.is_match(text)) {
-            self.invalid(value, &format!("should match '{pattern}'"));
+        if let Some(pattern) = &rules.pattern {
+            self.works((pattern.weight as u64).saturating_mul(text.len() as u64 + 1));
+            if !self.ended && !pattern.is_match(text) {
+                self.invalid(value, &format!("should match '{}'", pattern.text));
+            }
         }
         if let Some(format) = rules.format.as_ref().filter(|format| !fits_format(format, text)) {
             self.invalid(value, &format!("must be of type {format}: {value}"));
@@ -260,7 +304,11 @@ impl Validator {
     }
 
     fn object(&mut self, rules: &Rules, map: &Map<String, Value>, value: &Value) {
+        self.steps(rules.required.len());
         for name in rules.required.iter().filter(|name| !map.contains_key(&***name)) {
+            if self.ended {
+                return;
+            }
             let before = self.path.field(name);
             self.push(Reason::Required, "Required value".to_owned());
             self.path.cut(before);
@@ -282,25 +330,58 @@ impl Validator {
     }
 
     fn logic(&mut self, rules: &Rules, value: &Value) {
-        let holds = |logics: &[Logic]| logics.iter().filter(|logic| logic_holds(logic, value)).count();
+        let (all, any, one) = (&rules.all_of, &rules.any_of, &rules.one_of);
+        let (all_hold, any_hold, one_hold) =
+            (self.holding(all, value), self.holding(any, value), self.holding(one, value));
+        let not = rules.not.as_ref().is_some_and(|not| self.logic_holds(not, value));
         let path = self.path.text().to_owned();
         let mut fail = |problem: String| {
             self.push(Reason::Invalid, format!("Invalid value: \"{path}\" must {problem}"));
         };
-        if !rules.all_of.is_empty() && holds(&rules.all_of) < rules.all_of.len() {
+        if all_hold < all.len() {
             fail("validate all the schemas (allOf)".into());
         }
-        if !rules.any_of.is_empty() && holds(&rules.any_of) == 0 {
+        if !any.is_empty() && any_hold == 0 {
             fail("validate at least one schema (anyOf)".into());
         }
-        match holds(&rules.one_of) {
+        match one_hold {
             1 => {}
-            _ if rules.one_of.is_empty() => {}
+            _ if one.is_empty() => {}
             0 => fail("validate one and only one schema (oneOf). Found none valid".into()),
             n => fail(format!("validate one and only one schema (oneOf). Found {n} valid alternatives")),
         }
-        if rules.not.as_ref().is_some_and(|not| logic_holds(not, value)) {
+        if not {
             fail("not validate the schema (not)".into());
+        }
+    }
+
+    /// How many of them hold.
+    fn holding(&mut self, logics: &[Logic], value: &Value) -> usize {
+        logics.iter().filter(|logic| self.logic_holds(logic, value)).count()
+    }
+
+    fn logic_holds(&mut self, logic: &Logic, value: &Value) -> bool {
+        self.steps(1);
+        if self.ended || logic.json_type.as_ref().is_some_and(|wanted| !type_fits(wanted, value)) {
+            return false;
+        }
+        // Told of nothing, at the same cost.
+        let mut own = Validator { work: self.work, ..Validator::default() };
+        own.rules(&logic.rules, value);
+        self.works(own.work - self.work);
+        if !own.found.is_empty() {
+            return false;
+        }
+        match value {
+            Value::Object(map) => map.iter().all(|(name, inner)| {
+                let known = logic.properties.get(name.as_str());
+                known.or(logic.additional.as_deref()).is_none_or(|logic| self.logic_holds(logic, inner))
+            }),
+            Value::Array(items) => match &logic.items {
+                Some(logic) => items.iter().all(|item| self.logic_holds(logic, item)),
+                None => true,
+            },
+            _ => true,
         }
     }
 }
@@ -312,29 +393,6 @@ fn key_of(list: &List, item: &Value) -> Option<Value> {
     let key: Map<String, Value> =
         keys.iter().filter_map(|key| Some((key.to_string(), map.get(&**key)?.clone()))).collect();
     (!key.is_empty()).then_some(Value::Object(key))
-}
-
-fn logic_holds(logic: &Logic, value: &Value) -> bool {
-    if logic.json_type.as_ref().is_some_and(|wanted| !type_fits(wanted, value)) {
-        return false;
-    }
-    let mut validator = Validator::default();
-    validator.rules(&logic.rules, value);
-    if !validator.found.is_empty() {
-        return false;
-    }
-    match value {
-        Value::Object(map) => map.iter().all(|(name, inner)| {
-            let known =
-                logic.properties.iter().find(|(property, _)| **property == **name).map(|(_, logic)| logic);
-            known.or(logic.additional.as_deref()).is_none_or(|logic| logic_holds(logic, inner))
-        }),
-        Value::Array(items) => match &logic.items {
-            Some(logic) => items.iter().all(|item| logic_holds(logic, item)),
-            None => true,
-        },
-        _ => true,
-    }
 }
 
 /// Formats the API server knows; unknown ones say nothing about the value.

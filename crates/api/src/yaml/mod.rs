@@ -64,8 +64,9 @@ fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>
 
 fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let parsed: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(text, options(duplicate_keys))
-        .map_err(|error| {
+    let options = options(text.len(), duplicate_keys);
+    let parsed: Vec<Spanned<Value>> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
             let location = error.location();
             let line = location.map_or(0, |l| l.line()) as usize;
             let column = location.map_or(0, |l| l.column()) as usize;
@@ -90,13 +91,25 @@ fn message_of(error: &serde_saphyr::Error) -> String {
     }
 }
 
-fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
+/// What a text of no length may come to. Aliases stand for what they do not hold, in manifests that people write.
+const FREE_EVENTS: usize = 10_000;
+const FREE_BYTES: usize = 4 << 20;
+/// What each byte may come to.
+const EVENTS_PER_BYTE: usize = 3;
+
+/// The limits follow from the text's length: nobody makes much of little.
+fn options(bytes: usize, duplicate_keys: DuplicateKeyPolicy) -> Options {
+    let events = bytes.saturating_mul(EVENTS_PER_BYTE).saturating_add(FREE_EVENTS);
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: 128,
             max_documents: 50_000,
-            max_events: 8_000_000,
-            max_nodes: 4_000_000,
+            max_events: events.min(8_000_000),
+            max_nodes: events.min(4_000_000),
+            max_total_scalar_bytes: bytes.saturating_mul(2).saturating_add(FREE_BYTES),
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: events.min(1_000_000),
         },
         duplicate_keys: duplicate_keys,
         legacy_octal_numbers: true,

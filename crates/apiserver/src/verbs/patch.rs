@@ -90,9 +90,9 @@ fn unknown_format(builtin: bool) -> ApiError {
 
 pub fn patch_error(error: &patch::PatchError) -> ApiError {
     match error {
-        patch::PatchError::TooManyOperations(_) | patch::PatchError::CopiesTooMuch => {
-            ApiError::too_large(error.to_string())
-        }
+        patch::PatchError::TooManyOperations(_)
+        | patch::PatchError::CopiesTooMuch
+        | patch::PatchError::ShiftsTooMuch => ApiError::too_large(error.to_string()),
         patch::PatchError::JsonPatch(_) | patch::PatchError::TestFailed(_) => {
             tracing::debug!(%error, "a patch does not fit");
             ApiError::patch_does_not_fit()

@@ -14,6 +14,7 @@ mod semvers;
 mod strings;
 mod times;
 mod urls;
+pub mod weight;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};

@@ -1,6 +1,8 @@
 //! `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration`: servers that are asked over HTTPS. The two kinds
 //! differ in one field, so they share one form here.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhook,
     ValidatingWebhookConfiguration, WebhookClientConfig,
@@ -142,10 +144,11 @@ fn default(hook: Draft<'_>) {
 }
 
 fn check(hooks: Vec<Hook<'_>>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
     for (i, hook) in hooks.iter().enumerate() {
         let at = format!("webhooks[{i}]");
         check_name(&format!("{at}.name"), hook.name, errors);
-        if hooks[..i].iter().any(|h| h.name == hook.name) {
+        if !seen.insert(hook.name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), hook.name));
         }
         check_versions(&format!("{at}.admissionReviewVersions"), hook.versions, errors);

@@ -1,5 +1,7 @@
 //! What a job's policies may say: which failures of pods count, and when enough of them have succeeded.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
     PodFailurePolicyRule, SuccessPolicyRule,
@@ -36,7 +38,7 @@ pub fn check_failure(field: &str, spec: &JobSpec, errors: &mut Errors) {
     let rules = format!("{field}.podFailurePolicy.rules");
     too_many(rules.clone(), policy.rules.len(), RULES, errors);
     let pod = spec.template.spec.iter();
-    let containers: Vec<&str> = pod
+    let containers: HashSet<&str> = pod
         .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
         .map(|c| c.name.as_str())
         .collect();
@@ -74,7 +76,7 @@ fn check_action(field: &str, spec: &JobSpec, rule: &PodFailurePolicyRule, errors
 fn check_exit_codes(
     field: &str,
     codes: &PodFailurePolicyOnExitCodesRequirement,
-    containers: &[&str],
+    containers: &HashSet<&str>,
     errors: &mut Errors,
 ) {
     const OPERATORS: &[&str] = &["In", "NotIn"];
@@ -91,12 +93,13 @@ fn check_exit_codes(
         errors.push(FieldError::invalid(at.as_str(), json(&codes.values), "at least one value is required"));
     }
     too_many(at.clone(), codes.values.len(), EXIT_CODES, errors);
+    let mut seen = HashSet::new();
     for (i, code) in codes.values.iter().enumerate() {
         if codes.operator == "In" && *code == 0 {
             let detail = "must not be 0 for the In operator";
             errors.push(FieldError::invalid(format!("{at}[{i}]"), *code, detail));
         }
-        if codes.values[..i].contains(code) {
+        if !seen.insert(code) {
             errors.push(FieldError::duplicate(format!("{at}[{i}]"), *code));
         }
     }

@@ -41,7 +41,7 @@ const RESOURCES: &[&str] = &[
 /// What a container's place in the pod says of it.
 pub struct Place<'a> {
     pub volumes: &'a HashSet<&'a str>,
-    pub claims: &'a [&'a str],
+    pub claims: &'a HashSet<&'a str>,
     pub grace_seconds: i64,
     pub host_network: bool,
 }

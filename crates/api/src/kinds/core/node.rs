@@ -1,5 +1,7 @@
 //! `Node`: a machine, written by its agent.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde_json::Value;
 
@@ -72,6 +74,7 @@ fn check_settled(new: Option<&NodeSpec>, old: Option<&NodeSpec>, errors: &mut Er
 fn validate(node: &Node, errors: &mut Errors) {
     let spec = node.spec.clone().unwrap_or_default();
     let taints = spec.taints.unwrap_or_default();
+    let mut seen = HashSet::new();
     for (i, taint) in taints.iter().enumerate() {
         // The original lays the faults of taints to the metadata.
         let at = format!("metadata.taints[{i}]");
@@ -84,7 +87,7 @@ fn validate(node: &Node, errors: &mut Errors) {
             "" => errors.required(format!("{at}.effect"), true),
             effect => errors.one_of(format!("{at}.effect"), Some(effect), EFFECTS),
         }
-        if taints[..i].iter().any(|t| t.key == taint.key && t.effect == taint.effect) {
+        if !seen.insert((taint.key.as_str(), taint.effect.as_str())) {
             let message = format!(
                 "Duplicate value: {{\"Key\":{:?},\"Value\":{:?},\"Effect\":{:?},\"TimeAdded\":null}}: taints must be unique by \
                  key and effect pair",

@@ -1,5 +1,7 @@
 //! `Pod`: what runs. Its spec is fixed at birth but for the few fields the API allows.
 
+use std::collections::{HashMap, HashSet};
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use serde_json::Value;
 
@@ -124,8 +126,10 @@ pub fn kind() -> Kind {
 fn settle_ephemeral(new: &mut Pod, old: &Pod, errors: &mut Errors) {
     let of = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
     let (now, before) = (of(new), of(old));
+    // Of several alike the first counts.
+    let now: HashMap<&str, _> = now.iter().rev().map(|c| (c.name.as_str(), c)).collect();
     for held in &before {
-        match now.iter().find(|c| c.name == held.name) {
+        match now.get(held.name.as_str()).copied() {
             None => {
                 let detail = format!("existing ephemeral containers {:?} may not be removed\n", held.name);
                 errors.push(FieldError::forbidden("spec.ephemeralContainers", detail));
@@ -196,12 +200,10 @@ fn row(pod: &Pod) -> Vec<Value> {
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
     let containers = status.container_statuses.as_deref().unwrap_or_default();
-    let is_sidecar = |name: &str| {
-        let inits = spec.init_containers.iter().flatten();
-        inits.filter(|c| c.restart_policy.as_deref() == Some("Always")).any(|c| c.name == name)
-    };
-    let sidecars = status.init_container_statuses.iter().flatten().filter(|c| is_sidecar(&c.name));
-    let running: Vec<&ContainerStatus> = containers.iter().chain(sidecars).collect();
+    let sidecars = sidecars(&spec);
+    let is_sidecar = |name: &str| sidecars.contains(name);
+    let inits = status.init_container_statuses.iter().flatten().filter(|c| is_sidecar(&c.name));
+    let running: Vec<&ContainerStatus> = containers.iter().chain(inits).collect();
     let total =
         spec.containers.len() + spec.init_containers.iter().flatten().filter(|c| is_sidecar(&c.name)).count();
     let ready = running.iter().filter(|c| c.ready).count();
@@ -281,12 +283,18 @@ fn ended(reason: Option<&str>, signal: Option<i32>, exit_code: i32) -> String {
     }
 }
 
+/// The names of init containers that go on running.
+fn sidecars(spec: &PodSpec) -> HashSet<&str> {
+    let inits = spec.init_containers.iter().flatten();
+    inits.filter(|c| c.restart_policy.as_deref() == Some("Always")).map(|c| c.name.as_str()).collect()
+}
+
 /// `Init:…` while init containers are not through.
 fn initializing(spec: &PodSpec, status: &PodStatus) -> Option<String> {
     let inits = spec.init_containers.as_deref().unwrap_or_default();
+    let sidecars = sidecars(spec);
     for (i, container) in status.init_container_statuses.iter().flatten().enumerate() {
-        let sidecar =
-            inits.iter().any(|c| c.name == container.name && c.restart_policy.as_deref() == Some("Always"));
+        let sidecar = sidecars.contains(container.name.as_str());
         let state = container.state.clone().unwrap_or_default();
         match (state.terminated, state.waiting.and_then(|w| w.reason)) {
             (Some(t), _) if t.exit_code == 0 => continue,

@@ -1,6 +1,7 @@
 //! What may change of a pod that is there: images, a shorter deadline, further tolerations, fewer gates, and where it
 //! may run as long as it has gates.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
@@ -91,8 +92,11 @@ fn check_deadline(new: Option<i64>, old: Option<i64>, errors: &mut Errors) -> Op
 }
 
 fn check_added_tolerations(new: Option<&[Toleration]>, old: Option<&[Toleration]>, errors: &mut Errors) {
-    let bare = |toleration: &Toleration| Toleration { toleration_seconds: None, ..toleration.clone() };
-    let given: Vec<Toleration> = new.unwrap_or_default().iter().map(bare).collect();
+    fn bare(toleration: &Toleration) -> [Option<&str>; 4] {
+        let Toleration { key, operator, value, effect, toleration_seconds: _ } = toleration;
+        [key, operator, value, effect].map(Option::as_deref)
+    }
+    let given: HashSet<_> = new.unwrap_or_default().iter().map(bare).collect();
     if old.unwrap_or_default().iter().any(|held| !given.contains(&bare(held))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         return errors.push(FieldError::forbidden("spec.tolerations", detail));
@@ -101,9 +105,9 @@ fn check_added_tolerations(new: Option<&[Toleration]>, old: Option<&[Toleration]
 }
 
 fn check_gates(new: &PodSpec, old: &PodSpec, errors: &mut Errors) {
-    let held = old.scheduling_gates.as_deref().unwrap_or_default();
+    let held: HashSet<&str> = old.scheduling_gates.iter().flatten().map(|gate| gate.name.as_str()).collect();
     for (i, gate) in new.scheduling_gates.iter().flatten().enumerate() {
-        if !held.iter().any(|held| held.name == gate.name) {
+        if !held.contains(gate.name.as_str()) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
             errors.push(FieldError::forbidden(format!("spec.schedulingGates[{i}].name"), detail));
         }
@@ -178,12 +182,15 @@ pub fn settle_status(new: &mut PodStatus, old: &PodStatus) {
     if unset(new.observed_generation) {
         new.observed_generation = old.observed_generation;
     }
-    let mut held = old.conditions.clone().unwrap_or_default();
+    let mut held: HashMap<&str, VecDeque<Option<i64>>> = HashMap::new();
+    for condition in old.conditions.iter().flatten() {
+        held.entry(&condition.type_).or_default().push_back(condition.observed_generation);
+    }
     for condition in new.conditions.iter_mut().flatten() {
         // Several of one type stand in the same order.
-        let before = held.iter().position(|c| c.type_ == condition.type_).map(|at| held.remove(at));
+        let before = held.get_mut(condition.type_.as_str()).and_then(VecDeque::pop_front).flatten();
         if unset(condition.observed_generation) {
-            condition.observed_generation = before.and_then(|c| c.observed_generation);
+            condition.observed_generation = before;
         }
     }
 }

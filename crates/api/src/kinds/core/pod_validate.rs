@@ -30,7 +30,7 @@ pub fn check_template(field: &str, template: &PodTemplateSpec, errors: &mut Erro
 
 pub fn check_spec(field: &str, spec: &PodSpec, errors: &mut Errors) {
     let volumes = check_volumes(field, spec, errors);
-    let claims: Vec<&str> = spec.resource_claims.iter().flatten().map(|c| c.name.as_str()).collect();
+    let claims: HashSet<&str> = spec.resource_claims.iter().flatten().map(|c| c.name.as_str()).collect();
     let place = Place {
         volumes: &volumes,
         claims: &claims,
@@ -139,6 +139,7 @@ fn check_inits(field: &str, spec: &PodSpec, place: &Place<'_>, errors: &mut Erro
 fn check_ephemeral(field: &str, spec: &PodSpec, errors: &mut Errors) {
     let inits = spec.init_containers.iter().flatten();
     let mut seen: HashSet<&str> = spec.containers.iter().chain(inits).map(|c| c.name.as_str()).collect();
+    let targets: HashSet<&str> = spec.containers.iter().map(|c| c.name.as_str()).collect();
     for (i, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
         let at = format!("{field}.ephemeralContainers[{i}]");
         check_name(&format!("{at}.name"), &container.name, errors);
@@ -147,7 +148,7 @@ fn check_ephemeral(field: &str, spec: &PodSpec, errors: &mut Errors) {
             errors.push(FieldError::duplicate(format!("{at}.name"), container.name.as_str()));
         }
         if let Some(target) = container.target_container_name.as_deref().filter(|t| !t.is_empty())
-            && !spec.containers.iter().any(|c| c.name == target)
+            && !targets.contains(target)
         {
             let problem = crate::status::Problem::NotFound(target.into());
             errors.push(FieldError { field: format!("{at}.targetContainerName"), problem });
@@ -229,10 +230,11 @@ fn check_dns(field: &str, spec: &PodSpec, errors: &mut Errors) {
 
 fn check_gates(field: &str, spec: &PodSpec, errors: &mut Errors) {
     let gates = spec.scheduling_gates.as_deref().unwrap_or_default();
+    let mut seen = HashSet::new();
     for (i, gate) in gates.iter().enumerate() {
         let at = format!("{field}.schedulingGates[{i}]");
         qualified(at.as_str(), &gate.name, errors);
-        if gates[..i].iter().any(|g| g.name == gate.name) {
+        if !seen.insert(gate.name.as_str()) {
             errors.push(FieldError::duplicate(at, gate.name.as_str()));
         }
     }

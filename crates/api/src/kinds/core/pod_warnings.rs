@@ -1,6 +1,6 @@
 //! What whoever writes a pod or a template is warned of: what is allowed and does not do what it seems to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Affinity, Container, ContainerPort, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, Volume,
@@ -225,15 +225,17 @@ impl Warnings<'_> {
 
     /// What is named twice, or not at all.
     fn names(&mut self, spec: &PodSpec) {
-        let aliases: Vec<&str> = spec.host_aliases.iter().flatten().map(|a| a.ip.as_str()).collect();
-        for (i, ip) in aliases.iter().enumerate().filter(|(i, ip)| aliases[..*i].contains(ip)) {
+        let mut seen = HashSet::new();
+        let aliases = spec.host_aliases.iter().flatten().map(|a| a.ip.as_str()).enumerate();
+        for (i, ip) in aliases.filter(|(_, ip)| !seen.insert(*ip)) {
             self.push(&format!("spec.hostAliases[{i}].ip"), format!("duplicate ip {ip:?}"));
         }
-        let secrets: Vec<&str> = spec.image_pull_secrets.iter().flatten().map(|s| s.name.as_str()).collect();
-        for (i, name) in secrets.iter().enumerate().filter(|(i, name)| secrets[..*i].contains(name)) {
+        let secrets = || spec.image_pull_secrets.iter().flatten().map(|s| s.name.as_str()).enumerate();
+        let mut seen = HashSet::new();
+        for (i, name) in secrets().filter(|(_, name)| !seen.insert(*name)) {
             self.push(&format!("spec.imagePullSecrets[{i}].name"), format!("duplicate name {name:?}"));
         }
-        for (i, name) in secrets.iter().enumerate().filter(|(_, name)| name.is_empty()) {
+        for (i, name) in secrets().filter(|(_, name)| name.is_empty()) {
             self.push(&format!("spec.imagePullSecrets[{i}].name"), format!("invalid empty name {name:?}"));
         }
     }
@@ -260,12 +262,14 @@ impl Warnings<'_> {
         self.fractions(&format!("{field}.resources.limits"), resources.and_then(|r| r.limits.as_ref()));
         self.fractions(&format!("{field}.resources.requests"), resources.and_then(|r| r.requests.as_ref()));
         let variables = container.env.as_deref().unwrap_or_default();
+        let mut seen = HashSet::new();
         for (i, variable) in variables.iter().enumerate() {
+            let repeated = !seen.insert(variable.name.as_str());
             let reference = format!("$({})", variable.name);
             let value = variable.value.as_deref().unwrap_or_default();
             // One that is made from the one before is meant so.
             let hides = variable.value_from.is_some() || value == reference || !value.contains(&reference);
-            if hides && variables[..i].iter().any(|v| v.name == variable.name) {
+            if hides && repeated {
                 let name = &variable.name;
                 let text =
                     format!("hides previous definition of {name:?}, which may be dropped when using apply");
@@ -276,14 +280,17 @@ impl Warnings<'_> {
 
     fn ports(&mut self, containers: &[(String, &Container)]) {
         let mut seen: Vec<(String, &ContainerPort)> = Vec::new();
+        let mut alike: HashMap<(i32, &str), Vec<usize>> = HashMap::new();
         for (field, container) in containers {
             for (i, port) in container.ports.iter().flatten().enumerate() {
                 let at = format!("{field}.ports[{i}]");
-                for (other, held) in seen.iter().filter(|(_, held)| number(held) == number(port)) {
+                let others = alike.entry(number(port)).or_default();
+                for (other, held) in others.iter().take(MAX_CLASHES).map(|other| &seen[*other]) {
                     if let Some(text) = clash(port, held) {
                         self.push(&at, format!("{text} port definition with {}{other}", self.prefix));
                     }
                 }
+                others.push(seen.len());
                 seen.push((at, port));
             }
         }
@@ -304,6 +311,8 @@ impl Warnings<'_> {
     }
 }
 
+/// A port is compared with so many of its number: nobody is told of more.
+const MAX_CLASHES: usize = 16;
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
 fn renamed(label: &str) -> Option<&'static str> {

@@ -1,5 +1,7 @@
 //! Validation of what a container asks for and may have.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use crate::kinds::validate::{amount, qualified};
@@ -14,7 +16,12 @@ fn is_huge(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-pub fn check_resources(field: &str, resources: &ResourceRequirements, claims: &[&str], errors: &mut Errors) {
+pub fn check_resources(
+    field: &str,
+    resources: &ResourceRequirements,
+    claims: &HashSet<&str>,
+    errors: &mut Errors,
+) {
     for (side, amounts) in [("limits", &resources.limits), ("requests", &resources.requests)] {
         for (name, value) in amounts.iter().flatten() {
             let at = format!("{field}.{side}[{name}]");
@@ -48,10 +55,10 @@ pub fn check_resources(field: &str, resources: &ResourceRequirements, claims: &[
         }
     }
     for (i, claim) in resources.claims.iter().flatten().enumerate() {
-        if !claims.contains(&claim.name.as_str()) {
-            let which = match claims {
-                [] => "pod.spec.resourceClaims which is empty".to_owned(),
-                _ => "pod.spec.resourceClaims".to_owned(),
+        if !claims.contains(claim.name.as_str()) {
+            let which = match claims.is_empty() {
+                true => "pod.spec.resourceClaims which is empty".to_owned(),
+                false => "pod.spec.resourceClaims".to_owned(),
             };
             let message = format!("Not found: {:?}: must be one of the names in {which}", claim.name);
             let problem = crate::status::Problem::Worded("FieldValueNotFound", message);

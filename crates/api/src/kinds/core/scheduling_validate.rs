@@ -1,5 +1,7 @@
 //! Validation of where a pod may run: affinities, tolerations, spreading.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelector, NodeSelectorTerm, PodAffinityTerm, Toleration, TopologySpreadConstraint,
     WeightedPodAffinityTerm,
@@ -50,6 +52,7 @@ pub fn check_tolerations(field: &str, tolerations: Option<&[Toleration]>, errors
 
 pub fn check_spreading(field: &str, constraints: Option<&[TopologySpreadConstraint]>, errors: &mut Errors) {
     let constraints = constraints.unwrap_or_default();
+    let mut seen = HashSet::new();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = format!("{field}[{i}]");
         if constraint.max_skew <= 0 {
@@ -64,10 +67,7 @@ pub fn check_spreading(field: &str, constraints: Option<&[TopologySpreadConstrai
         }
         let action = Some(constraint.when_unsatisfiable.as_str());
         errors.one_of(format!("{at}.whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
-        let same = |c: &TopologySpreadConstraint| {
-            c.topology_key == constraint.topology_key && c.when_unsatisfiable == constraint.when_unsatisfiable
-        };
-        if constraints[..i].iter().any(same) {
+        if !seen.insert((constraint.topology_key.as_str(), constraint.when_unsatisfiable.as_str())) {
             let pair = format!("{{{}, {}}}", constraint.topology_key, constraint.when_unsatisfiable);
             errors.push(FieldError::duplicate(format!("{at}.{{topologyKey, whenUnsatisfiable}}"), pair));
         }

@@ -1,6 +1,8 @@
 //! `Service`: a stable address in front of pods. Addresses and node ports are given out by the server.
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec, ServiceStatus};
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -111,9 +113,11 @@ fn keep_addresses(new: &mut Service, old: &Service) {
         }
         return;
     }
+    // Of several old ones alike the first counts.
+    let held = old.ports.iter().flatten().rev();
+    let held: HashMap<_, _> = held.map(|o| ((o.port, o.protocol.as_deref()), o.node_port)).collect();
     for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
-        let same = |o: &&ServicePort| o.port == port.port && o.protocol == port.protocol;
-        port.node_port = old.ports.iter().flatten().find(same).and_then(|o| o.node_port);
+        port.node_port = held.get(&(port.port, port.protocol.as_deref())).copied().flatten();
     }
 }
 

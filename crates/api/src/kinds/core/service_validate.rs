@@ -1,5 +1,7 @@
 //! Validation of services: which fields go with which type, ports, addresses.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -133,18 +135,19 @@ fn check_ports(spec: &ServiceSpec, may_have_none: bool, errors: &mut Errors) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     errors.required("spec.ports", ports.is_empty() && !may_have_none);
     let inner = matches!(spec.type_.as_deref(), Some("ClusterIP"));
+    let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
     for (i, given) in ports.iter().enumerate() {
         let at = format!("spec.ports[{i}]");
         check_port(&at, given, ports.len() > 1, errors);
         let name = given.name.as_deref().unwrap_or_default();
-        if !name.is_empty() && ports[..i].iter().any(|p| p.name.as_deref() == Some(name)) {
+        if !name.is_empty() && !names.insert(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
         if inner && given.node_port.unwrap_or(0) != 0 {
             let detail = "may not be used when `type` is 'ClusterIP'";
             errors.push(FieldError::forbidden(format!("{at}.nodePort"), detail));
         }
-        if ports[..i].iter().any(|p| p.port == given.port && p.protocol == given.protocol) {
+        if !numbers.insert((given.port, given.protocol.as_deref())) {
             // As the original prints its own type.
             let protocol = given.protocol.clone().unwrap_or_default();
             let message = format!(

@@ -1,5 +1,7 @@
 //! `apiextensions.k8s.io/v1`: kinds that users define.
 
+use std::collections::HashSet;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionSpec,
     CustomResourceDefinitionStatus, CustomResourceDefinitionVersion,
@@ -57,11 +59,9 @@ fn first_status(definition: &CustomResourceDefinition) -> CustomResourceDefiniti
 fn keep_stored_versions(new: &mut CustomResourceDefinition, old: &CustomResourceDefinition) {
     let mut status = old.status.clone().unwrap_or_default();
     let stored = status.stored_versions.get_or_insert_default();
-    for version in new.spec.versions.iter().filter(|v| v.storage) {
-        if !stored.contains(&version.name) {
-            stored.push(version.name.clone());
-        }
-    }
+    let mut known: HashSet<String> = stored.iter().cloned().collect();
+    let storage = new.spec.versions.iter().filter(|v| v.storage);
+    stored.extend(storage.map(|v| v.name.clone()).filter(|name| known.insert(name.clone())));
     new.status = Some(status);
 }
 

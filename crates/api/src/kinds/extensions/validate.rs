@@ -1,5 +1,7 @@
 //! What a definition may say: its names, its versions, how they are converted, and what it may become later.
 
+use std::collections::HashSet;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionNames,
     CustomResourceDefinitionSpec, CustomResourceDefinitionVersion,
@@ -71,7 +73,8 @@ pub fn versions(versions: &[CustomResourceDefinitionVersion], errors: &mut Error
         columns(&field, version, errors);
         selectable(&field, version, errors);
     }
-    if versions.iter().enumerate().any(|(i, v)| versions[..i].iter().any(|other| other.name == v.name)) {
+    let mut seen = HashSet::new();
+    if !versions.iter().all(|version| seen.insert(version.name.as_str())) {
         let detail = "must contain unique version names";
         errors.push(FieldError::invalid("spec.versions", json(&versions), detail));
     }
@@ -129,9 +132,11 @@ fn selectable(field: &str, version: &CustomResourceDefinitionVersion, errors: &m
     let given = version.selectable_fields.as_deref().unwrap_or_default();
     let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
     let schema = schema.and_then(|s| serde_json::to_value(s).ok()).unwrap_or_default();
+    let mut seen = HashSet::new();
     for (i, selected) in given.iter().enumerate() {
         let field = format!("{field}.selectableFields[{i}].jsonPath");
         let path = selected.json_path.as_str();
+        let repeated = !seen.insert(path);
         if path.is_empty() {
             errors.required(field, true);
             continue;
@@ -151,7 +156,7 @@ fn selectable(field: &str, version: &CustomResourceDefinitionVersion, errors: &m
                 }
             }
         }
-        if given[..i].iter().any(|other| other.json_path == path) {
+        if repeated {
             errors.push(FieldError::duplicate(field, path));
         }
     }
@@ -206,9 +211,10 @@ fn review_versions(field: &str, versions: &[String], errors: &mut Errors) {
     if versions.is_empty() {
         return errors.required(field, true);
     }
+    let mut seen = HashSet::new();
     for (i, version) in versions.iter().enumerate() {
         let at = format!("{field}[{i}]");
-        if versions[..i].contains(version) {
+        if !seen.insert(version) {
             errors.push(FieldError::invalid(at, version.as_str(), "duplicate version"));
         } else if let Some(fault) = names::fault(names::Rule::Label1035, version) {
             errors.push(FieldError::invalid(at, version.as_str(), fault));
@@ -238,7 +244,8 @@ pub fn status(new: &CustomResourceDefinition, errors: &mut Errors) {
         let detail = "must have at least one stored version";
         return errors.push(FieldError::invalid("status.storedVersions", json(&stored), detail));
     }
-    if let Some(storage) = new.spec.versions.iter().find(|v| v.storage && !stored.contains(&v.name)) {
+    let held: HashSet<&String> = stored.iter().collect();
+    if let Some(storage) = new.spec.versions.iter().find(|v| v.storage && !held.contains(&v.name)) {
         let detail = format!("must have the storage version {}", storage.name);
         errors.push(FieldError::invalid("status.storedVersions", json(&stored), detail));
     }
@@ -250,8 +257,9 @@ fn stored_versions<'a>(
     stored: impl Iterator<Item = &'a String>,
     errors: &mut Errors,
 ) {
+    let there: HashSet<&String> = new.spec.versions.iter().map(|v| &v.name).collect();
     for (i, version) in stored.enumerate() {
-        if !new.spec.versions.iter().any(|v| v.name == *version) {
+        if !there.contains(version) {
             let detail = format!(
                 "missing from spec.versions; {version} was previously a storage version, and must remain in spec.versions until a \
                  storage migration ensures no data remains persisted in {version} and removes {version} from status.storedVersions"

@@ -3,6 +3,8 @@
 mod flow_schema;
 mod priority_level_configuration;
 
+use std::collections::HashSet;
+
 use super::{Errors, Kind};
 use crate::status::FieldError;
 
@@ -12,13 +14,12 @@ pub fn kinds() -> Vec<Kind> {
 
 /// Each condition has a type of its own.
 fn check_conditions<'a>(types: impl Iterator<Item = &'a str>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (i, condition) in types.enumerate() {
         let field = format!("status.conditions[{i}].type");
-        if seen.contains(&condition) {
+        if !seen.insert(condition) {
             errors.push(FieldError::duplicate(&field, condition));
         }
-        seen.push(condition);
         errors.required(field, condition.is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! What a claim may ask for, alone or in a template.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::resource::v1::{
     DeviceClaim, DeviceConstraint, DeviceRequest, DeviceSelector, DeviceToleration, ExactDeviceRequest,
     OpaqueDeviceConfiguration, ResourceClaimSpec,
@@ -56,13 +58,13 @@ fn too_many(field: String, actual: usize, limit: usize, errors: &mut Errors) {
 fn check_devices(field: &str, devices: &DeviceClaim, errors: &mut Errors) {
     let requests = devices.requests.as_deref().unwrap_or_default();
     too_many(format!("{field}.requests"), requests.len(), REQUESTS, errors);
-    let mut known = Vec::new();
+    let mut known = HashSet::new();
     for (i, request) in requests.iter().enumerate() {
         let at = format!("{field}.requests[{i}]");
         if known.contains(&request.name) {
             errors.push(FieldError::duplicate(at.as_str(), request.name.as_str()));
         }
-        known.push(request.name.clone());
+        known.insert(request.name.clone());
         known
             .extend(request.first_available.iter().flatten().map(|s| format!("{}/{}", request.name, s.name)));
         check_request(&at, request, errors);
@@ -81,7 +83,7 @@ fn check_devices(field: &str, devices: &DeviceClaim, errors: &mut Errors) {
     }
 }
 
-fn check_references(field: &str, requests: Option<&[String]>, known: &[String], errors: &mut Errors) {
+fn check_references(field: &str, requests: Option<&[String]>, known: &HashSet<String>, errors: &mut Errors) {
     for (i, request) in requests.unwrap_or_default().iter().enumerate() {
         if !known.contains(request) {
             let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
@@ -90,7 +92,12 @@ fn check_references(field: &str, requests: Option<&[String]>, known: &[String], 
     }
 }
 
-fn check_constraint(field: &str, constraint: &DeviceConstraint, known: &[String], errors: &mut Errors) {
+fn check_constraint(
+    field: &str,
+    constraint: &DeviceConstraint,
+    known: &HashSet<String>,
+    errors: &mut Errors,
+) {
     check_references(&format!("{field}.requests"), constraint.requests.as_deref(), known, errors);
     let attribute = constraint.match_attribute.as_deref();
     if attribute.is_none() && constraint.distinct_attribute.is_none() {

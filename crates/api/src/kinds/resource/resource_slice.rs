@@ -1,5 +1,7 @@
 //! `ResourceSlice`: devices that a driver offers.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::resource::v1::{ResourceSlice, ResourceSliceSpec};
 use serde_json::Value;
 
@@ -76,10 +78,11 @@ fn validate(spec: &ResourceSliceSpec, errors: &mut Errors) {
         let problem = Problem::TooMany(devices.len(), DEVICES);
         errors.push(FieldError { field: "spec.devices".into(), problem });
     }
+    let mut seen = HashSet::new();
     for (i, device) in devices.iter().enumerate() {
         let field = format!("spec.devices[{i}]");
         named(format!("{field}.name"), &device.name, Rule::Label, errors);
-        if devices[..i].iter().any(|d| d.name == device.name) {
+        if !seen.insert(device.name.as_str()) {
             errors.push(FieldError::duplicate(field, device.name.as_str()));
         }
     }

@@ -1,5 +1,7 @@
 //! `CSIDriver`: what a volume driver needs of the cluster.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde_json::Value;
 
@@ -47,9 +49,10 @@ fn validate(driver: &CSIDriver, errors: &mut Errors) {
     errors.one_of("spec.fsGroupPolicy", spec.fs_group_policy.as_deref(), POLICIES);
     const SHORTEST_SECONDS: i64 = 600;
     let requests = spec.token_requests.as_deref().unwrap_or_default();
+    let mut seen = HashSet::new();
     for (i, request) in requests.iter().enumerate() {
         let field = format!("spec.tokenRequests[{i}]");
-        if requests[..i].iter().any(|r| r.audience == request.audience) {
+        if !seen.insert(request.audience.as_str()) {
             errors.push(FieldError::duplicate(format!("{field}.audience"), request.audience.as_str()));
         }
         if let Some(seconds) = request.expiration_seconds.filter(|s| *s < SHORTEST_SECONDS) {

@@ -1,5 +1,7 @@
 //! `CSINode`: the drivers that a node has.
 
+use std::collections::{HashMap, HashSet};
+
 use k8s_openapi::api::storage::v1::CSINode;
 
 use super::check_driver;
@@ -18,8 +20,11 @@ pub fn kind() -> Kind {
         })
         .validate(validate)
         .validate_update(|new, old, errors| {
+            // Of several old ones alike the first counts.
+            let drivers = old.spec.drivers.iter().rev();
+            let drivers: HashMap<&str, _> = drivers.map(|d| (d.name.as_str(), d)).collect();
             for driver in &new.spec.drivers {
-                let held = old.spec.drivers.iter().find(|d| d.name == driver.name);
+                let held = drivers.get(driver.name.as_str());
                 if held.is_some_and(|held| {
                     held.node_id != driver.node_id || held.topology_keys != driver.topology_keys
                 }) {
@@ -33,10 +38,11 @@ pub fn kind() -> Kind {
 
 fn validate(node: &CSINode, errors: &mut Errors) {
     let drivers = &node.spec.drivers;
+    let mut seen = HashSet::new();
     for (i, driver) in drivers.iter().enumerate() {
         let field = format!("spec.drivers[{i}]");
         check_driver(&format!("{field}.name"), &driver.name, errors);
-        if drivers[..i].iter().any(|d| d.name == driver.name) {
+        if !seen.insert(driver.name.as_str()) {
             errors.push(FieldError::duplicate(format!("{field}.name"), driver.name.as_str()));
         }
         errors.required(format!("{field}.nodeID"), driver.node_id.is_empty());

@@ -56,12 +56,12 @@ fn kinds(spec: &ValidatingAdmissionPolicySpec) -> BTreeSet<(String, String, Stri
     let mut out = BTreeSet::new();
     let rules = spec.match_constraints.iter().flat_map(|resources| resources.resource_rules.iter().flatten());
     for rule in rules {
-        let names = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+        let names =
+            |list: &'_ Option<Vec<String>>| -> BTreeSet<String> { list.iter().flatten().cloned().collect() };
+        let (groups, versions) = (names(&rule.api_groups), names(&rule.api_versions));
         for resource in names(&rule.resources) {
             let found = builtin().iter().filter(|kind| {
-                kind.plural == resource
-                    && names(&rule.api_groups).iter().any(|group| *group == kind.group)
-                    && names(&rule.api_versions).iter().any(|version| *version == kind.version)
+                kind.plural == resource && groups.contains(&*kind.group) && versions.contains(&*kind.version)
             });
             for kind in found.take(MAX_KINDS - out.len().min(MAX_KINDS)) {
                 out.insert((kind.group.to_string(), kind.version.to_string(), kind.kind.to_string()));
