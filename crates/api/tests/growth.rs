@@ -264,6 +264,7 @@ const ONCE: &[(&str, &str)] = &[
     ("ResourceClaim", "spec.devices.requests"),
     ("ResourceSlice", "spec.devices"),
     ("FlowSchema", "status.conditions"),
+    ("ResourceQuota", "spec.scopes"),
     ("ValidatingWebhookConfiguration", "webhooks"),
     ("CustomResourceDefinition", "spec.versions"),
 ];

@@ -30,7 +30,7 @@ struct Used {
 /// What a request took; given back on drop unless the write was done.
 pub struct Taken {
     addresses: Vec<Ipv4Addr>,
-    ports: Vec<u16>,
+    ports: HashSet<u16>,
     used: Arc<Mutex<Used>>,
 }
 
@@ -49,9 +49,13 @@ impl Drop for Taken {
 }
 
 impl Used {
-    fn forget(&mut self, addresses: &[Ipv4Addr], ports: &[u16]) {
-        self.addresses.retain(|a| !addresses.contains(a));
-        self.ports.retain(|p| !ports.contains(p));
+    fn forget<'a>(&mut self, addresses: &[Ipv4Addr], ports: impl IntoIterator<Item = &'a u16>) {
+        for address in addresses {
+            self.addresses.remove(address);
+        }
+        for port in ports {
+            self.ports.remove(port);
+        }
     }
 }
 
@@ -158,7 +162,7 @@ impl Server {
         old: Option<&Value>,
     ) -> Result<Taken, ApiError> {
         let mut taken =
-            Taken { addresses: Vec::new(), ports: Vec::new(), used: Arc::clone(&self.addresses.used) };
+            Taken { addresses: Vec::new(), ports: HashSet::new(), used: Arc::clone(&self.addresses.used) };
         if !gives_to(kind) {
             return Ok(taken);
         }
@@ -233,7 +237,8 @@ impl Server {
         if !gives_to(kind) {
             return;
         }
-        let (kept, kept_ports) = (addresses_of(new), ports_of(new));
+        let kept = addresses_of(new);
+        let kept_ports: HashSet<u16> = ports_of(new).into_iter().collect();
         let (mut addresses, mut ports) = (addresses_of(old), ports_of(old));
         addresses.retain(|a| !kept.contains(a));
         ports.retain(|p| !kept_ports.contains(p));
@@ -263,7 +268,7 @@ fn take_ports(
     if !wants {
         return Ok(());
     }
-    let held = old.map(ports_of).unwrap_or_default();
+    let held: HashSet<u16> = old.map(ports_of).unwrap_or_default().into_iter().collect();
     for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
         let asked = port["nodePort"].as_u64().unwrap_or(0);
         let field = format!("spec.ports[{i}].nodePort");
@@ -284,7 +289,7 @@ fn take_ports(
             if !taken.ports.contains(&number) && !used.ports.insert(number) {
                 return Err(FieldError::invalid(field, number, "provided port is already allocated"));
             }
-            taken.ports.push(number);
+            taken.ports.insert(number);
         }
         port["nodePort"] = number.into();
     }

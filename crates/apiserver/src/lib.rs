@@ -4,6 +4,7 @@
 mod admission;
 mod aggregation;
 mod allocate;
+mod aside;
 pub mod audit;
 pub mod auth;
 mod backend;
@@ -309,10 +310,10 @@ impl ApiServer {
             Err(refused) => return refused,
         };
         let server = self.clone();
-        let answering = audit::within(trail.clone(), async move {
+        let answering = aside::able(audit::within(trail.clone(), async move {
             let answer = server.0.answer(&server, request, admitted).await;
             held.until_sent(answer.unwrap_or_else(refuse))
-        });
+        }));
         // A write that has begun is brought to its end, whatever becomes of the one who asked: what follows it (rights,
         // kinds, addresses) must not be left out. What is audited is told of also when it fails badly.
         let reads = matches!(method, Method::GET | Method::HEAD);

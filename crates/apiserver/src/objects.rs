@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use store::{Change, Entry, Event, Expect, LeaseId, Op, RangeRequest, Store, StoreError, TxnResponse};
 
+use crate::aside;
 use crate::audit::{self, Layer};
 use crate::cipher::{self, Cipher, RotateError, Rotated};
 use crate::claims;
@@ -88,6 +89,8 @@ impl Objects {
     /// One entry, ready to be decoded.
     pub async fn entry(&self, key: &str) -> Result<Option<Entry>, ApiError> {
         let (entry, _) = audit::timed(Layer::Store, self.store.get(key)).await.map_err(store_error)?;
+        // Also where little is asked to be changed in it.
+        aside::begin(entry.as_ref().map_or(0, |entry| entry.value.len())).await;
         self.unlock(entry.as_slice()).await?;
         Ok(entry)
     }

@@ -5,6 +5,7 @@ mod world;
 use std::sync::{Arc, OnceLock};
 
 use apiserver::auth::authentication::Authentication;
+use apiserver::auth::tokens::Signer;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rand::SystemRandom;
@@ -341,6 +342,41 @@ async fn a_token_is_for_its_audience() {
     let ours = token(&world, json!({})).await;
     let status = review(&ours, json!([])).await;
     assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!([OWN])), "{status}");
+}
+
+/// Signed as it should be, and yet not to be believed: whoever bears it is a stranger.
+#[tokio::test]
+async fn a_token_out_of_its_time_or_for_others_is_a_strangers() {
+    let world = World::new().await;
+    pod_with_account(&world).await;
+    let signer = Signer::open(&world.keys().join("service-account.key")).expect("a key");
+    let good = token(&world, json!({})).await;
+    let claims: Value = {
+        let body = good.split('.').nth(1).expect("claims");
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).expect("base64")).expect("JSON")
+    };
+    let now = claims["iat"].as_i64().expect("a time");
+    let ask = async |change: Value| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().expect("claims").extend(change.as_object().expect("changes").clone());
+        let bearer = format!("Bearer {}", signer.sign(&claims).expect("signs"));
+        world.unknown("GET", &format!("{NAMESPACE}/configmaps"), &[("authorization", &bearer)]).await
+    };
+    assert_eq!(ask(json!({})).await.0, 403, "who it is, is known");
+    let stranger = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "Unauthorized", "reason": "Unauthorized", "code": 401});
+    for (what, change) in [
+        ("expired", json!({"exp": now - 1})),
+        ("expired long ago", json!({"exp": 1})),
+        ("not yet valid", json!({"nbf": now + 3600})),
+        ("valid never", json!({"nbf": now + 3600, "exp": now - 3600})),
+        ("for others", json!({"aud": ["vault"]})),
+        ("for nobody", json!({"aud": []})),
+        ("by others", json!({"iss": "https://elsewhere"})),
+        ("of times that are no numbers", json!({"exp": "never"})),
+    ] {
+        assert_eq!(ask(change).await, (401, stranger.clone()), "{what}");
+    }
 }
 
 /// As browsers do it, who can say nothing else with a WebSocket.

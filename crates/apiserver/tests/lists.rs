@@ -2,6 +2,8 @@
 
 mod world;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::BodyExt;
@@ -326,4 +328,104 @@ async fn deletions_are_held_to_their_conditions() {
     let (code, _, _) =
         world.send("DELETE", &path, &[("content-type", "application/vnd.kubernetes.protobuf")], body).await;
     assert_eq!(code, 200);
+}
+
+/// A token is the client's to change: whatever it says, a list is of what its path names.
+#[tokio::test]
+async fn a_token_that_was_changed_leads_nowhere_else() {
+    let world = World::new().await;
+    maps(&world, 3).await;
+    world.grant("/api/v1/namespaces", json!({"metadata": {"name": "other"}})).await;
+    for path in ["/api/v1/namespaces/other/configmaps", "/api/v1/namespaces/default/secrets"] {
+        world.grant(path, json!({"metadata": {"name": "theirs"}})).await;
+    }
+    let starts = [
+        "",
+        "/",
+        "a",
+        "m0",
+        "m1\0",
+        "/m1\0",
+        "../",
+        "..",
+        "../../secrets",
+        "../../secrets/default/theirs",
+        "../other/a",
+        "/../other/",
+        "/registry/secrets/",
+        "\0",
+        "\u{10ffff}",
+        "default/",
+        "./",
+        "m0/../../other/a",
+        "%2e%2e/other",
+        "~",
+    ];
+    let (mut refused, mut listed) = (0, 0);
+    for (start, revision) in
+        starts.iter().flat_map(|start| [(start, json!(-1)), (start, json!(world.store.revision()))])
+    {
+        let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string();
+        let token = URL_SAFE_NO_PAD.encode(token);
+        for rest in ["", "&limit=1", "&labelSelector=half!=9", "&fieldSelector=metadata.name!%3Dx"] {
+            let (code, answer) =
+                world.json("GET", &format!("{MAPS}?continue={token}{rest}"), Value::Null).await;
+            match code {
+                400 => refused += 1,
+                200 => listed += 1,
+                other => panic!("{start:?}{rest}: {other} {answer}"),
+            }
+            for item in answer["items"].as_array().into_iter().flatten() {
+                let name = item["metadata"]["name"].as_str().unwrap_or_default();
+                let own = item["metadata"]["namespace"] == "default"
+                    && ["m0", "m1", "m2", "kube-root-ca.crt"].contains(&name);
+                assert!(own && item.get("type").is_none(), "{start:?}{rest}: {item}");
+            }
+            let (code, _) =
+                world.json("DELETE", &format!("{MAPS}?dryRun=All&continue={token}{rest}"), Value::Null).await;
+            assert!(matches!(code, 200 | 400), "{start:?}{rest}: {code}");
+        }
+    }
+    assert!(refused > 60 && listed > 40, "{refused} were refused and {listed} listed");
+    let token =
+        URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": 1, "start": "../../secrets"}).to_string());
+    let (code, answer) = world.json("GET", &format!("{MAPS}?continue={token}"), Value::Null).await;
+    let why = "invalid continue token: continue key is not valid: ../../secrets";
+    assert_eq!((code, &answer["message"], &answer["reason"]), (400, &json!(why), &json!("BadRequest")));
+}
+
+/// Watches cost next to nothing each, and nothing once whoever watched is gone.
+#[tokio::test]
+async fn thousands_watch_and_go() {
+    const WATCHES: usize = 5_000;
+    let world = World::new().await;
+    let watching = async || -> i64 {
+        let (_, _, text) = world.send("GET", "/metrics", &[], "").await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines = text
+            .lines()
+            .filter(|l| l.starts_with("apiserver_longrunning_requests{") && l.contains("\"configmaps\""));
+        lines.filter_map(|l| l.rsplit_once(' ')?.1.parse::<i64>().ok()).sum()
+    };
+    let (_, list) = world.json("GET", MAPS, Value::Null).await;
+    let version = list["metadata"]["resourceVersion"].as_str().expect("a version");
+    let path = format!("{MAPS}?watch=1&resourceVersion={version}");
+    let mut bodies = Vec::new();
+    for _ in 0..WATCHES {
+        let answer = world.raw("GET", &path, &[], Bytes::new()).await;
+        assert_eq!(answer.status(), 200);
+        bodies.push(answer.into_body());
+    }
+    assert_eq!(watching().await, WATCHES as i64);
+    maps(&world, 1).await;
+    let mut first: Option<Bytes> = None;
+    for body in &mut bodies {
+        let frame = body.frame().await.expect("an event").expect("whole").into_data().expect("data");
+        let held = first.get_or_insert_with(|| frame.clone());
+        assert_eq!(held, &frame);
+    }
+    bodies.truncate(10);
+    assert_eq!(watching().await, 10);
+    drop(bodies);
+    assert_eq!(watching().await, 0);
 }

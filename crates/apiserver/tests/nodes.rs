@@ -6,6 +6,7 @@ use apiserver::auth::Identity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use world::served::{Served, client};
 use world::{World, master};
 
 const NAMESPACE: &str = "/api/v1/namespaces/default";
@@ -153,6 +154,94 @@ async fn a_node_writes_its_own_object_and_its_own_pods_status() {
         )
         .await;
     cluster.check("n1", "POST", &format!("{NAMESPACE}/pods/p/exec?command=sh"), Value::Null, 403).await;
+}
+
+/// Whatever belongs to one node is closed to another, by every verb and every part of it.
+#[tokio::test]
+async fn a_node_reaches_nothing_of_another() {
+    let cluster = Cluster::new().await;
+    cluster.bind().await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    cluster.check("n1", "POST", leases, json!({"metadata": {"name": "n1"}}), 201).await;
+    // One of its own, in the same namespace and with the same account.
+    let own = json!({"metadata": {"name": "own"}, "spec": {"serviceAccountName": "sa", "nodeName": "n2",
+        "containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "secret": {"secretName": "other"}}]}});
+    cluster.world.grant(&format!("{NAMESPACE}/pods"), own).await;
+    cluster.check("n2", "GET", &format!("{NAMESPACE}/secrets/other"), Value::Null, 200).await;
+    let (node, lease) = ("/api/v1/nodes/n1".to_owned(), format!("{leases}/n1"));
+    let (pod, secret, map) = (
+        format!("{NAMESPACE}/pods/p"),
+        format!("{NAMESPACE}/secrets/s"),
+        format!("{NAMESPACE}/configmaps/m"),
+    );
+    let node_n2 = &crate::node("n2");
+    let mut asked = 0;
+    for (path, parts) in [
+        (&node, &["", "/status", "/proxy/pods", "/proxy/run/default/p/c"][..]),
+        (
+            &pod,
+            &[
+                "",
+                "/status",
+                "/log",
+                "/exec",
+                "/attach",
+                "/portforward",
+                "/proxy",
+                "/eviction",
+                "/binding",
+                "/ephemeralcontainers",
+                "/resize",
+            ],
+        ),
+        (&lease, &[""]),
+        (&secret, &[""]),
+        (&map, &[""]),
+        (&"/apis/storage.k8s.io/v1/csinodes/n1".to_owned(), &[""]),
+    ] {
+        for part in parts {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let body = json!({"metadata": {"name": name}});
+            let path = format!("{path}{part}");
+            for method in ["GET", "PUT", "PATCH", "DELETE", "POST"] {
+                let (code, answer) = cluster.world.ask(node_n2, method, &path, body.clone()).await;
+                // What cannot be done to it by anybody is no way either.
+                assert!(matches!(code, 403 | 405), "{method} {path}: {code} {answer}");
+                asked += usize::from(code == 403);
+            }
+        }
+    }
+    assert!(asked > 50, "{asked} were refused for want of rights");
+    for list in [
+        "/api/v1/nodes",
+        "/api/v1/nodes?fieldSelector=metadata.name%3Dn1",
+        "/api/v1/nodes?watch=1",
+        "/api/v1/nodes?watch=1&fieldSelector=metadata.name%3Dn1",
+        "/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1",
+        "/api/v1/pods?watch=1",
+        "/api/v1/namespaces/default/pods",
+        "/api/v1/namespaces/default/secrets",
+        "/api/v1/namespaces/default/secrets?watch=1&fieldSelector=metadata.name%3Ds",
+        "/api/v1/configmaps",
+        "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+    ] {
+        cluster.check("n2", "GET", list, Value::Null, 403).await;
+    }
+    for many in
+        ["/api/v1/nodes", "/api/v1/namespaces/default/pods", "/api/v1/namespaces/default/secrets", leases]
+    {
+        cluster.check("n2", "DELETE", many, json!({}), 403).await;
+    }
+    // As its certificate says, over a real connection.
+    let served = Served::new(cluster.world).await;
+    let certificate = client(&served.world.authority, "system:node:n2", "system:nodes", 1000);
+    for (path, code) in
+        [("/api/v1/nodes/n2", 200), ("/api/v1/nodes/n1", 403), (&*secret, 403), (&*lease, 403)]
+    {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let answer = served.raw(Some(&certificate), request.as_bytes()).await.expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{path}: {answer:.200}");
+    }
 }
 
 #[tokio::test]

@@ -217,6 +217,67 @@ async fn a_list_that_is_not_read_gives_its_seats_back() {
     assert_eq!(sender.send_request(get("/version")).await.expect("an answer").status(), 200);
 }
 
+/// Frames of HTTP/2 that ask for all of these at once and open every window as wide as it goes: by hand, as clients that are
+/// written well read what comes.
+fn asking(paths: &[String]) -> Vec<u8> {
+    const WIDE: u32 = 1 << 30;
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        out.extend_from_slice(&u32::try_from(payload.len()).expect("short").to_be_bytes()[1..]);
+        out.extend_from_slice(&[kind, flags]);
+        out.extend_from_slice(&stream.to_be_bytes());
+        out.extend_from_slice(payload);
+    };
+    const SETTINGS: u8 = 4;
+    const WINDOW_UPDATE: u8 = 8;
+    const HEADERS: u8 = 1;
+    // The window that each stream begins with.
+    frame(SETTINGS, 0, 0, &[&[0, 4][..], &WIDE.to_be_bytes()].concat());
+    frame(WINDOW_UPDATE, 0, 0, &(WIDE - 65_535).to_be_bytes());
+    for (stream, path) in (1..).step_by(2).zip(paths) {
+        let text = |text: &str| [&[u8::try_from(text.len()).expect("short")][..], text.as_bytes()].concat();
+        // A GET over HTTPS, then the names of an authority and a path with their values.
+        let head = [&[0x82, 0x87, 0x01][..], &text("localhost"), &[0x04], &text(path)].concat();
+        frame(HEADERS, 0x5, stream, &head);
+    }
+    out
+}
+
+/// One that takes nothing at all from its connection, after having opened many streams.
+#[tokio::test]
+async fn a_connection_that_is_not_read_ends_with_all_its_streams() {
+    const WATCHES: usize = 50;
+    let limits = ConnectionLimits { stall: SHORT, ..patient() };
+    let (served, jane) = large(limits, RequestLimits { seats: Some(100), ..RequestLimits::default() }).await;
+    let watching = async || -> i64 {
+        let (_, _, text) = served.world.send("GET", "/metrics", &[], "").await;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines = text.lines().filter(|l| l.starts_with("apiserver_longrunning_requests{"));
+        lines.filter_map(|l| l.rsplit_once(' ')?.1.parse::<i64>().ok()).sum()
+    };
+    let until = async |wanted: i64| {
+        let begun = Instant::now();
+        loop {
+            let open = watching().await;
+            if open == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < LIMIT, "{open} are watching");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut stream = served.connect_for(Some(&jane), "h2").await.expect("connects");
+    let watch = format!("{MAPS}?watch=1&resourceVersion=0");
+    let paths = [vec![MAPS.to_owned()], vec![watch; WATCHES]].concat();
+    stream.write_all(&asking(&paths)).await.expect("sends");
+    stream.flush().await.expect("sends");
+    until(WATCHES as i64).await;
+    until(0).await;
+    until_seats(&served, |seats| seats == 0).await;
+    is_served(&served).await;
+    drop(stream);
+}
+
 #[tokio::test]
 async fn a_list_that_is_read_drop_by_drop_has_as_long_as_a_request_has() {
     let requests = RequestLimits { seats: Some(100), timeout: Duration::from_secs(3) };

@@ -303,3 +303,32 @@ async fn applying_what_is_already_so_changes_nothing_but_owners() {
     let before = r#"before-first-apply Update - timed {"f:data":{".":{},"f:a":{}}}"#;
     assert_eq!(managers(&owned).last().map(String::as_str), Some(before));
 }
+
+/// What takes long is done aside: while it is, others are answered, also where there is one thread for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_write_holds_nobody_up() {
+    let world = std::sync::Arc::new(World::new().await);
+    let port = |n: u32| json!({"name": format!("p{n}"), "port": n % 65_535 + 1, "protocol": if n > 40_000 { "UDP" } else { "TCP" }});
+    let ports: Vec<Value> = (0..20_000).map(port).collect();
+    let service = json!({"metadata": {"name": "s"}, "spec": {"type": "ClusterIP", "ports": ports}});
+    let writing = {
+        let world = world.clone();
+        tokio::spawn(async move {
+            world.json("POST", "/api/v1/namespaces/default/services?dryRun=All", service).await
+        })
+    };
+    let probing = tokio::spawn(async move {
+        let mut answered = 0;
+        while !writing.is_finished() {
+            let (code, _, _) = world.send("GET", "/livez", &[], "").await;
+            assert_eq!(code, 200);
+            answered += 1;
+            tokio::task::yield_now().await;
+        }
+        (answered, writing.await.expect("does not panic"))
+    });
+    let (answered, (code, answer)) = probing.await.expect("does not panic");
+    assert_eq!(code, 201, "{}", answer["message"]);
+    assert_eq!(answer["spec"]["ports"].as_array().map(Vec::len), Some(20_000));
+    assert!(answered > 50, "{answered} probes were answered meanwhile");
+}

@@ -1,5 +1,7 @@
 //! A pod of a runtime class gets what the class costs, and goes where the class can run.
 
+use std::collections::HashSet;
+
 use api::status::ApiError;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PodSpec, Toleration};
@@ -76,13 +78,15 @@ fn merge(spec: &mut PodSpec, class: Option<&RuntimeClass>) -> Result<(), String>
             None => drop(selector.insert(key.clone(), wanted.clone())),
         }
     }
-    let tolerations: Vec<Toleration> = scheduling.tolerations.clone().unwrap_or_default();
-    let held = spec.tolerations.get_or_insert_default();
-    for toleration in tolerations {
-        if !held.contains(&toleration) {
-            held.push(toleration);
-        }
+    fn parts(toleration: &Toleration) -> ([Option<&str>; 4], Option<i64>) {
+        let Toleration { key, operator, value, effect, toleration_seconds } = toleration;
+        ([key, operator, value, effect].map(Option::as_deref), *toleration_seconds)
     }
+    let held = spec.tolerations.get_or_insert_default();
+    let mut known: HashSet<_> = held.iter().map(parts).collect();
+    let fresh = scheduling.tolerations.iter().flatten().filter(|toleration| known.insert(parts(toleration)));
+    let fresh: Vec<Toleration> = fresh.cloned().collect();
+    held.extend(fresh);
     Ok(())
 }
 

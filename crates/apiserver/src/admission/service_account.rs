@@ -1,5 +1,7 @@
 //! A pod runs as a service account that exists, and finds that account's token where clients look for it.
 
+use std::collections::HashSet;
+
 use api::meta;
 use api::status::ApiError;
 use base::constants::paths::SERVICE_ACCOUNT_MOUNT;
@@ -106,15 +108,15 @@ pub fn judge<'a>(
 
 /// What is wrong with the secrets of a pod whose account lists those that may be used.
 fn unlisted(account: &Value, spec: &Value) -> Option<String> {
-    let listed = |field: &str, name: &str| {
-        let list = account[field].as_array().into_iter().flatten();
-        list.into_iter().any(|reference| reference["name"] == name)
+    let names = |field: &str| -> HashSet<&str> {
+        account[field].as_array().into_iter().flatten().filter_map(|r| r["name"].as_str()).collect()
     };
+    let (secrets, pull_secrets) = (names("secrets"), names("imagePullSecrets"));
     let each = |of: &Value, field: &str| of[field].as_array().cloned().unwrap_or_default();
     let whose =
         format!("is not allowed because service account {} does not reference that", meta::name(account));
     for volume in each(spec, "volumes") {
-        if let Some(name) = volume["secret"]["secretName"].as_str().filter(|name| !listed("secrets", name)) {
+        if let Some(name) = volume["secret"]["secretName"].as_str().filter(|name| !secrets.contains(name)) {
             return Some(format!("volume with secret.secretName={name:?} {whose} secret"));
         }
     }
@@ -123,7 +125,7 @@ fn unlisted(account: &Value, spec: &Value) -> Option<String> {
             let of = container["name"].as_str().unwrap_or_default();
             for variable in each(&container, "env") {
                 let name = variable["valueFrom"]["secretKeyRef"]["name"].as_str();
-                if let Some(name) = name.filter(|name| !listed("secrets", name)) {
+                if let Some(name) = name.filter(|name| !secrets.contains(name)) {
                     let variable = variable["name"].as_str().unwrap_or_default();
                     return Some(format!(
                         "{what} {of} with envVar {variable} referencing secret.secretName={name:?} {whose} secret"
@@ -132,7 +134,7 @@ fn unlisted(account: &Value, spec: &Value) -> Option<String> {
             }
             for source in each(&container, "envFrom") {
                 let name = source["secretRef"]["name"].as_str();
-                if let Some(name) = name.filter(|name| !listed("secrets", name)) {
+                if let Some(name) = name.filter(|name| !secrets.contains(name)) {
                     return Some(format!(
                         "{what} {of} with envFrom referencing secret.secretName={name:?} {whose} secret"
                     ));
@@ -142,7 +144,7 @@ fn unlisted(account: &Value, spec: &Value) -> Option<String> {
     }
     for (index, reference) in each(spec, "imagePullSecrets").iter().enumerate() {
         let name = reference["name"].as_str().unwrap_or_default();
-        if !listed("imagePullSecrets", name) {
+        if !pull_secrets.contains(name) {
             return Some(format!("imagePullSecrets[{index}].name={name:?} {whose} imagePullSecret"));
         }
     }

@@ -8,18 +8,20 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::http::body::{Body, ReadError, read};
-use crate::{Context, audit};
+use crate::{Context, aside, audit};
 
 /// As etcd's default request limit with the room kube-apiserver leaves: 3 MiB.
 const BODY_LIMIT_BYTES: usize = 3 << 20;
 
 pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
-    read(body, BODY_LIMIT_BYTES).await.map_err(|error| match error {
+    let bytes = read(body, BODY_LIMIT_BYTES).await.map_err(|error| match error {
         ReadError::TooLarge => {
             ApiError::too_large(format!("Request entity too large: limit is {BODY_LIMIT_BYTES}"))
         }
         ReadError::Broken(error) => ApiError::bad_request(format!("cannot read the request's body: {error}")),
-    })
+    })?;
+    aside::begin(bytes.len()).await;
+    Ok(bytes)
 }
 
 pub fn content_type(context: &Context) -> &str {

@@ -17,7 +17,7 @@ use crate::http::accept::Shape;
 use crate::http::options::{self, ListOptions};
 use crate::http::respond::{self, Answer};
 use crate::objects::store_error;
-use crate::{ApiServer, Context, table};
+use crate::{ApiServer, Context, aside, table};
 
 /// Entries looked at in one step where a selector decides which of them count.
 const CHUNK: usize = 1000;
@@ -154,8 +154,18 @@ impl Continue {
         if start.is_empty() {
             return Err(broken(": encoded start key empty (version meta.k8s.io/v1)"));
         }
-        Ok(Self { revision, last: start.strip_suffix('\0').unwrap_or(start).to_owned() })
+        // The store never leaves the list's prefix; but what does not lie below it was not made by a server.
+        let below = start.strip_prefix('/').unwrap_or(start);
+        if !is_clean(below) {
+            return Err(broken(&format!(": {start}")));
+        }
+        Ok(Self { revision, last: below.strip_suffix('\0').unwrap_or(below).to_owned() })
     }
+}
+
+/// Whether a key names what lies below its prefix, and nothing on the way there or back.
+fn is_clean(key: &str) -> bool {
+    key.is_empty() || key.split('/').all(|step| !matches!(step, "" | "." | ".."))
 }
 
 /// The entries that a request is about and how the list goes on.
@@ -289,6 +299,8 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
         out.extend_from_slice(b"]}\n");
         return Ok(respond::bytes(StatusCode::OK, "application/json", Bytes::from(out)));
     }
+    // Copied at most; from here on it is decoded.
+    aside::begin(page.entries.iter().map(|entry| entry.value.len()).sum()).await;
     if context.form.is_plain_protobuf() && kind.custom.is_none() {
         let items = page.entries.iter().map(|entry| server.0.encoded.bare(kind, objects, entry));
         let items = items.collect::<Result<Vec<Bytes>, _>>()?;
@@ -376,6 +388,17 @@ mod tests {
             told(&encoded(json!({"v": "meta.k8s.io/v1", "rv": 0, "start": "a"}))),
             format!("{INVALID}: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
         );
+        for start in ["../../secrets", "..", "a/../b", "a/..", "./a", "a//b", "a/", "//a", "/../a", "a/./b"] {
+            let token = encoded(json!({"v": "meta.k8s.io/v1", "rv": 1, "start": start}));
+            assert_eq!(told(&token), format!("{INVALID}: {start}"));
+        }
+        for start in ["a", "/a", "a/b", "/a\0", "..a", "a.."] {
+            assert_eq!(
+                told(&encoded(json!({"v": "meta.k8s.io/v1", "rv": 1, "start": start}))),
+                "",
+                "{start}"
+            );
+        }
         assert_eq!(
             told(&encoded(json!({"v": "meta.k8s.io/v1", "rv": 1}))),
             format!("{INVALID}: encoded start key empty (version meta.k8s.io/v1)")

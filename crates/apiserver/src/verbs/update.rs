@@ -1,5 +1,6 @@
 //! `update`, and the one way by which any verb changes an object that exists.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::http::StatusCode;
@@ -401,7 +402,7 @@ fn check_finalizers(new: &Value, old: &Value, errors: &mut Errors) {
     if !meta::is_deleting(old) {
         return;
     }
-    let before = meta::finalizers(old);
+    let before: HashSet<&str> = meta::finalizers(old).into_iter().collect();
     let added: Vec<&str> = meta::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
     if !added.is_empty() {
         let detail = format!(

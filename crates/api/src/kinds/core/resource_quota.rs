@@ -83,17 +83,20 @@ fn is_known(name: &str) -> bool {
     is_standard(name) && name != "storage" || huge.iter().any(|h| name.starts_with(h))
 }
 
+/// So many scopes that are at fault are told of.
+const SCOPE_FAULTS_MAX: usize = 16;
+
 fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {
     let counted = |scope: &String| {
         let narrow = scope == "BestEffort";
         narrow && spec.hard.iter().flatten().any(|(name, _)| name != "pods" && name != "count/pods")
     };
-    for scope in spec.scopes.iter().flatten() {
-        let detail = match SCOPES.contains(&scope.as_str()) {
-            false => "unsupported scope",
-            true if counted(scope) => "unsupported scope applied to resource",
-            true => continue,
-        };
+    let faults = spec.scopes.iter().flatten().filter_map(|scope| match SCOPES.contains(&scope.as_str()) {
+        false => Some("unsupported scope"),
+        true => counted(scope).then_some("unsupported scope applied to resource"),
+    });
+    // Each shows the whole list.
+    for detail in faults.take(SCOPE_FAULTS_MAX) {
         errors.push(FieldError::invalid("spec.scopes", json(&spec.scopes), detail));
     }
     let has = |wanted: &str| spec.scopes.iter().flatten().any(|s| s == wanted);

@@ -1,5 +1,7 @@
 //! Everything that a pod refers to and its node must therefore be able to read.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{
     EnvFromSource, EnvVar, PersistentVolume, Pod, PodSpec, Volume, VolumeProjection,
 };
@@ -20,22 +22,26 @@ pub struct Reference {
     pub name: String,
 }
 
-struct Found(Vec<Reference>);
+#[derive(Default)]
+struct Found {
+    seen: HashSet<Reference>,
+    all: Vec<Reference>,
+}
 
 impl Found {
     fn add(&mut self, kind: Kind, name: Option<&String>) {
         let Some(name) = name.filter(|n| !n.is_empty()) else { return };
         let reference = Reference { kind, name: name.clone() };
-        if !self.0.contains(&reference) {
-            self.0.push(reference);
+        if self.seen.insert(reference.clone()) {
+            self.all.push(reference);
         }
     }
 }
 
 /// Each once.
 pub fn of(pod: &Pod) -> Vec<Reference> {
-    let mut found = Found(Vec::new());
-    let Some(spec) = &pod.spec else { return found.0 };
+    let mut found = Found::default();
+    let Some(spec) = &pod.spec else { return found.all };
     let account = spec.service_account_name.as_ref().or(spec.service_account.as_ref());
     found.add(Kind::ServiceAccount, account);
     spec.image_pull_secrets.iter().flatten().for_each(|s| found.add(Kind::Secret, Some(&s.name)));
@@ -51,7 +57,7 @@ pub fn of(pod: &Pod) -> Vec<Reference> {
     }
     let extended = status.and_then(|s| s.extended_resource_claim_status.as_ref());
     found.add(Kind::ResourceClaim, extended.map(|s| &s.resource_claim_name));
-    found.0
+    found.all
 }
 
 fn environment(spec: &PodSpec, found: &mut Found) {

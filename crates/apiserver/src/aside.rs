@@ -1,0 +1,92 @@
+//! Large work is done where nobody waits behind it. A request is answered on one of a few threads that all requests share,
+//! probes among them; decoding, checking and encoding a few megabytes takes as long as a thousand small requests, without a
+//! point at which others have their turn. Once a request turns out to be about something large, its thread is its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// From so many bytes on, bodies and objects are large: some milliseconds of work.
+const LARGE_BYTES: usize = 64 << 10;
+
+tokio::task_local! {
+    static LARGE: Arc<AtomicBool>;
+}
+
+/// Lets work be done aside from where it says that it is large.
+pub fn able<F: Future>(work: F) -> Aside<F> {
+    let large = Arc::new(AtomicBool::new(false));
+    Aside { work: Box::pin(LARGE.scope(Arc::clone(&large), work)), large }
+}
+
+/// Goes aside if what comes is about so many bytes.
+pub async fn begin(bytes: usize) {
+    if bytes < LARGE_BYTES {
+        return;
+    }
+    let begins = LARGE.try_with(|large| !large.swap(true, Ordering::Relaxed)).unwrap_or(false);
+    if begins {
+        // The next turn is the first one aside.
+        tokio::task::yield_now().await;
+    }
+}
+
+pub struct Aside<F: Future> {
+    work: Pin<Box<tokio::task::futures::TaskLocalFuture<Arc<AtomicBool>, F>>>,
+    large: Arc<AtomicBool>,
+}
+
+impl<F: Future> Future for Aside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // A runtime of one thread has nowhere to go.
+        let has_others = || {
+            Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+        };
+        match self.large.load(Ordering::Relaxed) && has_others() {
+            true => tokio::task::block_in_place(|| self.work.as_mut().poll(context)),
+            false => self.work.as_mut().poll(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Work that ends when somebody else has had a turn on the one thread there is.
+    async fn others_have_turns(bytes: usize) -> bool {
+        let (sender, receiver) = mpsc::channel();
+        let large = tokio::spawn(able(async move {
+            begin(bytes).await;
+            tokio::spawn(async move { sender.send(()) });
+            let limit = if bytes < LARGE_BYTES { Duration::from_millis(50) } else { Duration::from_secs(60) };
+            receiver.recv_timeout(limit).is_ok()
+        }));
+        large.await.expect("does not panic")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_is_large_holds_nobody_up() {
+        assert!(others_have_turns(LARGE_BYTES).await);
+        assert!(!others_have_turns(1).await, "so it is with what is small, which is short");
+    }
+
+    #[tokio::test]
+    async fn on_one_thread_it_is_done_as_well() {
+        let done = able(async {
+            begin(LARGE_BYTES).await;
+            7
+        });
+        assert_eq!(done.await, 7);
+        begin(LARGE_BYTES).await;
+    }
+}
