@@ -38,12 +38,14 @@ impl AskedBy {
 }
 
 /// The checks by the names by which people and tools exclude them. `kms` is how those are who keep keys, where there is a
-/// check of it; `reloads` whether encryption's configuration is read again when it changes.
+/// check of it; `reloads` whether encryption's configuration is read again when it changes; `settled` whether the cluster has
+/// the roles and all else that every cluster has.
 pub fn checks(
     etcd: Result<(), String>,
     kms: Option<Result<(), String>>,
     reloads: bool,
     kinds: Result<(), String>,
+    settled: Result<(), String>,
 ) -> Vec<Check> {
     let asked =
         |name, result: &Result<(), String>, asked_by| Check { name, fault: result.clone().err(), asked_by };
@@ -62,7 +64,7 @@ pub fn checks(
         check("poststarthook/priority-and-fairness-config-consumer", &Ok(())),
         check("poststarthook/priority-and-fairness-filter", &Ok(())),
         check("poststarthook/crd-informer-synced", &kinds),
-        check("poststarthook/rbac/bootstrap-roles", &Ok(())),
+        asked("poststarthook/rbac/bootstrap-roles", &settled, AskedBy::NotLivez),
         check("poststarthook/priority-and-fairness-config-producer", &Ok(())),
     ]);
     all.extend(
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     fn told(path: &str, etcd: Result<(), String>) -> (u16, String) {
-        told_with(path, checks(etcd, None, false, Ok(())))
+        told_with(path, checks(etcd, None, false, Ok(()), Ok(())))
     }
 
     fn told_with(path: &str, checks: Vec<Check>) -> (u16, String) {
@@ -198,8 +200,9 @@ mod tests {
 
     #[test]
     fn those_who_keep_keys_are_asked_for_where_they_are() {
-        let told =
-            |path: &str, kms: Option<Result<(), String>>| told_with(path, checks(Ok(()), kms, true, Ok(())));
+        let told = |path: &str, kms: Option<Result<(), String>>| {
+            told_with(path, checks(Ok(()), kms, true, Ok(()), Ok(())))
+        };
         assert_eq!(told("/readyz/kms-providers", None).0, 404);
         assert_eq!(told("/readyz/kms-providers", Some(Ok(()))), (200, "ok".into()));
         for root in ["readyz", "healthz"] {

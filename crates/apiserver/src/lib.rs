@@ -26,6 +26,7 @@ mod paths;
 mod proxy;
 mod recent;
 mod reloaded;
+mod settle;
 mod shared_keys;
 mod table;
 pub mod values;
@@ -138,6 +139,8 @@ pub struct Server {
     legacy_uses: auth::legacy_tokens::Uses,
     doorkeeper: Doorkeeper,
     audit: Option<Arc<audit::Audit>>,
+    /// Whether the cluster has what every cluster has, or what is in the way.
+    settled: tokio::sync::watch::Sender<Result<(), String>>,
     config: Config,
 }
 
@@ -179,7 +182,6 @@ impl ApiServer {
     /// Opens the server over a store and sees to what every cluster has.
     pub async fn open(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let cipher = Cipher::open(&config.folder.join("encryption.key"), &config.encryption)?;
-        let after = store.revision();
         let signer = Signer::open(&config.folder.join("service-account.key"))?;
         if store.is_shared() {
             shared_keys::check(&*store, &config).await?;
@@ -213,6 +215,7 @@ impl ApiServer {
             legacy_uses: Default::default(),
             doorkeeper,
             audit,
+            settled: tokio::sync::watch::Sender::new(Err("not finished".into())),
             config,
         }));
         if let Some(audit) = &server.0.audit {
@@ -220,15 +223,7 @@ impl ApiServer {
         }
         server.0.objects.start_cipher().await;
         server.0.objects.finish_rotation().await?;
-        server.0.reload_catalog().await.map_err(StartError::Bootstrap)?;
-        server.follow_others(after);
-        server.0.load_addresses().await.map_err(StartError::Bootstrap)?;
-        claims::settle(&server).await.map_err(StartError::Bootstrap)?;
-        bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
-        server.follow_services();
-        server.follow_nodes();
-        server.note_legacy_uses();
-        server.follow_fairness();
+        settle::begin(&server).await?;
         Ok(server)
     }
 

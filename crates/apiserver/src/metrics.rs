@@ -220,6 +220,7 @@ impl Server {
         let mut out = String::with_capacity(64 << 10);
         self.metrics.write(&mut out).map_err(ApiError::internal)?;
         self.fairness_plan().await.metrics(&mut out).map_err(ApiError::internal)?;
+        self.objects.cipher().write_metrics(&mut out).map_err(ApiError::internal)?;
         if let Some(audit) = &self.audit {
             audit.write_metrics(&mut out).map_err(ApiError::internal)?;
         }

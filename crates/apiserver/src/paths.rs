@@ -69,6 +69,6 @@ impl Server {
         } else {
             cipher.has_health().then_some(Ok(()))
         };
-        health::checks(etcd, kms, cipher.reloads(), kinds)
+        health::checks(etcd, kms, cipher.reloads(), kinds, self.settled.borrow().clone())
     }
 }

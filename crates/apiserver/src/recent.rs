@@ -36,6 +36,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
         Ok(made)
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        let kept = self.kept.lock();
+        kept.newer.len() + kept.older.len()
+    }
+
     /// What is kept under this name.
     pub fn find(&self, name: &K) -> Option<V> {
         self.kept.lock().find(name, self.limit_bytes)

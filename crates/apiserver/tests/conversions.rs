@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::request::Parts;
@@ -153,6 +155,60 @@ async fn watches_are_converted_too() {
         (&json!("ADDED"), &json!("lake")),
         "{event}"
     );
+}
+
+/// A watch that is read event by event, though a write may hold several.
+struct Told {
+    body: apiserver::http::body::Body,
+    read: Vec<u8>,
+}
+
+impl Told {
+    /// What the next event is, and the fields that its object has.
+    async fn next(&mut self) -> (String, Value) {
+        let line = loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                break self.read.drain(..=end).collect::<Vec<u8>>();
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(20), self.body.frame()).await;
+            let frame = frame.expect("an event in time").expect("an event");
+            self.read.extend(frame.ok().and_then(|f| f.into_data().ok()).expect("data"));
+        };
+        let event: Value = serde_json::from_slice(&line).expect("JSON");
+        (event["type"].as_str().unwrap_or_default().to_owned(), event["object"]["spec"].clone())
+    }
+}
+
+#[tokio::test]
+async fn a_watch_selects_by_the_fields_of_its_own_version() {
+    let extension = Extension::start(&["localhost"], handle).await;
+    let world = World::new().await;
+    define(&world, webhook(&extension, "/convert")).await;
+    let first = create(&world, V1, "a", json!({"where": "sea"})).await;
+    let from = first["metadata"]["resourceVersion"].as_str().expect("a version");
+    let watch = async |path: &str, selector: &str| {
+        let path =
+            format!("{path}?watch=true&resourceVersion={from}&timeoutSeconds=30&fieldSelector={selector}");
+        Told { body: world.raw("GET", &path, &[], "").await.into_body(), read: Vec::new() }
+    };
+    // Both look at the same changes, each as it is served.
+    let mut v1 = watch(V1, "spec.where%3Dlake").await;
+    let mut v2 = watch(V2, "spec.place%3Dlake").await;
+    for place in ["river", "lake", "lake", "sea"] {
+        let change = json!({"spec": {"place": place, "pace": base::id::uuid()}});
+        let (code, changed) = world.json("PATCH", &format!("{V2}/a"), change).await;
+        assert_eq!(code, 200, "{changed}");
+    }
+    for expected in ["ADDED", "MODIFIED", "DELETED"] {
+        for (watch, has, lacks) in [(&mut v1, "where", "place"), (&mut v2, "place", "where")] {
+            let (kind, spec) = watch.next().await;
+            assert_eq!(
+                (kind.as_str(), &spec[has], &spec[lacks]),
+                (expected, &json!("lake"), &Value::Null),
+                "{spec}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

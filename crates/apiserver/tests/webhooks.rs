@@ -179,6 +179,35 @@ async fn mutations_come_in_order_and_once_more_for_those_who_ask() {
 }
 
 #[tokio::test]
+async fn hooks_that_change_things_see_whose_the_fields_are() {
+    let hooked = Hooked::new().await;
+    hooked.create("a").await;
+    let hooks = vec![hooked.hook("/allow", json!({}))];
+    hooked.install("MutatingWebhookConfiguration", "test", hooks).await;
+    let path = format!("{MAPS}/a");
+    let send = async |media: &str, manager: &str, body: Value| {
+        hooked.extension.forget();
+        let path = format!("{path}?fieldManager={manager}");
+        let (code, _, answer) =
+            hooked.world.send("PATCH", &path, &[("content-type", media)], body.to_string()).await;
+        assert_eq!(code, 200, "{}", String::from_utf8_lossy(&answer));
+        let asked = hooked.extension.asked();
+        let owners = asked[0].1["request"]["object"]["metadata"]["managedFields"].clone();
+        let answer: Value = serde_json::from_slice(&answer).expect("an object");
+        assert!(owners.is_array(), "{}", asked[0].1);
+        // What was shown is what is stored, for the hook has changed nothing.
+        assert_eq!(owners, answer["metadata"]["managedFields"]);
+        owners.to_string()
+    };
+    let owners = send("application/merge-patch+json", "changer", json!({"data": {"c": "d"}})).await;
+    assert!(owners.contains("\"changer\"") && owners.contains("f:c"), "{owners}");
+    let applied =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"e": "f"}});
+    let owners = send("application/apply-patch+yaml", "applier", applied).await;
+    assert!(owners.contains("\"applier\"") && owners.contains("f:e"), "{owners}");
+}
+
+#[tokio::test]
 async fn failures_stop_or_are_overlooked_as_configured() {
     let hooked = Hooked::new().await;
     for (path, wanted) in [

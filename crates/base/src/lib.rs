@@ -6,3 +6,4 @@ pub mod constants;
 pub mod id;
 pub mod layout;
 pub mod time;
+pub mod zones;

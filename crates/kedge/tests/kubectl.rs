@@ -179,7 +179,68 @@ fn containers(kubectl: &Kubectl<'_>) {
         if logs.stdout == "one\ntwo\n" { Ok(()) } else { Err(logs) }
     });
     kubectl.ok(&["delete", "pod", "talk", "--now"]);
+    terminals(kubectl, &pod);
+    attached(kubectl);
     forward(kubectl);
+}
+
+/// A terminal of its own, of the size that the user's has; versions before 1.30 speak SPDY, later ones WebSockets.
+fn terminals(kubectl: &Kubectl<'_>, pod: &str) {
+    let Some(typed) = in_terminal(kubectl, &["exec", "-it", pod, "--", "sh", "-c", "stty size; tty"]) else {
+        eprintln!("this machine has no `script`: no terminal was tried");
+        return;
+    };
+    assert!(typed.contains("33 77") && typed.contains("/dev/pts/"), "{}: {typed}", kubectl.program.display());
+}
+
+/// What a terminal of 77 columns and 33 rows shows of a command.
+fn in_terminal(kubectl: &Kubectl<'_>, args: &[&str]) -> Option<String> {
+    let command = kubectl.cluster.kubectl_command(kubectl.program, args);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let line = format!("stty cols 77 rows 33; exec {}", quoted.join(" "));
+    let mut script = std::process::Command::new("script");
+    let ran = script.args(["-q", "-e", "-c", &line, "/dev/null"]).stdin(Stdio::null()).output().ok()?;
+    Some(String::from_utf8_lossy(&ran.stdout).into_owned())
+}
+
+/// What runs already is talked to, and says what it says to whoever is there.
+fn attached(kubectl: &Kubectl<'_>) {
+    let script = "read line; echo heard $line; exec sleep 1000";
+    let image = "--image=localhost/busybox:1";
+    kubectl.ok(&[
+        "run",
+        "ear",
+        image,
+        "--restart=Never",
+        "--stdin",
+        "--attach=false",
+        "--command",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/ear", "--timeout=30s"]);
+    let mut command = kubectl.cluster.kubectl_command(kubectl.program, &["attach", "-i", "ear"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("kubectl runs");
+    let mut input = child.stdin.take().expect("an input");
+    std::io::Write::write_all(&mut input, b"a word\n").expect("is typed");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("an output")));
+    let (tell, told) = std::sync::mpsc::channel();
+    // Ends at the latest with kubectl.
+    std::thread::spawn(move || tell.send(lines.next()));
+    let heard = told.recv_timeout(LIMIT);
+    child.kill().expect("killed");
+    child.wait().expect("reaped");
+    let heard = heard.expect("a line in time").expect("a line").expect("text");
+    assert_eq!(heard, "heard a word", "{}", kubectl.program.display());
+    kubectl.ok(&["delete", "pod", "ear", "--now"]);
 }
 
 fn forward(kubectl: &Kubectl<'_>) {

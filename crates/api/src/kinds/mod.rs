@@ -18,6 +18,7 @@ mod events;
 mod extensions;
 mod flowcontrol;
 pub mod names;
+mod network;
 mod networking;
 mod node;
 mod part;

@@ -28,15 +28,6 @@ pub fn range(field: impl Into<String>, value: i64, low: i64, high: i64, errors: 
     }
 }
 
-/// `address/bits`.
-pub fn is_cidr(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    let (Ok(address), Ok(bits)) = (address.parse::<std::net::IpAddr>(), bits.parse::<u8>()) else {
-        return false;
-    };
-    bits <= if address.is_ipv4() { 32 } else { 128 }
-}
-
 pub fn port(field: impl Into<String>, port: i32, errors: &mut Errors) {
     range(field, i64::from(port), 1, 65_535, errors);
 }

@@ -45,7 +45,8 @@ fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) ->
         Some(other) => return fail(unknown_directive(other, patch)),
     }
     retain_keys(&mut original, patch)?;
-    // Lists that are given an order come first, then what is merged, then what is taken out of lists.
+    // Lists that are given an order come first, then what is taken out of lists, then what is merged: what is taken out
+    // and put in is in. (The original goes by the order of the members, mostly; clients write the former first.)
     let mut ordered = BTreeSet::new();
     for (key, value) in patch {
         if let Some(name) = key.strip_prefix(SET_ORDER) {
@@ -53,14 +54,14 @@ fn merge_object(mut original: Object, patch: &Object, node: Option<Node<'_>>) ->
             ordered.insert(name);
         }
     }
+    for (key, value) in patch {
+        if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
+            delete_primitives(&mut original, name, value);
+        }
+    }
     for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key) && !ordered.contains(key.as_str()))
     {
         merge_member(&mut original, key, value, node)?;
-    }
-    for (key, value) in patch {
-        if let Some(name) = key.strip_prefix(DELETE_PRIMITIVES) {
-            delete_primitives(&mut original, name, value)?;
-        }
     }
     Ok(original)
 }
@@ -132,15 +133,16 @@ fn retain_keys(original: &mut Object, patch: &Object) -> Result<()> {
     Ok(())
 }
 
-fn delete_primitives(original: &mut Object, name: &str, values: &Value) -> Result<()> {
-    let Some(values) = values.as_array() else {
-        return bad_format("primitive list");
-    };
-    if let Some(Value::Array(items)) = original.get_mut(name) {
-        let values: HashSet<&Value> = values.iter().collect();
-        items.retain(|item| !values.contains(item));
+/// What is no list takes nothing out, and nothing the whole list.
+fn delete_primitives(original: &mut Object, name: &str, values: &Value) {
+    match (values, original.get_mut(name)) {
+        (Value::Null, _) => drop(original.remove(name)),
+        (Value::Array(values), Some(Value::Array(items))) => {
+            let values: HashSet<&Value> = values.iter().collect();
+            items.retain(|item| !values.contains(item));
+        }
+        _ => {}
     }
-    Ok(())
 }
 
 /// The value that identifies an element: its merge key's, or the element itself.
@@ -402,16 +404,34 @@ mod tests {
         assert_eq!(ports(text), Err("expected a []interface {}, but received a string".to_owned()));
     }
 
+    /// As kube-apiserver v1.36.2 answers it.
     #[test]
     fn primitive_lists() {
         let schema = schema::of_kind("", "v1", "Pod").unwrap();
-        let original = json!({"metadata": {"finalizers": ["a", "b", "c"]}});
-        let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"], "finalizers": ["d", "a"],
-                                        "$setElementOrder/finalizers": ["d", "a", "c"]}});
-        assert_eq!(
-            apply(&original, &patch, &schema).unwrap(),
-            json!({"metadata": {"finalizers": ["d", "a", "c"]}})
+        let check = |patch: Value, expected: Value| {
+            let original = json!({"metadata": {"finalizers": ["a", "b", "c"]}});
+            let patched = apply(&original, &json!({"metadata": patch}), &schema).unwrap();
+            let left = patched["metadata"]["finalizers"].as_array().filter(|left| !left.is_empty());
+            assert_eq!(left.cloned().map_or(Value::Null, Value::Array), expected, "{patch}");
+        };
+        const DELETE: &str = "$deleteFromPrimitiveList/finalizers";
+        const ORDER: &str = "$setElementOrder/finalizers";
+        check(json!({DELETE: ["b"]}), json!(["a", "c"]));
+        check(json!({DELETE: ["b"], "finalizers": ["d"]}), json!(["d", "a", "c"]));
+        check(json!({DELETE: ["b"], "finalizers": ["b", "d"]}), json!(["b", "d", "a", "c"]));
+        check(json!({DELETE: ["a", "b", "c"]}), Value::Null);
+        check(json!({DELETE: ["a", "b", "c"], "finalizers": ["d"]}), json!(["d"]));
+        check(json!({DELETE: ["b"], "finalizers": null}), Value::Null);
+        check(json!({DELETE: null}), Value::Null);
+        for nothing in [json!([]), json!(["z"]), json!("b")] {
+            check(json!({DELETE: nothing}), json!(["a", "b", "c"]));
+        }
+        check(json!({"$deleteFromPrimitiveList/nope": ["a"]}), json!(["a", "b", "c"]));
+        check(
+            json!({DELETE: ["b"], "finalizers": ["d", "a"], ORDER: ["d", "a", "c"]}),
+            json!(["d", "a", "c"]),
         );
+        check(json!({DELETE: ["b"], "finalizers": ["d"], ORDER: ["d", "b"]}), json!(["d", "a", "c"]));
     }
 
     #[test]

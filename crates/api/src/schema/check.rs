@@ -158,14 +158,25 @@ impl<'a> Check<'a> {
                 self.props(node, *index, value);
             }
             _ if self.types => self.scalar(node, value),
-            // Where no object belongs, its fields are known to nobody.
-            (
-                Shape::String | Shape::Bool | Shape::Int32 | Shape::Int64 | Shape::Double | Shape::List(_),
-                Value::Object(map),
-            ) => {
+            _ if node.is_misplaced(value) => self.unknown(value),
+            _ => {}
+        }
+    }
+
+    /// The fields of the objects in it, in whatever lists they stand.
+    fn unknown(&mut self, value: &Value) {
+        match value {
+            Value::Object(map) => {
                 for name in map.keys() {
                     let before = self.path.field(name);
                     self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() });
+                    self.path.cut(before);
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let before = self.path.index(index);
+                    self.unknown(item);
                     self.path.cut(before);
                 }
             }
@@ -351,6 +362,26 @@ mod tests {
                 "unknown field \"spec.template.spec.volumes[0].hostPath.x\"",
             ]
         );
+    }
+
+    /// As kube-apiserver v1.36.2 words it.
+    #[test]
+    fn elements_have_names_too() {
+        let check = |types: serde_json::Value, found: &str, ty: &str| {
+            let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "spec": {"podSelector": {}, "policyTypes": types}});
+            let field = "Go struct field NetworkPolicySpec.spec.policyTypes";
+            assert_eq!(
+                problems(policy),
+                [format!("json: cannot unmarshal {found} into {field} of type {ty}")]
+            );
+        };
+        check(json!([1]), "number", "v1.PolicyType");
+        check(json!([true]), "bool", "v1.PolicyType");
+        check(json!([["Ingress"]]), "array", "v1.PolicyType");
+        check(json!([{"a": 1}]), "object", "v1.PolicyType");
+        check(json!("Ingress"), "string", "[]v1.PolicyType");
+        check(json!({"a": 1}), "object", "[]v1.PolicyType");
     }
 
     #[test]

@@ -264,6 +264,31 @@ mod tests {
         assert!(schema.validate(&value).is_empty(), "{:?}", schema.validate(&value));
     }
 
+    /// As kube-apiserver v1.36.2 answers it.
+    #[test]
+    fn what_stands_where_it_does_not_belong_has_no_known_fields() {
+        let schema = schema();
+        let check = |spec: serde_json::Value, unknown: &[&str], left: serde_json::Value| {
+            let mut value =
+                json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "x"}, "spec": spec});
+            let found: Vec<_> = schema.check(&value).iter().map(ToString::to_string).collect();
+            let unknown: Vec<_> =
+                unknown.iter().map(|path| format!("unknown field \"spec.{path}\"")).collect();
+            assert_eq!(found, unknown, "{value}");
+            schema.prune(&mut value);
+            assert_eq!(value["spec"], left);
+        };
+        check(json!({"one": [{"x": "1", "z": 2}]}), &["one[0].x", "one[0].z"], json!({"one": [{}]}));
+        check(json!({"one": [[{"x": {"y": 1}}]]}), &["one[0][0].x"], json!({"one": [[{}]]}));
+        check(json!({"one": ["x", 1]}), &[], json!({"one": ["x", 1]}));
+        check(json!({"labels": [{"a": "b"}]}), &["labels[0].a"], json!({"labels": [{}]}));
+        check(json!({"items": {"k": "a"}}), &["items.k"], json!({"items": {}}));
+        check(json!({"items": [[{"k": "a"}]]}), &["items[0][0].k"], json!({"items": [[{}]]}));
+        check(json!({"mode": {"z": 1}}), &["mode.z"], json!({"mode": {}}));
+        check(json!({"mode": [{"z": 1}]}), &["mode[0].z"], json!({"mode": [{}]}));
+        check(json!({"free": [{"z": 1}]}), &[], json!({"free": [{"z": 1}]}));
+    }
+
     #[test]
     fn values_are_validated() {
         let value = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {}, "spec": {

@@ -303,6 +303,19 @@ impl<'a> Node<'a> {
         Some(self.at(&self.list()?.item))
     }
 
+    /// Whether the value has another form than belongs here, so that whatever fields it has, none is known.
+    fn is_misplaced(self, value: &Value) -> bool {
+        match (&self.ty.shape, value) {
+            (Shape::Message(index), Value::Array(_)) => !self.table.message(*index).open,
+            (Shape::Map(_), Value::Array(_)) | (Shape::List(_), Value::Object(_)) => true,
+            (
+                Shape::String | Shape::Bool | Shape::Int32 | Shape::Int64 | Shape::Double,
+                Value::Object(_) | Value::Array(_),
+            ) => true,
+            _ => false,
+        }
+    }
+
     /// Whether field ownership treats the value as one.
     pub fn is_atomic(self) -> bool {
         let own = match &self.ty.shape {

@@ -24,13 +24,17 @@ pub(super) fn prune(node: Node<'_>, value: &mut Value) {
         (Shape::List(list), Value::Array(items)) => {
             items.iter_mut().for_each(|item| prune(node.at(&list.item), item));
         }
-        // Where no object belongs: it has no fields that are known. What else is wrong with it is said later.
-        (
-            Shape::String | Shape::Bool | Shape::Int32 | Shape::Int64 | Shape::Double | Shape::List(_),
-            Value::Object(map),
-        ) => {
-            map.clear();
-        }
+        // What else is wrong with it is said later.
+        (_, value) if node.is_misplaced(value) => forget_fields(value),
+        _ => {}
+    }
+}
+
+/// Empties the objects in it, in whatever lists they stand.
+fn forget_fields(value: &mut Value) {
+    match value {
+        Value::Object(map) => map.clear(),
+        Value::Array(items) => items.iter_mut().for_each(forget_fields),
         _ => {}
     }
 }

@@ -169,7 +169,12 @@ fn read_field(columns: &[&str; 9]) -> Field {
             _ => ListKind::Atomic,
         };
     }
-    ty.go_name = optional(go_name);
+    // Of a list or a map it may be that of the elements.
+    match (&mut ty.shape, go_name.strip_prefix('[')) {
+        (Shape::List(list), Some(element)) => list.item.go_name = optional(element),
+        (Shape::Map(value), Some(element)) => value.go_name = optional(element),
+        _ => ty.go_name = optional(go_name),
+    }
     ty.atomic = match (flags.contains('a'), flags.contains('g')) {
         (true, _) => Some(true),
         (_, true) => Some(false),

@@ -5,12 +5,14 @@
 
 mod config;
 pub mod kms;
+mod metrics;
 mod provider;
 mod reload;
 mod rotate;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::kinds::Kind;
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use parking_lot::RwLock;
 use crate::auth::certificates::{PkiError, write_private};
 use config::Rule;
 use kms::KmsError;
+use metrics::{Family, Metrics, NO_CALL, Way, resource_of};
 use provider::{ENCRYPTED, Provider, Scheme, Unable};
 use reload::Configured;
 pub use rotate::{RotateError, Rotated};
@@ -40,7 +43,7 @@ pub struct Settings {
 pub enum CipherError {
     #[error("what is stored under {key} cannot be decrypted: it was written with another key, or is damaged")]
     Open { key: String },
-    #[error("what is stored under {key} cannot be decrypted: {source}")]
+    #[error("unable to transform key {key:?}: {source}")]
     Locked { key: String, source: KmsError },
     #[error("what is to be stored under {key} cannot be encrypted: {source}")]
     Seal { key: String, source: Unable },
@@ -66,6 +69,7 @@ pub struct Cipher {
     key_file: PathBuf,
     ring: Arc<RwLock<Arc<Keyring>>>,
     configured: Option<Arc<Configured>>,
+    metrics: Arc<Metrics>,
     /// Held by whoever writes what they have sealed; a rotation waits for them before it looks at what is stored.
     pub(crate) writing: tokio::sync::RwLock<()>,
 }
@@ -77,15 +81,17 @@ impl Cipher {
             write_private(path, &base::id::random_bytes::<KEY_LENGTH>())?;
         }
         let own = providers(&read_keys(path)?);
+        let metrics = Arc::<Metrics>::default();
         let (rules, configured) = match &settings.configuration_file {
             None => (vec![Rule::of_secrets(own.clone())], None),
             Some(file) => {
-                let configured = Configured::new(file, settings);
+                let configured = Configured::new(file, settings, &metrics);
                 (configured.read()?, Some(Arc::new(configured)))
             }
         };
         let ring = Arc::new(RwLock::new(Arc::new(Keyring { rules, own })));
-        Ok(Self { key_file: path.to_owned(), ring, configured, writing: Default::default() })
+        ring.read().kms().for_each(|kms| kms.report_to(&metrics));
+        Ok(Self { key_file: path.to_owned(), ring, configured, metrics, writing: Default::default() })
     }
 
     fn ring(&self) -> Arc<Keyring> {
@@ -123,6 +129,11 @@ impl Cipher {
         self.reloads() || self.ring().kms().next().is_some()
     }
 
+    /// How long nothing can be opened by at least one of those who keep keys.
+    pub fn locked_for(&self) -> std::time::Duration {
+        self.ring().kms().map(|kms| kms.opens_nothing_for()).max().unwrap_or_default()
+    }
+
     /// Whether the configuration is read again when it changes.
     pub fn reloads(&self) -> bool {
         self.configured.as_ref().is_some_and(|configured| configured.reload)
@@ -137,10 +148,28 @@ impl Cipher {
         match self.ring().writer(kind).filter(|provider| !provider.is_identity()) {
             None => Ok(plain),
             Some(provider) => {
-                let failed = |source| CipherError::Seal { key: key.to_owned(), source };
-                provider.seal(key, &plain).map_err(failed)
+                let began = Instant::now();
+                let sealed = provider.seal(key, &plain);
+                let status = if sealed.is_ok() { "OK" } else { NO_CALL };
+                self.transformed(Way::ToStorage, key, &provider.prefix(), (began, status));
+                sealed.map_err(|source| CipherError::Seal { key: key.to_owned(), source })
             }
         }
+    }
+
+    /// One more transformation, and what came of it.
+    fn transformed(&self, way: Way, key: &str, prefix: &str, (began, status): (Instant, &str)) {
+        let (way, resource) = (("transformation_type", way.name()), resource_of(key));
+        let prefix = ("transformer_prefix", prefix);
+        let labels = [("resource", resource.as_str()), way, prefix, ("status", status)];
+        self.metrics.count(Family::Operations, &labels);
+        if status == "OK" {
+            self.metrics.observe(Family::Durations, &[way, prefix], began.elapsed());
+        }
+    }
+
+    pub fn write_metrics(&self, out: &mut String) -> std::fmt::Result {
+        self.metrics.write(out)
     }
 
     /// Whether it would be stored otherwise if it was stored now.
@@ -162,13 +191,21 @@ impl Cipher {
         if !is_sealed(stored) {
             return Ok(stored.clone());
         }
-        let ring = self.ring();
+        let (ring, began) = (self.ring(), Instant::now());
         for provider in ring.providers().chain(&ring.own).filter(|provider| !provider.is_identity()) {
-            let locked = |source| CipherError::Locked { key: key.to_owned(), source };
-            if let Some(plain) = provider.open(key, stored).map_err(locked)? {
-                return Ok(plain);
+            match provider.open(key, stored) {
+                Ok(None) => {}
+                Ok(Some(plain)) => {
+                    self.transformed(Way::FromStorage, key, &provider.prefix(), (began, "OK"));
+                    return Ok(plain);
+                }
+                Err(source) => {
+                    self.transformed(Way::FromStorage, key, &provider.prefix(), (began, source.code()));
+                    return Err(CipherError::Locked { key: key.to_owned(), source });
+                }
             }
         }
+        self.transformed(Way::FromStorage, key, "unknown", (began, NO_CALL));
         Err(CipherError::Open { key: key.to_owned() })
     }
 
@@ -182,8 +219,11 @@ impl Cipher {
         match ring.kms().find(|kms| kms.has_sealed(stored)) {
             None => Ok(()),
             Some(kms) => {
-                let locked = |source| CipherError::Locked { key: key.to_owned(), source };
-                kms.unlock(stored).await.map_err(locked)
+                let began = Instant::now();
+                kms.unlock(stored).await.map_err(|source| {
+                    self.transformed(Way::FromStorage, key, &kms.prefix(), (began, source.code()));
+                    CipherError::Locked { key: key.to_owned(), source }
+                })
             }
         }
     }

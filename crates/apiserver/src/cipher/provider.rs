@@ -86,6 +86,14 @@ impl Provider {
         }
     }
 
+    /// So begins what it has sealed.
+    pub fn prefix(&self) -> String {
+        match &self.key {
+            Key::Kms(kms) => kms.prefix(),
+            _ => String::from_utf8_lossy(&self.prefix).into_owned(),
+        }
+    }
+
     /// `None` when the key has a length that the scheme does not know.
     pub fn new(scheme: Scheme, name: &str, key: &[u8]) -> Option<Self> {
         if !scheme.lengths().contains(&key.len()) {

@@ -9,6 +9,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::config::{self, Rule};
 use super::kms::{Kms, KmsError, Times};
+use super::metrics::Metrics;
+use super::provider::Provider;
 use super::{Keyring, OpenError, Settings};
 
 /// How often a configuration that may change is looked at.
@@ -21,6 +23,7 @@ pub(super) struct Configured {
     path: PathBuf,
     pub(super) reload: bool,
     times: Times,
+    metrics: Arc<Metrics>,
     pub(super) looked: Mutex<Looked>,
 }
 
@@ -32,10 +35,11 @@ pub(super) struct Looked {
 }
 
 impl Configured {
-    pub(super) fn new(path: &Path, settings: &Settings) -> Self {
+    pub(super) fn new(path: &Path, settings: &Settings, metrics: &Arc<Metrics>) -> Self {
         let looked = Looked { at: Instant::now(), modified: modified(path), trying: false };
         let Settings { reload, kms: times, .. } = *settings;
-        Self { path: path.to_owned(), reload, times, looked: Mutex::new(looked) }
+        let metrics = Arc::clone(metrics);
+        Self { path: path.to_owned(), reload, times, metrics, looked: Mutex::new(looked) }
     }
 
     pub(super) fn read(&self) -> Result<Vec<Rule>, OpenError> {
@@ -63,6 +67,7 @@ impl Configured {
         };
         let held = Arc::clone(&ring.read());
         let new = keep_known(&mut rules, &held);
+        new.iter().for_each(|kms| kms.report_to(&self.metrics));
         match tokio::runtime::Handle::try_current() {
             _ if new.is_empty() => self.take(ring, rules),
             Err(error) => tracing::error!(%error, "encryption stays as it was configured"),
@@ -92,17 +97,28 @@ impl Configured {
     }
 }
 
-/// Those who keep keys and are asked as before stay, with what they have said; says who is new.
+/// Those who keep keys and are asked as before stay, with what they have said; says who is new. Who is asked otherwise knows
+/// what the one by the same name knew.
 fn keep_known(rules: &mut [Rule], held: &Keyring) -> Vec<Arc<Kms>> {
     let mut new = Vec::new();
     for provider in rules.iter_mut().flat_map(|rule| &mut rule.providers) {
         let Some(kms) = provider.kms().cloned() else { continue };
         let known =
             held.providers().find(|held| held.kms().is_some_and(|held| held.config() == kms.config()));
-        match known {
-            Some(known) => *provider = Arc::clone(known),
-            None => new.push(kms),
+        if let Some(known) = known {
+            *provider = Arc::clone(known);
+            continue;
         }
+        let namesake = held.kms().find(|held| held.config().name == kms.config().name);
+        let kms = match namesake {
+            Some(before) => {
+                let after = Arc::new(Kms::after(kms.config().clone(), kms.times(), before));
+                *provider = Arc::new(Provider::of_kms(Arc::clone(&after)));
+                after
+            }
+            None => kms,
+        };
+        new.push(kms);
     }
     new
 }

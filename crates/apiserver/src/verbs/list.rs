@@ -230,13 +230,19 @@ pub async fn page(
         let last = last.key.strip_prefix(&prefix).unwrap_or(&last.key).to_owned();
         Continue { revision: Some(revision), last }.encode()
     };
+    // The original reads pages from its store and whole lists from its cache, which it cannot fill now.
+    let from_cache = options.continue_token.is_empty() && (options.limit == 0 || !filter.is_everything());
+    let unread = |error: ApiError| match error.code {
+        500 if from_cache => not_ready(&error, objects.cipher().locked_for()),
+        _ => error,
+    };
     // Without a filter the store counts what is left; with one, it is looked at as far as the page needs.
     if filter.is_everything() {
         request.limit = options.limit;
         let range = timed(Layer::Store, objects.store.range(request)).await.map_err(expired)?;
         let remaining = (range.remaining > 0).then_some(range.remaining);
         let continue_token = remaining.and(range.entries.last()).map(|last| token(range.revision, last));
-        objects.unlock(&range.entries).await?;
+        objects.unlock(&range.entries).await.map_err(unread)?;
         let entries = server.0.served_entries(kind, range.entries).await?;
         return Ok(Page { entries, revision: range.revision, continue_token, remaining });
     }
@@ -253,7 +259,7 @@ pub async fn page(
         let more = range.remaining > 0;
         request.revision = Some(range.revision);
         request.after = range.entries.last().map(|last| last.key.to_string());
-        objects.unlock(&range.entries).await?;
+        objects.unlock(&range.entries).await.map_err(&unread)?;
         for entry in server.0.served_entries(kind, range.entries).await? {
             let matches = match filter.matches_key(kind, &entry.key) {
                 Some(matches) => matches,
@@ -272,6 +278,18 @@ pub async fn page(
             return Ok(page);
         }
     }
+}
+
+/// A list that cannot be read because those who keep its keys do not answer. The longer this lasts, the later is a client to
+/// come back: as the original computes it, whose reflectors and informers go by it.
+fn not_ready(error: &ApiError, lasts: std::time::Duration) -> ApiError {
+    let why = error.message.strip_prefix("Internal error occurred: ").unwrap_or(&error.message);
+    ApiError::too_many_requests(format!("storage is (re)initializing: {why}"), retry_after_seconds(lasts))
+}
+
+/// From a second to half a minute.
+fn retry_after_seconds(lasts: std::time::Duration) -> i32 {
+    (0.06 * lasts.as_secs_f64()).exp().clamp(1.0, 30.0) as i32
 }
 
 pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
@@ -371,6 +389,13 @@ fn list_metadata(kind: &Kind, page: &Page) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longer_it_lasts_the_later_one_comes_back() {
+        for (seconds, after) in [(0, 1), (10, 1), (12, 2), (30, 6), (56, 28), (60, 30), (86_400 * 365, 30)] {
+            assert_eq!(retry_after_seconds(std::time::Duration::from_secs(seconds)), after, "{seconds}");
+        }
+    }
 
     #[test]
     fn tokens_come_back_as_they_were() {

@@ -126,6 +126,13 @@ async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<
     run_file::write(layout, api_port)?;
     tracing::info!(api_port, elapsed_ms = started.elapsed().as_millis(), "the API is served");
 
+    tokio::select! {
+        () = server.settled() => {}
+        () = stop.cancelled() => {
+            run_file::remove(layout);
+            return Ok(());
+        }
+    }
     let mut roles = JoinSet::new();
     cluster_roles(&options, &server, &credentials, shared, &stop, &mut roles);
     node_role(&options, &server, &credentials, namespace, &stop, &mut roles).await?;

@@ -156,10 +156,14 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// The name a client sees in type errors, where it is not the plain type: `v1.Protocol`.
+    /// The name a client sees in type errors, where it is not the plain type: `v1.Protocol`; `[v1.Protocol` where it is
+    /// that of a list's or a map's elements.
     fn go_name(&self, bare: &str) -> String {
-        self.named(bare).map_or_else(String::new, |(package, name)| {
-            format!("{}.{name}", package.path.rsplit('/').next().unwrap_or_default())
+        let values = || Some(bare.strip_prefix("map[")?.split_once(']')?.1);
+        let elements = bare.strip_prefix("[]").or_else(values);
+        let (mark, ty) = elements.map_or(("", bare), |element| ("[", element));
+        self.named(ty).map_or_else(String::new, |(package, name)| {
+            format!("{mark}{}.{name}", package.path.rsplit('/').next().unwrap_or_default())
         })
     }
 

@@ -53,7 +53,8 @@ fn validate(spec: &CronJobSpec, errors: &mut Errors) {
         text => {
             if let Err(fault) = schedule::check(text) {
                 errors.push(FieldError::invalid("spec.schedule", text, fault));
-            } else if text.contains("TZ") {
+            }
+            if text.contains("TZ") {
                 let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
                 errors.push(FieldError::invalid("spec.schedule", text, detail));
             }
@@ -82,22 +83,16 @@ fn validate(spec: &CronJobSpec, errors: &mut Errors) {
 }
 
 fn check_zone(zone: &str, errors: &mut Errors) {
-    let known = jiff::tz::TimeZone::get(zone).is_ok();
-    match zone {
-        "" => {
-            errors.push(FieldError::invalid("spec.timeZone", "", "timeZone must be nil or non-empty string"))
-        }
-        local if local.eq_ignore_ascii_case("local") => {
-            errors.push(FieldError::invalid(
-                "spec.timeZone",
-                local,
-                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-            ));
-        }
-        zone if !known => {
-            errors.push(FieldError::invalid("spec.timeZone", zone, format!("unknown time zone {zone}")));
-        }
-        _ => {}
+    const FIELD: &str = "spec.timeZone";
+    if zone.is_empty() {
+        return errors.push(FieldError::invalid(FIELD, "", "timeZone must be nil or non-empty string"));
+    }
+    if zone.eq_ignore_ascii_case("local") {
+        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.push(FieldError::invalid(FIELD, zone, detail));
+    }
+    if !schedule::is_zone(zone) {
+        errors.push(FieldError::invalid(FIELD, zone, format!("unknown time zone {zone}")));
     }
 }
 
@@ -123,4 +118,33 @@ fn row(cron: &CronJob) -> Vec<Value> {
         list_or_none(containers().map(|c| c.image.clone().unwrap_or_default())),
         selector_cell(job.selector.as_ref()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As kube-apiserver v1.36.2 answers it.
+    #[test]
+    fn zones_are_spelled_out() {
+        let check = |zone: &str, expected: &[&str]| {
+            let mut errors = Errors::default();
+            check_zone(zone, &mut errors);
+            let told: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+            let expected: Vec<String> =
+                expected.iter().map(|e| format!("spec.timeZone: Invalid value: {zone:?}: {e}")).collect();
+            assert_eq!(told, expected);
+        };
+        const EXPLICIT: &str =
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        check("Europe/Berlin", &[]);
+        check("UTC", &[]);
+        check("Etc/GMT+5", &[]);
+        check("", &["timeZone must be nil or non-empty string"]);
+        check("Local", &[EXPLICIT]);
+        check("local", &[EXPLICIT, "unknown time zone local"]);
+        for unknown in ["utc", "europe/berlin", " UTC", "Mars/X", "../etc"] {
+            check(unknown, &[&format!("unknown time zone {unknown}")]);
+        }
+    }
 }

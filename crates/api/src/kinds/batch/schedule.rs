@@ -17,14 +17,25 @@ const FIELDS: [Field; 5] = [
     Field { low: 0, high: 6, names: DAYS },
 ];
 
+/// `Local` is the zone of the machine, whatever that is.
+pub fn is_zone(name: &str) -> bool {
+    name == "Local" || base::zones::get(name).is_some()
+}
+
 /// What is wrong with a schedule.
 pub fn check(text: &str) -> Result<(), String> {
-    let mut rest = text;
-    for prefix in ["TZ=", "CRON_TZ="] {
-        if text.starts_with(prefix) {
-            rest = text.split_once(' ').map_or("", |(_, rest)| rest.trim());
+    let zoned = ["TZ=", "CRON_TZ="].iter().find_map(|prefix| text.strip_prefix(prefix));
+    let rest = match zoned.map(|zoned| zoned.split_once(' ')) {
+        None => text,
+        // The original stumbles, and says so.
+        Some(None) => {
+            return Err("invalid schedule format: runtime error: slice bounds out of range [:-1]".to_owned());
         }
-    }
+        Some(Some((zone, _))) if !zone.is_empty() && !is_zone(zone) => {
+            return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
+        }
+        Some(Some((_, rest))) => rest.trim(),
+    };
     if rest.starts_with('@') {
         return check_word(rest);
     }
@@ -148,6 +159,8 @@ mod tests {
             ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
             ("*/0 * * * *", "step of range should be a positive number: */0"),
             ("@never", "unrecognized descriptor: @never"),
+            ("TZ=Mars/X * * * * *", "provided bad location Mars/X: unknown time zone Mars/X"),
+            ("CRON_TZ=UTC", "invalid schedule format: runtime error: slice bounds out of range [:-1]"),
         ] {
             assert_eq!(check(bad), Err(fault.to_owned()), "{bad}");
         }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSpec};
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell, or_none};
+use crate::kinds::network::{self, Network};
 use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::status::{FieldError, Problem};
@@ -99,11 +100,34 @@ fn validate(node: &Node, errors: &mut Errors) {
             errors.push(FieldError { field: at, problem });
         }
     }
-    for (i, cidr) in spec.pod_cidrs.iter().flatten().enumerate() {
-        if !crate::kinds::validate::is_cidr(cidr) {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.push(FieldError::invalid(format!("spec.podCIDRs[{i}]"), cidr.as_str(), detail));
+    check_networks(&spec.pod_cidrs.unwrap_or_default(), errors);
+}
+
+/// One network for pods, or one of each family.
+fn check_networks(cidrs: &[String], errors: &mut Errors) {
+    for (i, cidr) in cidrs.iter().enumerate() {
+        if let Some(fault) = network::fault(cidr) {
+            errors.push(FieldError::invalid(format!("spec.podCIDRs[{i}]"), cidr.as_str(), fault));
         }
+    }
+    if cidrs.len() < 2 {
+        return;
+    }
+    let families: Vec<Option<bool>> =
+        cidrs.iter().map(|cidr| Network::parse(cidr).map(|network| network.is_ipv4())).collect();
+    // The original stumbles over what is none, and says so.
+    if let Some(i) = families.iter().position(Option::is_none) {
+        let message = format!(
+            "Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{i}]: <nil> \
+             (invalid CIDR address: {})",
+            cidrs[i]
+        );
+        let problem = Problem::Worded("InternalError", message);
+        errors.push(FieldError { field: "spec.podCIDRs".into(), problem });
+    }
+    if !matches!(families[..], [Some(true), Some(false)] | [Some(false), Some(true)]) {
+        let detail = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid("spec.podCIDRs", cidrs.to_vec(), detail));
     }
 }
 
@@ -143,4 +167,63 @@ fn row(node: &Node) -> Vec<Value> {
 
 fn known(text: Option<&str>) -> Value {
     text.filter(|t| !t.is_empty()).unwrap_or("<unknown>").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As kube-apiserver v1.36.2 answers it.
+    #[test]
+    fn networks_for_pods() {
+        let check = |cidrs: &[&str], expected: &[&str]| {
+            let mut errors = Errors::default();
+            let cidrs: Vec<String> = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
+            check_networks(&cidrs, &mut errors);
+            let told: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+            assert_eq!(told, expected, "{cidrs:?}");
+        };
+        check(&[], &[]);
+        check(&["10.1.0.0/24"], &[]);
+        check(&["10.1.0.0/24", "fd00::/64"], &[]);
+        check(&["fd00::/64", "10.1.0.0/24"], &[]);
+        check(&["0.0.0.0/0", "::1/128"], &[]);
+        check(
+            &["10.1.0.5/24"],
+            &[
+                "spec.podCIDRs[0]: Invalid value: \"10.1.0.5/24\": must not have bits set beyond the prefix length",
+            ],
+        );
+        check(
+            &["x"],
+            &[
+                "spec.podCIDRs[0]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ],
+        );
+        const FAMILIES: &str = "may specify no more than one CIDR for each IP family";
+        check(
+            &["10.1.0.0/24", "10.2.0.0/24"],
+            &[&format!("spec.podCIDRs: Invalid value: [\"10.1.0.0/24\",\"10.2.0.0/24\"]: {FAMILIES}")],
+        );
+        check(
+            &["010.1.0.0/24", "fd00::/64"],
+            &[
+                "spec.podCIDRs[0]: Invalid value: \"010.1.0.0/24\": must not have leading 0s in IP or prefix length",
+            ],
+        );
+        check(
+            &["10.0.0.0/8", "x"],
+            &[
+                "spec.podCIDRs[1]: Invalid value: \"x\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+                "spec.podCIDRs: Internal error: invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[1]: <nil> (invalid CIDR address: x)",
+                &format!("spec.podCIDRs: Invalid value: [\"10.0.0.0/8\",\"x\"]: {FAMILIES}"),
+            ],
+        );
+        check(
+            &["10.1.0.0/24", "fd00::/64", "fd01::/64"],
+            &[&format!(
+                "spec.podCIDRs: Invalid value: [\"10.1.0.0/24\",\"fd00::/64\",\"fd01::/64\"]: {FAMILIES}"
+            )],
+        );
+    }
 }

@@ -17,11 +17,3 @@ pub fn kinds() -> Vec<Kind> {
         service_cidr::kind(),
     ]
 }
-
-/// `address/bits` in its canonical form: the address, the length of the prefix.
-fn parse_cidr(text: &str) -> Option<(std::net::IpAddr, u8)> {
-    let (address, bits) = text.split_once('/')?;
-    let (address, bits): (std::net::IpAddr, u8) = (address.parse().ok()?, bits.parse().ok()?);
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    (bits <= most).then_some((address, bits))
-}

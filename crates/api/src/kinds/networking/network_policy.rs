@@ -5,8 +5,8 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::parse_cidr;
 use crate::columns::{age_cell, name_cell, selector_cell};
+use crate::kinds::network::{self, Network};
 use crate::kinds::validate::{label_selector, port};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
@@ -126,31 +126,20 @@ fn check_peers(field: &str, peers: Option<&[NetworkPolicyPeer]>, errors: &mut Er
 }
 
 fn check_block(field: &str, block: &IPBlock, errors: &mut Errors) {
-    const DETAIL: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     if block.cidr.is_empty() {
         return errors.required(format!("{field}.cidr"), true);
     }
-    let Some((outer, bits)) = parse_cidr(&block.cidr) else {
-        return errors.push(FieldError::invalid(format!("{field}.cidr"), block.cidr.as_str(), DETAIL));
+    let check = |at: String, text: &str, errors: &mut Errors| {
+        if let Some(fault) = network::fault(text) {
+            errors.push(FieldError::invalid(at, text, fault));
+        }
+        Network::parse(text)
     };
+    let Some(outer) = check(format!("{field}.cidr"), &block.cidr, errors) else { return };
     for (i, except) in block.except.iter().flatten().enumerate() {
         let at = format!("{field}.except[{i}]");
-        match parse_cidr(except) {
-            None => errors.push(FieldError::invalid(at, except.as_str(), DETAIL)),
-            Some((inner, inner_bits)) if !within(outer, bits, inner) || inner_bits <= bits => {
-                let detail = "must be a strict subset of `cidr`";
-                errors.push(FieldError::invalid(at, except.as_str(), detail));
-            }
-            Some(_) => {}
+        if check(at.clone(), except, errors).is_some_and(|inner| !outer.holds(&inner)) {
+            errors.push(FieldError::invalid(at, except.as_str(), "must be a strict subset of `cidr`"));
         }
-    }
-}
-
-fn within(outer: std::net::IpAddr, bits: u8, inner: std::net::IpAddr) -> bool {
-    use std::net::IpAddr::{V4, V6};
-    match (outer, inner) {
-        (V4(a), V4(b)) => bits == 0 || (u32::from(a) ^ u32::from(b)) >> (32 - bits) == 0,
-        (V6(a), V6(b)) => bits == 0 || (u128::from(a) ^ u128::from(b)) >> (128 - bits) == 0,
-        _ => false,
     }
 }

@@ -3,8 +3,8 @@
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde_json::Value;
 
-use super::parse_cidr;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::network::{self, Network};
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::{FieldError, Problem};
@@ -37,19 +37,12 @@ fn validate(cidr: &ServiceCIDR, errors: &mut Errors) {
         return errors.push(FieldError { field: "spec.cidrs".into(), problem });
     }
     for (i, range) in ranges.iter().enumerate() {
-        if parse_cidr(range).is_none() {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.push(FieldError::invalid(format!("spec.cidrs[{i}]"), range.as_str(), detail));
-        }
-    }
-    for (i, (address, bits)) in ranges.iter().enumerate().filter_map(|(i, r)| Some((i, parse_cidr(r)?))) {
-        if has_bits_beyond(address, bits) {
-            let detail = "must not have bits set beyond the prefix length";
-            errors.push(FieldError::invalid(format!("spec.cidrs[{i}]"), ranges[i].as_str(), detail));
+        if let Some(fault) = network::fault(range) {
+            errors.push(FieldError::invalid(format!("spec.cidrs[{i}]"), range.as_str(), fault));
         }
     }
     if let [one, two] = ranges.as_slice()
-        && let (Some((one, _)), Some((two, _))) = (parse_cidr(one), parse_cidr(two))
+        && let (Some(one), Some(two)) = (Network::parse(one), Network::parse(two))
         && one.is_ipv4() == two.is_ipv4()
     {
         let detail =
@@ -61,12 +54,4 @@ fn validate(cidr: &ServiceCIDR, errors: &mut Errors) {
 fn row(cidr: &ServiceCIDR) -> Vec<Value> {
     let ranges = cidr.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
     vec![name_cell(&cidr.metadata), ranges.join(",").into(), age_cell(&cidr.metadata)]
-}
-
-/// Whether an address names more than its range.
-fn has_bits_beyond(address: std::net::IpAddr, bits: u8) -> bool {
-    match address {
-        std::net::IpAddr::V4(a) => bits < 32 && u32::from(a) << bits != 0,
-        std::net::IpAddr::V6(a) => bits < 128 && u128::from(a) << bits != 0,
-    }
 }

@@ -12,13 +12,14 @@
 pub mod envelope;
 mod plugin;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use grpc::Fault;
 use parking_lot::{Mutex, RwLock};
 
+use super::metrics::{self, Family, Metrics, NO_CALL, Way};
 use crate::recent::Recent;
 use envelope::{Dek, EnvelopeError, SEED_BYTES, Source, SourceType};
 use plugin::{Plugin, StatusResponse};
@@ -96,6 +97,17 @@ enum Why {
     Damaged,
 }
 
+impl KmsError {
+    /// What came of the call, as metrics name it.
+    pub fn code(&self) -> &'static str {
+        match &self.why {
+            Why::Decrypt(fault) => metrics::code(Some(fault)),
+            Why::Late => "DeadlineExceeded",
+            _ => NO_CALL,
+        }
+    }
+}
+
 /// What is written with.
 #[derive(Clone)]
 struct Writing {
@@ -119,8 +131,12 @@ pub struct Kms {
     prefix: Vec<u8>,
     plugin: Plugin,
     writing: RwLock<Option<Arc<Writing>>>,
-    deks: Recent<[u8; 32], Arc<Dek>>,
+    /// Shared with who comes after it by the same name: see [`Kms::after`].
+    deks: Arc<Recent<[u8; 32], Arc<Dek>>>,
     decrypting: tokio::sync::Semaphore,
+    /// Since when the plugin has opened nothing that it was asked to.
+    fails_since: Mutex<Option<Instant>>,
+    metrics: OnceLock<Arc<Metrics>>,
     checking: tokio::sync::Mutex<()>,
     found: Mutex<Found>,
     polling: Mutex<Option<tokio::task::AbortHandle>>,
@@ -136,18 +152,100 @@ impl Drop for Kms {
 
 impl Kms {
     pub fn new(config: Config, times: Times) -> Self {
+        Self::knowing(config, times, Arc::new(Recent::new(DEKS_LIMIT_BYTES)))
+    }
+
+    fn knowing(config: Config, times: Times, deks: Arc<Recent<[u8; 32], Arc<Dek>>>) -> Self {
         Self {
             prefix: [STORED, config.name.as_bytes(), b":"].concat(),
             plugin: Plugin::new(&config.path, config.timeout),
             config,
             times,
             writing: RwLock::default(),
-            deks: Recent::new(DEKS_LIMIT_BYTES),
+            deks,
             decrypting: tokio::sync::Semaphore::new(DECRYPTIONS),
+            fails_since: Mutex::default(),
+            metrics: OnceLock::new(),
             checking: Default::default(),
             found: Mutex::default(),
             polling: Mutex::default(),
         }
+    }
+
+    /// One of another configuration in the place of one by the same name. Whatever has sealed a seed, what the seed is stays
+    /// true: what either of them knows both read with, so that nobody has to be asked again. With what it writes this one
+    /// finds out by itself.
+    pub fn after(config: Config, times: Times, before: &Self) -> Self {
+        Self::knowing(config, times, Arc::clone(&before.deks))
+    }
+
+    /// Where it tells what it does; once.
+    pub fn report_to(&self, metrics: &Arc<Metrics>) {
+        self.metrics.get_or_init(|| Arc::clone(metrics));
+    }
+
+    fn tell(&self, tell: impl FnOnce(&Metrics, (&'static str, &str))) {
+        if let Some(metrics) = self.metrics.get() {
+            tell(metrics, ("provider_name", &self.config.name));
+        }
+    }
+
+    /// So begins what it has sealed.
+    pub fn prefix(&self) -> String {
+        String::from_utf8_lossy(&self.prefix).into_owned()
+    }
+
+    /// A call of the plugin, with what came of it.
+    async fn timed<T>(&self, method: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let began = Instant::now();
+        let result = call.await;
+        let method = format!("/v2.KeyManagementService/{method}");
+        self.tell(|metrics, provider| {
+            let code = ("grpc_status_code", metrics::code(result.as_ref().err()));
+            let labels = [provider, ("method_name", method.as_str()), code];
+            metrics.observe(Family::Calls, &labels, began.elapsed());
+        });
+        result
+    }
+
+    /// A key has been used.
+    fn used(&self, way: Way, key_id: &str) {
+        self.tell(|metrics, provider| {
+            let hash = metrics::hash(key_id);
+            let labels = [
+                ("transformation_type", way.name()),
+                provider,
+                ("key_id_hash", hash.as_str()),
+                ("apiserver_id_hash", ""),
+            ];
+            metrics.count(Family::KeyIds, &labels);
+            metrics.set(Family::KeyIdTimes, &labels, seconds_now());
+        });
+    }
+
+    /// What the plugin says of its key.
+    fn told_of_key(&self, key_id: &str) {
+        self.tell(|metrics, provider| match envelope::check_key_id(key_id) {
+            Ok(()) => {
+                let hash = metrics::hash(key_id);
+                let labels = [provider, ("key_id_hash", hash.as_str()), ("apiserver_id_hash", "")];
+                metrics.set(Family::KeyIdStatusTimes, &labels, seconds_now());
+            }
+            Err(_) => {
+                let error = if key_id.is_empty() { "empty" } else { "too_long" };
+                metrics.count(Family::InvalidKeyIds, &[provider, ("error", error)]);
+            }
+        });
+    }
+
+    fn remember(&self, digest: [u8; 32], dek: &Arc<Dek>) {
+        self.deks.keep(digest, Arc::clone(dek), DEK_BYTES);
+        let known = self.deks.len();
+        self.tell(|metrics, provider| metrics.set(Family::Sources, &[provider], known as f64));
+    }
+
+    pub fn times(&self) -> Times {
+        self.times
     }
 
     pub fn config(&self) -> &Config {
@@ -203,7 +301,8 @@ impl Kms {
     }
 
     async fn ask(&self) -> Result<(), Why> {
-        let status = self.plugin.status().await.map_err(Why::Status)?;
+        let status = self.timed("Status", self.plugin.status()).await.map_err(Why::Status)?;
+        self.told_of_key(&status.key_id);
         let mut faults = self.faults(&status);
         match envelope::check_key_id(&status.key_id) {
             // Another key is taken up also when something else is wrong.
@@ -247,10 +346,11 @@ impl Kms {
             return Ok(());
         }
         let failed = |why: &dyn std::fmt::Display| format!("failed to rotate DEK: {why}");
+        let began = Instant::now();
         let seed: [u8; SEED_BYTES] = base::id::random_bytes();
+        self.tell(|metrics, _| metrics.observe(Family::Generations, &[], began.elapsed()));
         let answer = self
-            .plugin
-            .encrypt(&seed)
+            .timed("Encrypt", self.plugin.encrypt(&seed))
             .await
             .map_err(|e| failed(&format!("failed to encrypt DEK, error: {e}")))?;
         let source = Source {
@@ -266,8 +366,10 @@ impl Kms {
         let dek = Arc::new(Dek::new(SourceType::Seed, &seed).map_err(|e| failed(&e))?);
         let digest = source.digest();
         if let Some(before) = held {
-            self.deks.keep(before.digest, Arc::clone(&before.dek), DEK_BYTES);
+            self.remember(before.digest, &before.dek);
         }
+        // Also for who may come after this one.
+        self.remember(digest, &dek);
         *self.writing.write() = Some(Arc::new(Writing { dek, source: Arc::new(source), digest, until }));
         tracing::info!(provider = self.config.name, "there is a new data key to write with");
         Ok(())
@@ -285,6 +387,7 @@ impl Kms {
             return Err(self.error(Why::Expired));
         }
         let data = writing.dek.seal(place, plain).ok_or_else(|| self.error(Why::NoKey))?;
+        self.used(Way::ToStorage, &writing.source.key_id);
         Ok(envelope::write(&self.prefix, &writing.source, data))
     }
 
@@ -324,16 +427,26 @@ impl Kms {
             if self.dek(&digest).is_some() {
                 return Ok(());
             }
-            let plain = self.plugin.decrypt(&source).await.map_err(Why::Decrypt)?;
+            self.tell(|metrics, _| metrics.count(Family::CacheMisses, &[]));
+            let plain = self.timed("Decrypt", self.plugin.decrypt(&source)).await.map_err(Why::Decrypt)?;
             let dek = Dek::new(source.source_type, &plain).map_err(Why::Envelope)?;
-            self.deks.keep(digest, Arc::new(dek), DEK_BYTES);
+            self.remember(digest, &Arc::new(dek));
             Ok(())
         };
         // The call itself has the same time; the turn before it is in it too, but must not hide what the call says.
-        match tokio::time::timeout(self.config.timeout + TURN, opened).await {
-            Ok(result) => result.map_err(|why| self.error(why)),
-            Err(_) => Err(self.error(Why::Late)),
+        let opened = tokio::time::timeout(self.config.timeout + TURN, opened).await.unwrap_or(Err(Why::Late));
+        let mut fails_since = self.fails_since.lock();
+        match &opened {
+            Ok(()) => *fails_since = None,
+            Err(_) => {
+                fails_since.get_or_insert_with(Instant::now);
+            }
         }
+        opened.map_err(|why| self.error(why))
+    }
+
+    pub fn opens_nothing_for(&self) -> Duration {
+        self.fails_since.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// The plain bytes of what was sealed under its name, with a data key that is at hand.
@@ -341,8 +454,14 @@ impl Kms {
         let body = stored.strip_prefix(self.prefix.as_slice()).ok_or_else(|| self.error(Why::Damaged))?;
         let (source, data) = envelope::read(body).map_err(|e| self.error(Why::Envelope(e)))?;
         let dek = self.dek(&source.digest()).ok_or_else(|| self.error(Why::NotAtHand))?;
-        dek.open(place, &data).ok_or_else(|| self.error(Why::Damaged))
+        let plain = dek.open(place, &data).ok_or_else(|| self.error(Why::Damaged))?;
+        self.used(Way::FromStorage, &source.key_id);
+        Ok(plain)
     }
+}
+
+fn seconds_now() -> f64 {
+    base::time::now().as_millisecond() as f64 / 1000.0
 }
 
 /// How long one waits for a turn beyond the time of a call.

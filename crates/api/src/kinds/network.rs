@@ -1,0 +1,151 @@
+//! Networks, spelled `address/bits`, in one spelling alone. What was once read although zeros pad it is told apart from what
+//! is no network: the former is refused by its own name, and all else that is asked of networks is asked of it too.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+/// What is said of that which is none.
+pub const NO_NETWORK: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    pub bits: u8,
+    padded: bool,
+}
+
+impl Network {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/')?;
+        let (plain, plain_bits) = (unpadded_address(address), unpadded(bits)?);
+        let padded = plain != address || plain_bits != bits;
+        let (address, bits): (IpAddr, u8) = (plain.parse().ok()?, plain_bits.parse().ok()?);
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= most).then_some(Self { address, bits, padded })
+    }
+
+    /// Whether it is one of IPv4, also where IPv6 holds that.
+    pub fn is_ipv4(&self) -> bool {
+        self.address.to_canonical().is_ipv4()
+    }
+
+    /// What stands against it where one spelling alone is taken; the first that applies.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.padded {
+            Some("must not have leading 0s in IP or prefix length")
+        } else if self.address.is_ipv6() && self.is_ipv4() {
+            Some("must not have an IPv4-mapped IPv6 address")
+        } else if self.has_host_bits() {
+            Some("must not have bits set beyond the prefix length")
+        } else {
+            None
+        }
+    }
+
+    /// Whether another is a part of it, and not all.
+    pub fn holds(&self, other: &Self) -> bool {
+        let bits = u32::from(self.bits);
+        let same = match (self.address, other.address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                (a.to_bits() ^ b.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                (a.to_bits() ^ b.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        };
+        same && other.bits > self.bits
+    }
+
+    fn has_host_bits(&self) -> bool {
+        let bits = u32::from(self.bits);
+        match self.address {
+            IpAddr::V4(ip) => ip.to_bits().checked_shl(bits).is_some_and(|rest| rest != 0),
+            IpAddr::V6(ip) => ip.to_bits().checked_shl(bits).is_some_and(|rest| rest != 0),
+        }
+    }
+}
+
+/// What is wrong with a network where one spelling alone is taken.
+pub fn fault(text: &str) -> Option<&'static str> {
+    Network::parse(text).map_or(Some(NO_NETWORK), |network| network.fault())
+}
+
+/// Without the zeros before a number.
+fn unpadded(digits: &str) -> Option<&str> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = digits.trim_start_matches('0');
+    is_number.then_some(if plain.is_empty() { "0" } else { plain })
+}
+
+/// The numbers of IPv4, which IPv6 may end with, without the zeros before them.
+fn unpadded_address(address: &str) -> Cow<'_, str> {
+    let (head, tail) = address.split_at(address.rfind(':').map_or(0, |colon| colon + 1));
+    let numbers: Option<Vec<&str>> = tail.split('.').map(unpadded).collect();
+    match numbers {
+        Some(numbers) if numbers.len() > 1 => format!("{head}{}", numbers.join(".")).into(),
+        _ => address.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_hold_smaller_ones() {
+        let check = |outer: &str, inner: &str, holds: bool| {
+            let parse = |text| Network::parse(text).unwrap();
+            assert_eq!(parse(outer).holds(&parse(inner)), holds, "{outer} {inner}");
+        };
+        check("10.0.0.0/8", "10.1.0.0/16", true);
+        check("10.0.0.0/8", "010.1.0.0/16", true);
+        check("10.0.0.0/8", "10.0.0.0/8", false);
+        check("10.0.0.0/8", "11.0.0.0/16", false);
+        check("0.0.0.0/0", "1.2.3.4/32", true);
+        check("::/0", "fd00::/8", true);
+        check("::/0", "10.0.0.0/8", false);
+        check("fd00::/64", "fd00:0:0:1::/96", false);
+    }
+
+    /// As kube-apiserver v1.36.2 answers it.
+    #[test]
+    fn networks_have_one_spelling() {
+        for good in ["10.1.0.0/24", "0.0.0.0/0", "10.0.0.1/32", "fd00::/64", "::1/128", "0db8::/64", "::/0"] {
+            assert_eq!(fault(good), None, "{good}");
+        }
+        for none in [
+            "",
+            "x",
+            "/",
+            "10.1.0.0",
+            "10.1.0.0/",
+            "10.1.0.0/33",
+            "10.1.0.0/+8",
+            "10.1.0.0/-1",
+            "0/0",
+            "1.2.3/24",
+            " 10.1.0.0/24",
+            "fe80::1%eth0/64",
+            "10.01.0.0/x",
+            "::/129",
+            "10..0.0/8",
+            "10.1.0.0/8/8",
+            "10.1.0.é/8",
+        ] {
+            assert_eq!(fault(none), Some(NO_NETWORK), "{none}");
+        }
+        for (text, named) in [
+            ("010.1.0.5/24", "leading 0s"),
+            ("10.1.0.5/024", "leading 0s"),
+            ("10.0.0.0/08", "leading 0s"),
+            ("00.0.0.0/0", "leading 0s"),
+            ("::ffff:010.0.0.5/100", "leading 0s"),
+            ("::ffff:10.0.0.5/110", "IPv4-mapped"),
+            ("10.1.0.5/24", "beyond the prefix"),
+            ("fd00::1/64", "beyond the prefix"),
+        ] {
+            assert!(fault(text).is_some_and(|told| told.contains(named)), "{text}: {:?}", fault(text));
+        }
+    }
+}
