@@ -294,6 +294,7 @@ pub fn store_error(error: StoreError) -> ApiError {
         | StoreError::UnknownLease(_)
         | StoreError::Damaged { .. }
         | StoreError::Unreachable { .. }
-        | StoreError::Open { .. } => ApiError::internal(error),
+        | StoreError::Open { .. }
+        | StoreError::Full { .. } => ApiError::internal(error),
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod constants;
+pub mod disk;
 pub mod id;
 pub mod layout;
 pub mod time;

@@ -146,10 +146,18 @@ pub fn last_words(layout: &Layout) -> String {
     let all = lines.join("\n");
     if all.contains("another server runs") || all.contains("Address already in use") {
         text += "\nchoose another directory with --data-dir, or stop the other one with `kedge down`";
+    } else if all.contains("No space left") || is_full(layout) {
+        text += &format!("\n{}", base::disk::remedy(layout.data_dir()));
     } else if all.contains("ermission denied") || all.contains("not permitted") {
         text += "\nkedge makes containers and networks: run it as root";
     }
     text
+}
+
+/// Where there is no room a server cannot even write down why it ended.
+fn is_full(layout: &Layout) -> bool {
+    const LITTLE_BYTES: u64 = 64 << 10;
+    rustix::fs::statvfs(layout.data_dir()).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < LITTLE_BYTES)
 }
 
 fn tail(path: &Path) -> std::io::Result<Vec<String>> {

@@ -90,7 +90,12 @@ pub(crate) struct StoreCommand {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum StoreVerb {
     /// Write everything, as of one moment, to a file
-    Backup { file: PathBuf },
+    Backup {
+        file: PathBuf,
+        /// Also if the file is there already
+        #[arg(long)]
+        force: bool,
+    },
     /// Put a backup into an empty store
     Restore {
         file: PathBuf,
@@ -105,9 +110,11 @@ pub enum StoreVerb {
     RotateKey,
     /// Copy everything from one store to another: `file` is that of the data directory
     Migrate {
-        #[arg(long, value_name = "ADDRESS")]
+        /// The store that everything is in: `file`, or an etcd as --store takes it
+        #[arg(long, value_name = "STORE")]
         from: String,
-        #[arg(long, value_name = "ADDRESS")]
+        /// The store that it is to be in: `file`, or an etcd as --store takes it
+        #[arg(long, value_name = "STORE")]
         to: String,
         /// Also if the target is not empty
         #[arg(long, conflicts_with = "update")]

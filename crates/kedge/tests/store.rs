@@ -1,6 +1,8 @@
 //! The state of a cluster taken, given back, checked and moved, by the real program.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,6 +32,15 @@ fn taken_from_a_running_server_and_given_back() {
     let backup = file(&cluster, "backup");
     let told = cluster.kedge(&["store", "backup", &backup]).ok();
     assert!(told.contains("entries"), "{told}");
+    let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode(Path::new(&backup)), mode(&cluster.data_dir().join("state.redb"))), (0o600, 0o600));
+    let again = cluster.kedge(&["store", "backup", &backup]);
+    assert!(
+        again.code != Some(0)
+            && again.stderr.contains("is there already")
+            && again.stderr.contains("--force")
+    );
+    cluster.kedge(&["store", "backup", "--force", &backup]).ok();
     for args in [vec!["store", "check"], vec!["store", "check", &backup]] {
         let told = cluster.kedge(&args).ok();
         assert!(told.contains(" 0 of them unreadable"), "{told}");
@@ -225,4 +236,49 @@ fn a_new_key_takes_over_whenever_the_server_is_killed() {
     assert!(told.contains(" 0 of them unreadable"), "{told}");
     let told = cluster.kedge(&["store", "rotate-key"]);
     assert!(told.code != Some(0) && told.stderr.contains("no server runs"), "{told:?}");
+}
+
+/// A disk of a few kilobytes, in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn new(size: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("kedge-t-disk-{}-{size}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "kedge-t"]).arg(&folder).status();
+        assert!(mounted.expect("mount").success(), "this needs root");
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0).status());
+        drop(std::fs::remove_dir(&self.0));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_of_with_its_remedy() {
+    for (size, filled) in [("64k", true), ("24k", false)] {
+        let disk = SmallDisk::new(size);
+        let data = disk.0.join("data");
+        std::fs::create_dir(&data).expect("a folder");
+        std::fs::write(data.join("lock"), "").expect("a cluster's folder");
+        if filled {
+            // As much as there is room for.
+            std::fs::write(disk.0.join("ballast"), vec![7; 128 << 10]).expect_err("there is not so much");
+        }
+        for verb in [&["server"][..], &["up", "--timeout", "60s"]] {
+            let mut kedge = Command::new(env!("CARGO_BIN_EXE_kedge"));
+            let told =
+                kedge.args(verb).arg("--data-dir").arg(&data).current_dir(&disk.0).output().expect("runs");
+            let text = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert!(!told.status.success(), "{size} {verb:?}: {text}");
+            let remedy = format!("no room is left on the disk of {}: make room there", data.display());
+            assert!(text.contains(&remedy), "{size} {verb:?}: {text}");
+        }
+    }
 }

@@ -55,6 +55,9 @@ pub async fn run(request: Request) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{} {error:#}", Paint::stderr().bad("error:"));
+            if base::disk::is_full(error.as_ref()) {
+                eprintln!("{}", base::disk::remedy(session.layout.data_dir()));
+            }
             ExitCode::FAILURE
         }
     }

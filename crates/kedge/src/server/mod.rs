@@ -59,10 +59,14 @@ pub async fn main(options: ServerOptions) -> ExitCode {
         }
         on_signal.cancel();
     });
+    let layout = options.layout.clone();
     match run(options, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kedge: {error:#}");
+            if base::disk::is_full(error.as_ref()) {
+                eprintln!("kedge: {}", base::disk::remedy(layout.data_dir()));
+            }
             ExitCode::FAILURE
         }
     }

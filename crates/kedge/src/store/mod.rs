@@ -25,11 +25,18 @@ const PAGE: usize = 500;
 const FILE: &str = "file";
 
 pub async fn main(request: StoreRequest) -> ExitCode {
+    let place = match &request.verb {
+        StoreVerb::Backup { file, .. } => file.clone(),
+        _ => request.layout.data_dir().to_owned(),
+    };
     match run(request).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if base::disk::is_full(error.as_ref()) {
+                eprintln!("{}", base::disk::remedy(&place));
+            }
             ExitCode::FAILURE
         }
     }
@@ -39,10 +46,16 @@ pub async fn main(request: StoreRequest) -> ExitCode {
 async fn run(request: StoreRequest) -> anyhow::Result<bool> {
     let StoreRequest { verb, layout, store: options } = request;
     match verb {
-        StoreVerb::Backup { file } => backup_to(&layout, &options, &file).await?,
+        StoreVerb::Backup { file, force: false } if file.exists() => {
+            bail!(
+                "{} is there already; name another file, or --force to put the backup in its place",
+                file.display()
+            )
+        }
+        StoreVerb::Backup { file, .. } => backup_to(&layout, &options, &file).await?,
         StoreVerb::Restore { file, replace } => {
             let summary = restore_from(&layout, &options, &file, Into::Empty { replace }).await?;
-            println!("{} entries restored, at revision {}", summary.entries, summary.revision);
+            println!("{} restored, at revision {}", counted(summary.entries), summary.revision);
         }
         StoreVerb::Check { file: Some(file) } => return check_file(&layout, &file).await,
         StoreVerb::Check { file: None } => return check(&layout, &options).await,
@@ -53,6 +66,13 @@ async fn run(request: StoreRequest) -> anyhow::Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn counted(entries: u64) -> String {
+    match entries {
+        1 => "1 entry".to_owned(),
+        many => format!("{many} entries"),
+    }
 }
 
 fn beside(file: &Path) -> PathBuf {
@@ -81,7 +101,7 @@ async fn backup_to(layout: &Layout, options: &StoreOptions, file: &Path) -> anyh
     match writing.await {
         Ok(summary) => {
             let Summary { revision, entries, bytes } = summary;
-            println!("{entries} entries ({bytes} bytes) of revision {revision} in {}", file.display());
+            println!("{} ({bytes} bytes) of revision {revision} in {}", counted(entries), file.display());
             Ok(())
         }
         Err(error) => {
@@ -182,7 +202,7 @@ async fn migrate(
     how: Into,
 ) -> anyhow::Result<()> {
     if from == to {
-        bail!("--from and --to are the same");
+        bail!("--from and --to are both {from}: name two stores");
     }
     let of = |address: &str| match address {
         // Certificates and passwords are etcd's.
@@ -203,13 +223,12 @@ async fn migrate(
     let (taken, given) = tokio::join!(taking, giving);
     taken?;
     let summary = given?;
-    println!(
-        "{} entries were written to {to}, which is at revision {} now",
-        summary.entries, summary.revision
-    );
-    println!(
-        "what is written to {from} from now on is not in it: stop its servers, then run this again with --update"
-    );
+    println!("{} written to {to}, which is at revision {} now", counted(summary.entries), summary.revision);
+    if matches!(how, Into::Empty { .. }) {
+        println!(
+            "what is written to {from} from now on is not in {to}: stop the servers on {from}, then run this again with --update"
+        );
+    }
     Ok(())
 }
 
@@ -236,7 +255,7 @@ impl Checked {
     }
 
     fn told(self) -> bool {
-        println!("{} entries, {} of them unreadable", self.entries, self.bad);
+        println!("{}, {} of them unreadable", counted(self.entries), self.bad);
         if self.bad > 0 {
             println!(
                 "remedy: restore a backup with `kedge store restore`, or delete the objects that are named"

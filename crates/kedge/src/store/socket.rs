@@ -88,10 +88,11 @@ async fn answer(stream: UnixStream, store: &Embedded, server: &Held) -> anyhow::
         (ROTATE_KEY, Some(server)) => {
             let told = match server.rotate_encryption_key().await {
                 Ok(done) => {
-                    format!(
-                        "{WELL}\n{} secrets have a new key; old keys deleted: {}\n",
-                        done.entries, done.keys
-                    )
+                    let secrets = match done.entries {
+                        1 => "1 secret has".to_owned(),
+                        many => format!("{many} secrets have"),
+                    };
+                    format!("{WELL}\n{secrets} a new key; old keys deleted: {}\n", done.keys)
                 }
                 Err(error) => format!("{error}\n"),
             };

@@ -41,7 +41,7 @@ pub enum BackupError {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the target already holds {count} keys; `--replace` puts the backup in their place")]
+    #[error("the target already holds {count} {}; `--replace` puts the backup in their place", if *count == 1 { "key" } else { "keys" })]
     NotEmpty { count: usize },
     #[error("somebody else writes to the target ({key}); stop its servers and try again")]
     Busy { key: String },

@@ -189,6 +189,10 @@ impl Committer {
             tracing::error!(%error, path = self.name, "cannot write the store; stopping at once");
             if self.on_fault == OnFault::Abort {
                 eprintln!("kedge: cannot write the store at {}: {error}; stopping at once", self.name);
+                if matches!(&error, redb::Error::Io(error) if base::disk::is_full(error)) {
+                    let remedy = base::disk::remedy(std::path::Path::new(&self.name));
+                    eprintln!("kedge: {remedy}; nothing that was acknowledged is lost");
+                }
                 std::process::abort();
             }
             return false;

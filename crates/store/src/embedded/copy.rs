@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use redb::Database;
 
 use super::stage::epoch_seconds;
-use super::{COMPACTED, Embedded, LEASES, META, RECORDS, REVISION, SUM, put_in_place};
+use super::{COMPACTED, Embedded, LEASES, META, RECORDS, REVISION, SUM, failed, private_file, put_in_place};
 use crate::{Entry, Result, Revision, StoreError, record};
 
 /// The one lease that restored entries are on, if they were on any.
@@ -27,15 +27,9 @@ impl Embedded {
     /// Begins a file at `path`, where none may be.
     pub fn copy_to(path: &Path) -> Result<Copy> {
         let beside = path.with_extension("copy");
-        let fail = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open {
-            path: beside.display().to_string(),
-            source,
-        };
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error.into())),
-            _ => {}
-        }
-        let database = Database::create(&beside).map_err(|e| fail(e.into()))?;
+        let fail = |error: redb::Error| failed(beside.display().to_string(), error);
+        let file = private_file(&beside).map_err(|e| fail(e.into()))?;
+        let database = Database::builder().create_file(file).map_err(|e| fail(e.into()))?;
         let path = path.to_owned();
         Ok(Copy { database, path, beside, places: HashMap::new(), sum: 0, leased: false })
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::committer::Committer;
-use super::{COMPACTED, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM};
+use super::{COMPACTED, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM, failed};
 use crate::index::Index;
 use crate::{Entry, Event, Result, StoreError, record};
 
@@ -43,7 +43,7 @@ pub(super) fn load(
         Ok(Ok(committer)) => Ok(committer),
         Ok(Err(LoadError::Damaged(detail))) => Err(damaged(detail)),
         Ok(Err(LoadError::Database(redb::Error::Io(e)))) if is_damage(&e) => Err(damaged(e.to_string())),
-        Ok(Err(LoadError::Database(error))) => Err(StoreError::Open { path: name, source: error.into() }),
+        Ok(Err(LoadError::Database(error))) => Err(failed(name, error)),
         Err(_) => Err(damaged("its pages contradict each other".into())),
     }
 }

@@ -10,6 +10,7 @@ mod load;
 mod stage;
 
 use std::collections::HashSet;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,6 +128,7 @@ impl Embedded {
         if !path.exists() {
             create(path, &name, &options)?;
         }
+        make_private(path).map_err(|e| failed(name.clone(), e.into()))?;
         let open = |cache_bytes| Database::builder().set_cache_size(cache_bytes).open(path);
         Self::open_database(name, options, open)
     }
@@ -193,14 +195,39 @@ impl Embedded {
 /// could not tell from one that was damaged.
 fn create(path: &Path, name: &str, options: &EmbeddedOptions) -> Result<()> {
     let beside = path.with_extension("new");
-    let fail = |e: std::io::Error| StoreError::Open { path: name.to_owned(), source: e.into() };
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error)),
-        _ => {}
-    }
-    let open = |cache_bytes| Database::builder().set_cache_size(cache_bytes).create(&beside);
+    let fail = |e: std::io::Error| failed(name.to_owned(), e.into());
+    let file = private_file(&beside).map_err(fail)?;
+    let open = |cache_bytes| Database::builder().set_cache_size(cache_bytes).create_file(file);
     drop(load::load(name.to_owned(), options, open)?);
     put_in_place(&beside, path).map_err(fail)
+}
+
+/// A new file in place of what lies there from before, which its owner alone may read: there are secrets in it, be they sealed.
+fn private_file(path: &Path) -> std::io::Result<std::fs::File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::File::options().read(true).write(true).create_new(true).mode(PRIVATE).open(path)
+}
+
+/// One that was made when others might read it is closed to them.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let permissions = std::fs::metadata(path)?.permissions();
+    match permissions.mode() & 0o777 == PRIVATE {
+        true => Ok(()),
+        false => std::fs::set_permissions(path, std::fs::Permissions::from_mode(PRIVATE)),
+    }
+}
+
+const PRIVATE: u32 = 0o600;
+
+/// What a fault of the disk comes to that is none of the file's.
+fn failed(path: String, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(source) if base::disk::is_full(&source) => StoreError::Full { path, source },
+        other => StoreError::Open { path, source: other.into() },
+    }
 }
 
 /// Gives a file that is whole and synced its name, for good.
