@@ -35,7 +35,7 @@ mod verbs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, Method, Request, header};
 use api::kinds::Kind;
@@ -297,6 +297,12 @@ impl ApiServer {
             return refuse(error);
         }
         let long = asked.is_long();
+        let began = Instant::now();
+        let limit = match http::timeout::of(&query, self.0.fairness.timeout) {
+            Ok(limit) => limit,
+            Err(_) if long => Duration::MAX,
+            Err(error) => return refuse(error),
+        };
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let headers = request.headers().clone();
         let (admitted, held) = match self.0.admit((&method, &path, &headers), (asked, query), who, form).await
@@ -328,7 +334,7 @@ impl ApiServer {
         };
         match long {
             true => answering.await,
-            false => self.0.fairness.in_time(answering, form).await,
+            false => fairness::in_time(answering, limit.saturating_sub(began.elapsed()), form).await,
         }
     }
 }

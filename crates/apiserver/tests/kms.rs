@@ -65,7 +65,7 @@ async fn again(world: &World, name: &str) -> bool {
 #[tokio::test]
 async fn objects_are_sealed_with_a_key_that_a_plugin_keeps() {
     let plugin = Plugin::started();
-    let settings = || plugin.settings(&plugin.provider(), QUICK);
+    let settings = || plugin.settings(&plugin.patient_provider(), QUICK);
     let world = World::encrypting(settings()).await;
     for name in ["a", "b", "c"] {
         world.grant(SECRETS, secret(name)).await;
@@ -283,7 +283,7 @@ impl Events {
 #[tokio::test]
 async fn what_another_server_has_sealed_is_seen_by_who_watches_here() {
     let plugin = Plugin::started();
-    let settings = || plugin.settings(&plugin.provider(), QUICK);
+    let settings = || plugin.settings(&plugin.patient_provider(), QUICK);
     let other = World::encrypting(settings()).await;
     let world = other.beside(settings()).await;
     let (_, list) = get(&world, SECRETS).await;

@@ -214,3 +214,21 @@ async fn logs_are_asked_for_in_order() {
     let (code, answer) = world.json("POST", &format!("{pods}/web/exec?command=x"), Value::Null).await;
     assert_eq!((code, &answer["message"]), (400, &json!("pod web does not have a host assigned")));
 }
+
+#[tokio::test]
+async fn who_waits_for_less_gets_less_time() {
+    let world = World::new().await;
+    let send = async |method: &str, path: String, body: Value| world.json(method, &path, body).await;
+    let (code, refused) = send("GET", format!("{MAPS}?timeout=soon"), Value::Null).await;
+    assert_eq!((code, refused["reason"].as_str()), (400, Some("BadRequest")), "{refused}");
+    assert_eq!(send("GET", "/version?timeout=5".into(), Value::Null).await.0, 400);
+    assert_eq!(send("GET", format!("{MAPS}?timeout=30s"), Value::Null).await.0, 200);
+    let map = |name: &str| json!({"metadata": {"name": name}});
+    let (code, late) = send("POST", format!("{MAPS}?timeout=1ns"), map("late")).await;
+    assert_eq!((code, late["reason"].as_str()), (504, Some("Timeout")), "{late}");
+    assert_eq!(send("GET", format!("{MAPS}/late"), Value::Null).await.0, 404, "it has not begun");
+    assert_eq!(send("POST", format!("{MAPS}?timeout=30s"), map("a")).await.0, 201);
+    // What lasts for as long as one likes has no such time.
+    let path = format!("{MAPS}?watch=true&timeout=soon&timeoutSeconds=1");
+    assert_eq!(world.send("GET", &path, &[], "").await.0, 200);
+}

@@ -141,6 +141,18 @@ impl Turn {
     }
 }
 
+/// The answer, or that there was none within the time that the request has left.
+pub async fn in_time(answering: impl Future<Output = Answer>, left: Duration, form: Form) -> Answer {
+    let answer = match left {
+        Duration::ZERO => None,
+        left => tokio::time::timeout(left, answering).await.ok(),
+    };
+    answer.unwrap_or_else(|| {
+        let text = "Timeout: request did not complete within the allotted timeout";
+        respond::error(form, &ApiError::worded(504, "Timeout".into(), text.into(), None))
+    })
+}
+
 impl Fairness {
     pub fn new(limits: &RequestLimits) -> Arc<Self> {
         Arc::new(Self {
@@ -164,15 +176,6 @@ impl Fairness {
 
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
-    }
-
-    /// The answer, or that there was none within the time a request has.
-    pub async fn in_time(&self, answering: impl Future<Output = Answer>, form: Form) -> Answer {
-        let answer = tokio::time::timeout(self.timeout, answering).await;
-        answer.unwrap_or_else(|_| {
-            let text = "Timeout: request did not complete within the allotted timeout";
-            respond::error(form, &ApiError::worded(504, "Timeout".into(), text.into(), None))
-        })
     }
 
     /// Makes a plan of the stored configuration.

@@ -10,6 +10,7 @@ pub mod respond;
 pub mod serve;
 pub mod service;
 pub mod timely;
+pub mod timeout;
 pub mod tls;
 pub mod warnings;
 pub(crate) mod websocket;

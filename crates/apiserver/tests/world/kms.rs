@@ -115,6 +115,11 @@ impl Plugin {
         )
     }
 
+    /// The same for tests in which it always answers, however busy the machine is.
+    pub fn patient_provider(&self) -> String {
+        self.provider().replace("300ms", "15s")
+    }
+
     /// A configuration in which these providers see to Secrets.
     pub fn settings(&self, providers: &str, times: Times) -> Settings {
         let file = self.folder.path().join("encryption.yaml");
