@@ -45,7 +45,11 @@ impl Application<'_> {
         let api: Api<GitRepository> = Api::namespaced(self.client.clone(), self.namespace);
         let mut objects = std::pin::pin!(watcher(api, self.config()).applied_objects());
         while let Some(object) = objects.next().await {
-            let Some(status) = object.ok().and_then(|object| object.status) else { continue };
+            let Ok(object) = object else { continue };
+            if object.spec.suspend == Some(true) {
+                bail!("{}", suspended("GitRepository", self.name, self.namespace));
+            }
+            let Some(status) = object.status else { continue };
             let Some(condition) = ready(&status.conditions) else { continue };
             if status.last_handled_reconcile_at.as_deref() != Some(self.token) {
                 step.hint(&condition.message);
@@ -71,7 +75,11 @@ impl Application<'_> {
             tokio::select! {
                 object = objects.next() => {
                     let Some(object) = object else { bail!("the watch of the deployment ended") };
-                    let Some(status) = object.ok().and_then(|object| object.status) else { continue };
+                    let Ok(object) = object else { continue };
+                    if object.spec.suspend == Some(true) {
+                        bail!("{}", suspended("Kustomization", self.name, self.namespace));
+                    }
+                    let Some(status) = object.status else { continue };
                     own = namespaces(&status);
                     let Some(condition) = ready(&status.conditions) else { continue };
                     let handled = status.last_handled_reconcile_at.as_deref() == Some(self.token);
@@ -97,6 +105,14 @@ impl Application<'_> {
 
 fn ready(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+fn suspended(kind: &str, name: &str, namespace: &str) -> String {
+    format!(
+        "the {kind} {name} is suspended, so nothing is done until its `spec.suspend` is taken away, as with\nkubectl patch {} {name} -n {namespace} --type \
+         merge -p '{{\"spec\":{{\"suspend\":null}}}}'",
+        kind.to_lowercase()
+    )
 }
 
 /// Where an application has objects.

@@ -104,6 +104,17 @@ impl Cluster {
             .map_err(|source| ClusterError::NotAnObject { label: id.label(), source })
     }
 
+    /// Sets whose fields are whose, if the object is still as it was read.
+    pub async fn set_managed_fields(&self, object: &Value, entries: Vec<Value>) -> Result<(), ClusterError> {
+        let id = Id::of(object);
+        let failed = |source| ClusterError::Api { label: id.label(), doing: "take-over of fields", source };
+        let version = object["metadata"]["resourceVersion"].clone();
+        let patch = serde_json::json!({"metadata": {"resourceVersion": version, "managedFields": entries}});
+        let api = self.api(&id).await?;
+        let patched = api.patch(&id.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(drop).map_err(failed)
+    }
+
     pub async fn get(&self, id: &Id) -> Result<Option<Value>, ClusterError> {
         let api = match self.api(id).await {
             Ok(api) => api,

@@ -84,13 +84,18 @@ fn deployment(object: &Value, observed: Option<i64>) -> Health {
     if observed.is_none() {
         return Health::Progressing("no status yet".into());
     }
+    // Pods that cannot even be made are told of by nobody else.
+    let refused = match condition(object, "ReplicaFailure") {
+        Some(("True", _, message)) => format!(": {message}"),
+        _ => String::new(),
+    };
     if let Some((_, "ProgressDeadlineExceeded", message)) = condition(object, "Progressing") {
-        return Health::Failed(message.to_owned());
+        return Health::Failed(format!("{message}{refused}"));
     }
     let want = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     let (updated, total) = (number("/status/updatedReplicas"), number("/status/replicas"));
     if updated < want {
-        return counted(want, updated, "updated");
+        return Health::Progressing(format!("{updated} of {want} replicas are updated{refused}"));
     }
     if total > updated {
         return Health::Progressing(format!("{} old replicas are still there", total - updated));
@@ -182,6 +187,11 @@ mod tests {
         check(
             deployment(json!({"observedGeneration": 2, "conditions": late})),
             Health::Failed("late".into()),
+        );
+        let refused = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "no account"}]);
+        check(
+            deployment(json!({"observedGeneration": 2, "conditions": refused})),
+            progressing("0 of 2 replicas are updated: no account"),
         );
         check(json!({"kind": "ConfigMap"}), Health::Healthy);
         check(

@@ -14,6 +14,7 @@ mod kustomization;
 pub mod kustomize;
 pub mod source;
 mod substitute;
+mod takeover;
 pub mod types;
 
 use std::path::PathBuf;

@@ -26,6 +26,9 @@ pub struct Down {
 
 /// A server that is told to end has this long before it is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take until it is clear who holds the directory, and how often it is looked at.
+const SETTLES: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(25);
 
 impl Down {
     pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
@@ -76,10 +79,15 @@ fn check_ours(layout: &Layout) -> anyhow::Result<()> {
 
 /// Tells the server to end and waits until it has.
 pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<()> {
-    let pid = match process::look(layout)? {
-        State::Down => return Ok(()),
-        State::Serving(file) => Some(file.pid),
-        State::Between { pid } => pid,
+    let begun = Instant::now();
+    let pid = loop {
+        match process::look(layout)? {
+            State::Down => return Ok(()),
+            State::Serving(file) => break Some(file.pid),
+            // One that was killed holds the lock until the kernel has taken it down, and is not found any more.
+            State::Between { pid: None } if begun.elapsed() < SETTLES => tokio::time::sleep(LOOK).await,
+            State::Between { pid } => break pid,
+        }
     };
     let pid = pid.with_context(|| {
         format!("a process that cannot be seen from here holds {}; run as root", layout.lock().display())

@@ -26,7 +26,7 @@ use crate::inventory::{self, Id};
 use crate::kustomize::{self, Overrides};
 use crate::source::Checkout;
 use crate::types::{Inventory, Kustomization, KustomizationSpec, KustomizationStatus};
-use crate::{duration, substitute};
+use crate::{duration, substitute, takeover};
 use outcome::{Done, Failure};
 use wait::{NOT_FOUND, Waiting};
 
@@ -395,6 +395,12 @@ fn try_one(
     Box::pin(async move {
         let id = Id::of(&object);
         let before = if dry_run { None } else { cluster.get(&id).await.ok().flatten() };
+        if let Some((found, entries)) =
+            before.as_ref().and_then(|found| Some((found, takeover::plan(found)?)))
+            && let Err(error) = cluster.set_managed_fields(found, entries).await
+        {
+            return (id, before, Err(error));
+        }
         let applied = cluster.apply(&object, dry_run).await;
         (id, before, applied)
     })

@@ -54,6 +54,9 @@ pub struct Overrides {
 /// Folders that may include one another, at most.
 const DEPTH_LIMIT: usize = 32;
 
+/// The file by which `kedge up` knows a repository.
+const PROJECT: &str = "kedge.yaml";
+
 /// Builds a folder. One without a kustomization file stands for all manifests in and below it.
 pub fn build(files: &Files, folder: &str, overrides: &Overrides) -> Result<Vec<Value>, BuildError> {
     let folder = resolve("", folder).unwrap_or_default();
@@ -166,7 +169,12 @@ fn add_entry(
 fn all_manifests(files: &Files, folder: &str) -> Result<Vec<Object>, BuildError> {
     let mut objects = Vec::new();
     for path in files.below(folder).filter(|p| p.ends_with(".yaml") || p.ends_with(".yml")) {
-        for object in object::parse(path, files.get(path).unwrap_or_default())? {
+        let parsed = object::parse(path, files.get(path).unwrap_or_default());
+        // What says how the repository is deployed is none of what is deployed.
+        if path == PROJECT && matches!(parsed, Err(BuildError::NotAnObject { .. })) {
+            continue;
+        }
+        for object in parsed? {
             object::add(&mut objects, object, path)?;
         }
     }

@@ -94,6 +94,13 @@ fn components_and_bindings() {
 }
 
 #[test]
+fn what_says_how_to_deploy_is_not_deployed() {
+    let list = [("kedge.yaml", "images:\n- {name: x}\n"), ("a.yaml", ACCOUNT)];
+    let built = build(&files(&list), "", &Overrides::default()).expect("builds");
+    assert_eq!(built.len(), 1, "{built:?}");
+}
+
+#[test]
 fn faults_say_what_and_where() {
     let fault = |list: &[(&str, &str)]| {
         build(&files(list), "app", &Overrides::default()).expect_err("a fault").to_string()

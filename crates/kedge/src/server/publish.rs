@@ -77,7 +77,7 @@ impl Published {
 
     /// The service's own port, or a free one.
     async fn open_port(&self, port: u16, target: SocketAddr) -> Option<SocketAddr> {
-        for port in [port, 0] {
+        for port in candidates(port, &self.open) {
             match self.ports.add(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), target).await {
                 Ok(host) => return Some(host),
                 Err(error) => {
@@ -93,8 +93,35 @@ impl Published {
         let Some((namespace, name)) = service.split_once('/') else { return };
         let patch = serde_json::json!({"metadata": {"annotations": {PUBLISHED_PORTS: ports}}});
         let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-        if let Err(error) = services.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        let told = services.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        // One that is gone needs no annotation.
+        if let Err(error) = told.map(drop).or_else(|e| if client::is_not_found(&e) { Ok(()) } else { Err(e) })
+        {
             tracing::warn!(%error, namespace, name, "cannot say which ports are published");
         }
+    }
+}
+
+/// Ports of the host to be tried: its own unless another service has it, then whichever is free.
+fn candidates(
+    port: u16,
+    open: &BTreeMap<Name, (SocketAddr, SocketAddr)>,
+) -> impl Iterator<Item = u16> + use<> {
+    let is_held = open.values().any(|(host, _)| host.port() == port);
+    (!is_held).then_some(port).into_iter().chain([0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_service_takes_the_port_of_another() {
+        let host = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut open = BTreeMap::new();
+        assert_eq!(candidates(8080, &open).collect::<Vec<_>>(), [8080, 0]);
+        open.insert(("shop/web".to_owned(), 8080), (host(8080), host(1)));
+        assert_eq!(candidates(8080, &open).collect::<Vec<_>>(), [0]);
+        assert_eq!(candidates(9090, &open).collect::<Vec<_>>(), [9090, 0]);
     }
 }

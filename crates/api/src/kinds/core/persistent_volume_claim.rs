@@ -88,6 +88,20 @@ fn validate_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, err
         }
         spec
     };
+    // It may ask for less again than it has asked for, but not for less than it has.
+    let requested = |claim: &PersistentVolumeClaim| {
+        let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        requests.get("storage")?.0.parse::<Quantity>().ok()
+    };
+    let capacity =
+        old.status.as_ref().and_then(|s| s.capacity.as_ref()?.get("storage")?.0.parse::<Quantity>().ok());
+    if let (Some(wanted), Some(before)) = (requested(new), requested(old))
+        && wanted < before
+        && capacity.is_some_and(|capacity| wanted <= capacity)
+    {
+        let detail = "field can not be less than status.capacity";
+        errors.push(FieldError::forbidden("spec.resources.requests.storage", detail));
+    }
     if frozen(new) != frozen(old) {
         let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
         errors.push(FieldError::forbidden("spec", detail));
@@ -125,4 +139,32 @@ fn row(claim: &PersistentVolumeClaim) -> Vec<Value> {
         age_cell(&claim.metadata),
         spec.volume_mode.unwrap_or_default().into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_may_not_ask_for_less_than_it_has() {
+        let claim = |wanted: &str| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({"metadata": {"name": "c"}, "spec": {"volumeName": "v",
+                "resources": {"requests": {"storage": wanted}}},
+                "status": {"phase": "Bound", "capacity": {"storage": "16Mi"}}}))
+            .expect("a claim")
+        };
+        let check = |from: &str, to: &str, faults: usize| {
+            let mut errors = Errors::default();
+            validate_update(&claim(to), &claim(from), &mut errors);
+            assert_eq!(errors.0.len(), faults, "{from} → {to}");
+        };
+        check("16Mi", "8Mi", 1);
+        check("16Mi", "16384Ki", 0);
+        check("16Mi", "32Mi", 0);
+        // An enlargement that has not come about may be taken back, down to more than there is.
+        check("64Mi", "32Mi", 0);
+        check("64Mi", "16Mi", 1);
+    }
 }

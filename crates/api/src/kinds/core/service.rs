@@ -102,6 +102,7 @@ fn keep_addresses(new: &mut Service, old: &Service) {
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
     }
+    leave_type(new, old);
     // What only is of use to who comes from outside goes when nobody does any more.
     if !is_reached_from_outside(new) && new.external_traffic_policy == old.external_traffic_policy {
         new.external_traffic_policy = None;
@@ -118,6 +119,37 @@ fn keep_addresses(new: &mut Service, old: &Service) {
     let held: HashMap<_, _> = held.map(|o| ((o.port, o.protocol.as_deref()), o.node_port)).collect();
     for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
         port.node_port = held.get(&(port.port, port.protocol.as_deref())).copied().flatten();
+    }
+}
+
+/// What the type that is left alone has, and what may have been filled in for it, goes with it unless it was changed too:
+/// whoever did not write it could not take it away.
+fn leave_type(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let is = |spec: &ServiceSpec, kind: &str| spec.type_.as_deref() == Some(kind);
+    if is(old, "LoadBalancer") && !is(new, "LoadBalancer") {
+        if new.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports {
+            new.allocate_load_balancer_node_ports = None;
+        }
+        if new.load_balancer_class == old.load_balancer_class {
+            new.load_balancer_class = None;
+        }
+    }
+    let is_checked = |spec: &ServiceSpec| {
+        is(spec, "LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
+    };
+    if is_checked(old) && !is_checked(new) && new.health_check_node_port == old.health_check_node_port {
+        new.health_check_node_port = None;
+    }
+    if !is(old, "ExternalName") && is(new, "ExternalName") {
+        if new.cluster_ip == old.cluster_ip && new.cluster_ips == old.cluster_ips {
+            (new.cluster_ip, new.cluster_ips) = (None, None);
+        }
+        if new.ip_families == old.ip_families {
+            new.ip_families = None;
+        }
+        if new.ip_family_policy == old.ip_family_policy {
+            new.ip_family_policy = None;
+        }
     }
 }
 
@@ -165,4 +197,35 @@ fn row(service: &Service) -> Vec<Value> {
         age_cell(&service.metadata),
         list_or_none(selector),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_type_goes_with_it() {
+        let spec = |value: Value| serde_json::from_value::<ServiceSpec>(value).expect("a spec");
+        let balanced = spec(json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": true,
+            "loadBalancerClass": "c", "healthCheckNodePort": 30001, "externalTrafficPolicy": "Local",
+            "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "ipFamilies": ["IPv4"]}));
+        let left = |kind: &str, changed: Value| {
+            let mut new = serde_json::to_value(&balanced).expect("JSON");
+            new["type"] = kind.into();
+            changed.as_object().expect("fields").iter().for_each(|(k, v)| new[k] = v.clone());
+            let mut new = spec(new);
+            leave_type(&mut new, &balanced);
+            new
+        };
+        let inside = left("ClusterIP", json!({}));
+        assert_eq!((inside.allocate_load_balancer_node_ports, inside.load_balancer_class), (None, None));
+        assert_eq!((inside.health_check_node_port, inside.cluster_ip.as_deref()), (None, Some("10.43.0.9")));
+        // Who changes it as well is told of it.
+        let changed = left("NodePort", json!({"allocateLoadBalancerNodePorts": false}));
+        assert_eq!(changed.allocate_load_balancer_node_ports, Some(false));
+        let named = left("ExternalName", json!({}));
+        assert_eq!((named.cluster_ip, named.cluster_ips, named.ip_families), (None, None, None));
+    }
 }

@@ -29,7 +29,15 @@ pub async fn ensure(
     deadline: Instant,
 ) -> anyhow::Result<Cluster> {
     let mut step = progress.step("Start the cluster");
-    match begin(session, asked, &mut step, deadline).await {
+    let begun = loop {
+        match begin(session, asked, &mut step, deadline).await {
+            // It was about to end when it was found.
+            Ok(None) => {}
+            Ok(Some(begun)) => break Ok(begun),
+            Err(error) => break Err(error),
+        }
+    };
+    match begun {
         Ok((cluster, detail)) => {
             step.done(&detail);
             Ok(cluster)
@@ -41,12 +49,13 @@ pub async fn ensure(
     }
 }
 
+/// Nothing when a server that was found has ended meanwhile: then there is another look.
 async fn begin(
     session: &Session,
     asked: &Up,
     step: &mut Step,
     deadline: Instant,
-) -> anyhow::Result<(Cluster, String)> {
+) -> anyhow::Result<Option<(Cluster, String)>> {
     let layout = &session.layout;
     let mut state = process::look(layout)?;
     if matches!(state, State::Between { .. }) {
@@ -78,13 +87,16 @@ async fn begin(
         result = ready(&cluster.client, step) => result?,
         result = ended => {
             result?;
+            if !detail.is_empty() {
+                return Ok(None);
+            }
             bail!("the server ended while it started\n{}", process::last_words(layout));
         }
         () = tokio::time::sleep_until(deadline.into()) => {
             bail!("the cluster was not ready in time\n{}", process::last_words(layout));
         }
     }
-    Ok((cluster, describe(&file, detail)))
+    Ok(Some((cluster, describe(&file, detail))))
 }
 
 fn describe(file: &RunFile, detail: &str) -> String {
