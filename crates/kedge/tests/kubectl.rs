@@ -186,7 +186,9 @@ fn containers(kubectl: &Kubectl<'_>) {
 
 /// A terminal of its own, of the size that the user's has; versions before 1.30 speak SPDY, later ones WebSockets.
 fn terminals(kubectl: &Kubectl<'_>, pod: &str) {
-    let Some(typed) = in_terminal(kubectl, &["exec", "-it", pod, "--", "sh", "-c", "stty size; tty"]) else {
+    // The size comes a moment after the command has begun.
+    let script = "n=0; until [ \"$(stty size 2>&1)\" = \"33 77\" ] || [ $n = 100 ]; do n=$((n + 1)); sleep 0.1; done; stty size; tty";
+    let Some(typed) = in_terminal(kubectl, &["exec", "-it", pod, "--", "sh", "-c", script]) else {
         eprintln!("this machine has no `script`: no terminal was tried");
         return;
     };
