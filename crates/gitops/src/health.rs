@@ -34,7 +34,8 @@ pub fn of(object: &Value) -> Health {
         "DaemonSet" => {
             let (want, have) =
                 (number("/status/desiredNumberScheduled"), number("/status/numberAvailable").unwrap_or(0));
-            want.map_or_else(
+            // The counts are there from birth on; that somebody counts is told by the generation alone.
+            observed.and(want).map_or_else(
                 || Health::Progressing("no status yet".into()),
                 |want| counted(want, have, "available"),
             )
@@ -193,6 +194,8 @@ mod tests {
             deployment(json!({"observedGeneration": 2, "conditions": refused})),
             progressing("0 of 2 replicas are updated: no account"),
         );
+        let counted = json!({"desiredNumberScheduled": 0, "numberReady": 0});
+        check(json!({"kind": "DaemonSet", "status": counted}), progressing("no status yet"));
         check(json!({"kind": "ConfigMap"}), Health::Healthy);
         check(
             json!({"kind": "Service", "spec": {"type": "LoadBalancer"}}),
