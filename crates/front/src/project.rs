@@ -55,7 +55,7 @@ impl Project {
         }
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
         let mut value = match api::yaml::parse_one(text)? {
             Value::Null => return Ok(Self::default()),
             Value::Object(fields) => fields,

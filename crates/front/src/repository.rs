@@ -103,6 +103,11 @@ fn slashed(path: &Path) -> String {
 }
 
 impl Repository {
+    /// Whether it has no working tree: what it holds is in its commits alone.
+    pub fn is_bare(&self) -> bool {
+        self.common == self.top
+    }
+
     /// Whether a branch surely has no commit: it is misspelled, or nothing was committed yet.
     pub fn lacks(&self, branch: &str) -> bool {
         // Newer repositories may keep references in another form, which is not read here.
@@ -176,7 +181,9 @@ mod tests {
             .expect("a file");
         fs::write(top.join(".git/worktrees/tree/HEAD"), format!("{COMMIT}\n")).expect("a file");
         fs::write(top.join(".git/worktrees/tree/commondir"), "../..\n").expect("a file");
+        assert!(!local(&top).is_bare());
         let found = local(&tree);
+        assert!(!found.is_bare());
         assert_eq!(found.head, Head::Commit(COMMIT.into()));
         assert_eq!(found.commit_of("main").as_deref(), Some(COMMIT));
     }

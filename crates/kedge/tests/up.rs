@@ -112,6 +112,15 @@ fn up_again() {
     let source = cluster.get("gitrepository", "gitops", "word").expect("the source");
     assert_eq!(source["spec"]["url"], other_path);
 
+    // A bare repository, as a Git server has: what it holds is in its commits alone, and its images are there already.
+    let bare = cluster.folder().join("word.git");
+    repository.git(&["clone", "--quiet", "--bare", path, bare.to_str().expect("a plain path")]);
+    let (code, text) = up(&cluster, &[bare.to_str().expect("a plain path"), "--replace"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("localhost/word:1 is not built: a bare repository has no working tree"), "{text}");
+    let (code, text) = up(&cluster, &[bare.to_str().expect("a plain path"), "--path", "nowhere"]);
+    assert!(code == Some(1) && text.contains("there is no folder"), "{text}");
+
     // And away, as the help says.
     cluster.kedge(&["delete", "kustomization,gitrepository", "word", "-n", "gitops"]).ok();
     until("the application is gone", LIMIT, || match cluster.get("deployment", "word", "word") {

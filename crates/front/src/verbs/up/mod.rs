@@ -104,6 +104,12 @@ impl Up {
             return report::cluster_only(session);
         };
         deploy::check_name(&cluster.client, plan).await?;
+        if !plan.unbuilt.is_empty() {
+            eprintln!(
+                "  {} is not built: a bare repository has no working tree; `kedge build` does it in a clone",
+                plan.unbuilt.join(", ")
+            );
+        }
         let mut built = Vec::new();
         for image in &plan.images {
             built.push(build(session, plan, image, progress).await?);

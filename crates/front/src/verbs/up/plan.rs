@@ -1,8 +1,10 @@
 //! What is to be deployed: what was typed, then what `kedge.yaml` says, then what the repository itself tells.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use gitops::files::Files;
 use gitops::types::{
     GitReference, GitRepository, GitRepositorySpec, Kustomization, KustomizationSpec, SourceReference,
 };
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Up;
 use crate::project::{FILE, Image, Project};
-use crate::repository::{Head, Source, name_of, object_name};
+use crate::repository::{Head, Repository, Source, name_of, object_name};
 
 /// Where the objects of the engine lie.
 pub const NAMESPACE: &str = "gitops";
@@ -27,6 +29,8 @@ pub struct Plan {
     /// Of a local repository.
     pub top: PathBuf,
     pub images: Vec<Image>,
+    /// Images of a repository without a working tree, which are not built here.
+    pub unbuilt: Vec<String>,
     pub timeout_s: u64,
     /// An application of the same name from elsewhere may go.
     pub replaces: bool,
@@ -34,7 +38,14 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(source: Source, asked: &Up) -> anyhow::Result<Self> {
+        let mut committed = None;
         let project = match &source {
+            Source::Local(repository) if repository.is_bare() => {
+                let files = committed_files(repository, asked)?;
+                let text = String::from_utf8_lossy(files.get(FILE).unwrap_or_default()).into_owned();
+                committed = Some(files);
+                Project::parse(&text).with_context(|| format!("{FILE} is wrong"))?
+            }
             Source::Local(repository) => Project::read(&repository.top)?,
             Source::Remote(_) => Project::default(),
         };
@@ -70,13 +81,21 @@ impl Plan {
                     path = Some(repository.below);
                 }
                 plan.top = repository.top;
-                plan.images = project.images;
+                match &committed {
+                    // There is no folder that they could be built from.
+                    Some(_) => plan.unbuilt = project.images.into_iter().map(|image| image.name).collect(),
+                    None => plan.images = project.images,
+                }
             }
         }
         let path = path.or(project.path).unwrap_or_default();
         let path = path.trim_start_matches("./").trim_matches('/').to_owned();
         let folder = plan.top.join(&path);
-        if !plan.top.as_os_str().is_empty() && !folder.is_dir() {
+        let is_there = match &committed {
+            Some(files) => path.is_empty() || files.is_folder(&path),
+            None => plan.top.as_os_str().is_empty() || folder.is_dir(),
+        };
+        if !is_there {
             bail!(
                 "there is no folder {}\nname the one with the manifests with --path, or as `path:` in {FILE}",
                 folder.display()
@@ -146,6 +165,22 @@ impl Plan {
         }
         Ok(object)
     }
+}
+
+/// What a repository without a working tree holds.
+fn committed_files(repository: &Repository, asked: &Up) -> anyhow::Result<Files> {
+    let mut reference = GitReference { branch: asked.branch.clone(), ..GitReference::default() };
+    if reference.branch.is_none() {
+        match &repository.head {
+            Head::Branch(branch) => reference.branch = Some(branch.clone()),
+            Head::Commit(commit) => reference.commit = Some(commit.clone()),
+        }
+    }
+    let url = repository.top.to_string_lossy();
+    let never = AtomicBool::new(false);
+    // One on this machine needs no mirror.
+    let found = gitops::source::checkout(&url, &reference, Path::new(""), None, None, &never);
+    Ok(found.context("name another branch with --branch")?.files)
 }
 
 #[cfg(test)]
