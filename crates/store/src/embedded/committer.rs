@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::Database;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::stage::{Group, epoch_seconds};
 use super::{
-    COMPACTED, GATHER, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION, Request, SUM,
-    SWEEP_LIMIT, Shared,
+    COMPACTED, Closing, GATHER, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION,
+    Request, SUM, SWEEP_LIMIT, Shared,
 };
 use crate::coming::Expected;
 use crate::index::Index;
@@ -19,7 +18,7 @@ use crate::{Event, LeaseId, Result, Revision, StoreError, record};
 
 /// Owns the file; lives on its thread.
 pub(super) struct Committer {
-    pub(super) database: Arc<Database>,
+    pub(super) database: Arc<Closing>,
     /// The file, as errors name it.
     pub(super) name: String,
     pub(super) on_fault: OnFault,

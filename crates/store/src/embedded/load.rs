@@ -8,7 +8,7 @@ use std::time::Instant;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::committer::Committer;
-use super::{COMPACTED, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM, failed};
+use super::{COMPACTED, Closing, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM, failed};
 use crate::index::Index;
 use crate::{Entry, Event, Result, StoreError, record};
 
@@ -22,7 +22,7 @@ pub(super) fn load(
     // Damaged pages may lead the database to break off: that too is damage, and is told as such.
     let loaded = catch_unwind(AssertUnwindSafe(|| {
         let mut committer = Committer {
-            database: Arc::new(open(options.cache_bytes)?),
+            database: Arc::new(Closing(Some(open(options.cache_bytes)?))),
             name: name.clone(),
             on_fault: options.on_fault,
             history: options.history,

@@ -86,9 +86,32 @@ pub struct Embedded {
     committer: Option<std::thread::JoinHandle<()>>,
 }
 
+/// A database that closes without breaking off: what it writes at its end follows pages that may be damaged where nobody
+/// has read them yet. All that was acknowledged is in the file before that.
+struct Closing(Option<Database>);
+
+impl std::ops::Deref for Closing {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let database = std::panic::AssertUnwindSafe(self.0.take());
+        if std::panic::catch_unwind(move || drop({ database }.0)).is_err() {
+            tracing::error!(
+                "the store could not be closed in order, as its file is damaged: restore a backup"
+            );
+        }
+    }
+}
+
 struct Shared {
     /// For reading beside the committer, which alone writes.
-    database: Arc<Database>,
+    database: Arc<Closing>,
     index: RwLock<Index>,
     ring: Arc<Ring>,
     options: EmbeddedOptions,

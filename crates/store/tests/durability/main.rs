@@ -57,7 +57,9 @@ fn for_each_seed(seeds: &[u64], check: impl Fn(u64) + Sync) {
                 while let Some(seed) = seeds.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                     let run = std::panic::AssertUnwindSafe(|| check(*seed));
                     if let Err(panic) = std::panic::catch_unwind(run) {
-                        eprintln!("seed {seed} failed: run it alone with KEDGE_SEED={seed}");
+                        let said = panic.downcast_ref::<String>().map(String::as_str);
+                        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+                        eprintln!("seed {seed} failed: run it alone with KEDGE_SEED={seed}\n{said}");
                         std::panic::resume_unwind(panic);
                     }
                 }
