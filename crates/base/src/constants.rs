@@ -37,6 +37,12 @@ pub mod annotations {
     pub const PUBLISHED_PORTS: &str = "kedge.dev/published";
     /// Asks a Flux object to reconcile now; its value is copied to `status.lastHandledReconcileAt`.
     pub const RECONCILE_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
+    /// `disabled`: a Kustomization does not delete the object.
+    pub const KUSTOMIZE_PRUNE: &str = "kustomize.toolkit.fluxcd.io/prune";
+    /// `Merge`: what others have written into the object stays.
+    pub const KUSTOMIZE_SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
+    /// In a template, by `kubectl rollout restart`: its pods are made anew.
+    pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 }
 
 pub mod taints {
@@ -63,6 +69,8 @@ pub mod ranges {
     pub const CLUSTER_DOMAIN: &str = "cluster.local";
 }
 
+/// At the top of a repository: what `kedge up` builds and deploys.
+pub const PROJECT_FILE: &str = "kedge.yaml";
 /// Provisioner of the default storage class: a directory of the node.
 pub const LOCAL_PROVISIONER: &str = "kedge.dev/local-path";
 pub const DEFAULT_STORAGE_CLASS: &str = "local-path";

@@ -12,7 +12,8 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     let mut text = format!("{name} is not deployed: {error:#}");
     let scope = Scope::One { namespace, name };
     // The first error counts; a second one on the way to explain it would only hide it.
-    let roots = world::read(client, scope).await.map(|world| tree::build(&world)).unwrap_or_default();
+    let world = world::read(client, scope).await.unwrap_or_default();
+    let roots = tree::build(&world);
     let mut hints = Vec::new();
     roots.iter().for_each(|root| root.walk(&mut |node| tell(node, &mut text, &mut hints)));
     if hints.is_empty() {
@@ -24,7 +25,11 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     hints.truncate(3);
     text += "\n\nlook further with:";
     hints.iter().for_each(|hint| text += &format!("\n  {hint}"));
-    text += "\na commit that mends it is deployed by itself";
+    let is_suspended =
+        world.sources.iter().chain(&world.kustomizations).any(|o| o["spec"]["suspend"] == true);
+    if !is_suspended {
+        text += "\na commit that mends it is deployed by itself";
+    }
     anyhow::anyhow!(text)
 }
 

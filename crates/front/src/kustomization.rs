@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use gitops::files::Files;
+use gitops::kustomize::NAMES;
 use serde_json::Value;
 
 /// A larger file is not a manifest.
@@ -14,7 +15,6 @@ const FILE_LIMIT_BYTES: u64 = 4 << 20;
 const FILES_LIMIT: usize = 10_000;
 /// Folders that nothing is deployed from.
 const LEFT_OUT: [&str; 3] = [".git", "target", "node_modules"];
-pub const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 pub struct Tree {
     /// The folder that the files' paths begin at.

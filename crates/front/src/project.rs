@@ -7,7 +7,8 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub const FILE: &str = "kedge.yaml";
+pub use base::constants::PROJECT_FILE as FILE;
+
 /// Beside the images.
 const FIELDS: [&str; 3] = ["name", "path", "branch"];
 

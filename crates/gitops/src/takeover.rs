@@ -2,17 +2,17 @@
 //! applies owns what was applied, and what others own stays. As Flux does it; `kubectl --field-manager=…` with another
 //! name, and the annotation `kustomize.toolkit.fluxcd.io/ssa: Merge`, leave such fields alone. Pure.
 
+use base::constants::annotations::KUSTOMIZE_SSA;
 use serde_json::{Map, Value};
 
 use crate::cluster::FIELD_MANAGER;
 
 /// The beginning of the names under which kubectl writes, and what its first apply leaves.
 const TAKEN: [&str; 2] = ["kubectl", "before-first-apply"];
-const MERGE_ANNOTATION: &str = "kustomize.toolkit.fluxcd.io/ssa";
 
 /// What `metadata.managedFields` should be; nothing when nobody else is to be taken over.
 pub fn plan(object: &Value) -> Option<Vec<Value>> {
-    if object["metadata"]["annotations"][MERGE_ANNOTATION] == "Merge" {
+    if object["metadata"]["annotations"][KUSTOMIZE_SSA] == "Merge" {
         return None;
     }
     let entries = object["metadata"]["managedFields"].as_array()?;
@@ -81,7 +81,7 @@ mod tests {
         scaled["subresource"] = "scale".into();
         assert_eq!(plan(&object(&[own, scaled])), None, "what an autoscaler may do as well");
         let mut merged = object(&[edit]);
-        merged["metadata"]["annotations"] = json!({MERGE_ANNOTATION: "Merge"});
+        merged["metadata"]["annotations"] = json!({KUSTOMIZE_SSA: "Merge"});
         assert_eq!(plan(&merged), None);
     }
 }

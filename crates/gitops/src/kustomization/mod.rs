@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::constants::annotations::KUSTOMIZE_PRUNE;
 use base::constants::labels::{KUSTOMIZATION_NAME, KUSTOMIZATION_NAMESPACE};
 use client::{Cache, Key, Level, Next, Outcome, Reconciler, Recorder};
 use futures::StreamExt;
@@ -31,7 +32,6 @@ use outcome::{Done, Failure};
 use wait::{NOT_FOUND, Waiting};
 
 const FINALIZER: &str = "finalizers.fluxcd.io";
-const PRUNE_ANNOTATION: &str = "kustomize.toolkit.fluxcd.io/prune";
 const INTERVAL: Duration = Duration::from_secs(600);
 /// Objects that are checked or applied at a time.
 const AT_ONCE: usize = 8;
@@ -311,7 +311,7 @@ impl Kustomizations {
     /// Only what carries our labels and does not forbid it is deleted.
     fn is_ours(&self, key: &Key, object: &Value) -> bool {
         let label = |name: &str| object["metadata"]["labels"][name].as_str().unwrap_or_default().to_owned();
-        let kept = |field: &str| object["metadata"][field][PRUNE_ANNOTATION] == "disabled";
+        let kept = |field: &str| object["metadata"][field][KUSTOMIZE_PRUNE] == "disabled";
         label(KUSTOMIZATION_NAME) == key.name
             && label(KUSTOMIZATION_NAMESPACE) == key.namespace
             && !kept("annotations")

@@ -123,7 +123,8 @@ pub struct GeneratorOptions {
     pub immutable: Option<bool>,
 }
 
-const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+/// What a folder's kustomization may be called.
+pub const NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 pub fn find(files: &Files, folder: &str) -> Option<String> {
     let at = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };

@@ -11,11 +11,12 @@ mod order;
 mod patch;
 mod references;
 
+use base::constants::PROJECT_FILE;
 use serde_json::Value;
 
 use crate::files::{Files, resolve};
 use file::KustomizationFile;
-pub use file::{Image, PatchEntry, Target};
+pub use file::{Image, NAMES, PatchEntry, Target};
 pub use object::Object;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -53,9 +54,6 @@ pub struct Overrides {
 
 /// Folders that may include one another, at most.
 const DEPTH_LIMIT: usize = 32;
-
-/// The file by which `kedge up` knows a repository.
-const PROJECT: &str = "kedge.yaml";
 
 /// Builds a folder. One without a kustomization file stands for all manifests in and below it.
 pub fn build(files: &Files, folder: &str, overrides: &Overrides) -> Result<Vec<Value>, BuildError> {
@@ -171,7 +169,7 @@ fn all_manifests(files: &Files, folder: &str) -> Result<Vec<Object>, BuildError>
     for path in files.below(folder).filter(|p| p.ends_with(".yaml") || p.ends_with(".yml")) {
         let parsed = object::parse(path, files.get(path).unwrap_or_default());
         // What says how the repository is deployed is none of what is deployed.
-        if path == PROJECT && matches!(parsed, Err(BuildError::NotAnObject { .. })) {
+        if path == PROJECT_FILE && matches!(parsed, Err(BuildError::NotAnObject { .. })) {
             continue;
         }
         for object in parsed? {

@@ -24,12 +24,12 @@ const DEFINITIONS: [&str; 2] =
 /// Between two tries at a kind that is served in a moment.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Whether the application's name stands for another repository so far, whose application would go.
-pub async fn check_name(client: &Client, plan: &Plan) -> anyhow::Result<()> {
+/// Whether the application is new; an error if its name stands for another repository so far, whose application would go.
+pub async fn check_name(client: &Client, plan: &Plan) -> anyhow::Result<bool> {
     let known = requests::get_optional(client, &format!("{SOURCES}/{}", plan.name)).await?;
     let url = known.as_ref().and_then(|source| source["spec"]["url"].as_str()).unwrap_or(&plan.url);
     if plan.replaces || same_place(url, &plan.url) {
-        return Ok(());
+        return Ok(known.is_none());
     }
     bail!(
         "{} is deployed already, from {url}\ndeploy this one beside it with --name NAME, or in its place with --replace",
@@ -42,11 +42,17 @@ fn same_place(one: &str, other: &str) -> bool {
     plain(one) == plain(other)
 }
 
-pub async fn run(client: &Client, plan: &Plan, progress: Progress, deadline: Instant) -> anyhow::Result<()> {
+/// `is_new`: nothing is there under this name yet.
+pub async fn run(
+    client: &Client,
+    plan: &Plan,
+    is_new: bool,
+    progress: Progress,
+    deadline: Instant,
+) -> anyhow::Result<()> {
     let token = base::time::rfc3339_nanos(base::time::now());
     let application = Application { client, namespace: NAMESPACE, name: &plan.name, token: &token };
     let source = format!("{SOURCES}/{}", plan.name);
-    let is_new = requests::get_optional(client, &source).await?.is_none();
     let mut step = progress.step(format!("Read {} of {}", plan.label(), plan.url));
     let work = async {
         definitions(client).await?;

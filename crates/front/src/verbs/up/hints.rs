@@ -1,5 +1,7 @@
 //! What to do about a source that cannot be read, or a folder that cannot be built.
 
+use gitops::kustomize::NAMES;
+
 use super::plan::Plan;
 use crate::kustomization;
 use crate::project::FILE;
@@ -23,7 +25,7 @@ pub fn of_deployment(message: &str, plan: &Plan) -> String {
         return message.to_owned();
     }
     let own = plan.top.join(plan.path.trim_start_matches("./"));
-    if kustomization::NAMES.iter().any(|name| own.join(name).is_file()) {
+    if NAMES.iter().any(|name| own.join(name).is_file()) {
         return message.to_owned();
     }
     let folders = kustomization::folders(&plan.top);

@@ -103,7 +103,7 @@ impl Up {
         let Some(plan) = plan else {
             return report::cluster_only(session);
         };
-        deploy::check_name(&cluster.client, plan).await?;
+        let is_new = deploy::check_name(&cluster.client, plan).await?;
         if !plan.unbuilt.is_empty() {
             eprintln!(
                 "  {} is not built: a bare repository has no working tree; `kedge build` does it in a clone",
@@ -115,7 +115,7 @@ impl Up {
             built.push(build(session, plan, image, progress).await?);
         }
         rebuilt::restart(&cluster.client, plan, &built, progress).await?;
-        deploy::run(&cluster.client, plan, progress, deadline).await?;
+        deploy::run(&cluster.client, plan, is_new, progress, deadline).await?;
         report::deployed(session, &cluster.client, plan, started.elapsed()).await
     }
 }

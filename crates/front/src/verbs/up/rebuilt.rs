@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use base::constants::annotations::RESTARTED_AT;
 use gitops::inventory::Id;
 use image::{ImageRecord, Reference};
 use kube::Client;
@@ -15,8 +16,6 @@ use crate::tree::pods_of;
 use crate::world::{self, Scope, World};
 use crate::requests;
 
-/// What `kubectl rollout restart` writes into the template.
-const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// Kinds that replace their pods when the template changes.
 const ROLLING: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
@@ -27,6 +26,9 @@ pub async fn restart(
     built: &[ImageRecord],
     progress: Progress,
 ) -> anyhow::Result<()> {
+    if built.is_empty() {
+        return Ok(());
+    }
     let world = world::read(client, Scope::One { namespace: NAMESPACE, name: &plan.name }).await?;
     let Outdated { rolling, fixed } = outdated(&world, built);
     if !rolling.is_empty() {
