@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::client::{Again, Client, REQUEST_LIMIT};
 use super::messages::{Done, PutRequest};
-use super::mirror::{Mirror, Seen, now};
+use super::mirror::{Mirror, Reached, Seen, now};
 use super::{Keys, unsigned};
 use crate::Revision;
 
@@ -23,7 +23,7 @@ const QUEUE_LIMIT: usize = 4096;
 /// So long a revision may take to show before it is thought to be somebody else's.
 const NUDGE_AFTER: Duration = Duration::from_millis(30);
 
-type Question = oneshot::Sender<Result<Seen, Fault>>;
+type Question = oneshot::Sender<Result<Reached, Fault>>;
 
 /// Asks where etcd is, for many at once.
 pub struct Fresh {
@@ -38,17 +38,30 @@ impl Fresh {
     }
 
     /// Returns once the mirror holds all that was done before the call.
+    ///
+    /// An etcd that is behind what was read of it before it was asked is another one in its place (one that is set up
+    /// alike is known by the same name): nothing is answered from what the old one held.
     pub async fn wait(&self, client: &Client, mirror: &Mirror, keys: &Keys) -> Result<Revision, Fault> {
         let gone = || Fault::NotSent("the store is shutting down".into());
+        let before = *mirror.seen.borrow();
         let (reply, answer) = oneshot::channel();
         self.questions.send(reply).await.map_err(|_| gone())?;
         let now = answer.await.map_err(|_| gone())??;
+        if before.cluster == now.cluster && now.revision < before.revision {
+            read_anew(mirror, before).await?;
+        }
         self.reach(client, mirror, keys, now).await?;
         Ok(now.revision)
     }
 
     /// Waits until the mirror has come to a revision of a cluster's history.
-    pub async fn reach(&self, client: &Client, mirror: &Mirror, keys: &Keys, now: Seen) -> Result<(), Fault> {
+    pub async fn reach(
+        &self,
+        client: &Client,
+        mirror: &Mirror,
+        keys: &Keys,
+        now: Reached,
+    ) -> Result<(), Fault> {
         let end = Instant::now() + REQUEST_LIMIT;
         let mut seen = mirror.seen.subscribe();
         let there = |seen: &Seen| seen.cluster == now.cluster && seen.revision >= now.revision;
@@ -68,6 +81,18 @@ impl Fresh {
             Ok(Ok(_)) => Ok(()),
             _ => Err(late()),
         }
+    }
+}
+
+/// Waits until what was read in vain has been read anew.
+async fn read_anew(mirror: &Mirror, before: Seen) -> Result<(), Fault> {
+    let mut seen = mirror.seen.subscribe();
+    if seen.borrow_and_update().loads == before.loads {
+        mirror.doubted.notify_one();
+    }
+    match tokio::time::timeout(REQUEST_LIMIT, seen.wait_for(|seen| seen.loads != before.loads)).await {
+        Ok(Ok(_)) => Ok(()),
+        _ => Err(Fault::NotSent("etcd is at an older state than what was read of it".into())),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use grpc::Fault;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::client::{Again, Client};
 use super::messages::{
@@ -37,12 +37,23 @@ pub struct Seen {
     /// 0 until something has been loaded.
     pub cluster: u64,
     pub revision: Revision,
+    /// How often all of it has been read: what was read anew may be of another history.
+    pub loads: u64,
+}
+
+/// How far etcd itself has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub cluster: u64,
+    pub revision: Revision,
 }
 
 pub struct Mirror {
     pub index: RwLock<Index>,
     pub ring: Arc<Ring>,
     pub seen: watch::Sender<Seen>,
+    /// Told by whoever learns that etcd is behind what was read of it.
+    pub doubted: Notify,
     garbage: Mutex<VecDeque<Garbage>>,
     history: Duration,
     keys: Keys,
@@ -74,6 +85,7 @@ impl Mirror {
             index: RwLock::default(),
             ring: Arc::new(Ring::new(0, ring_limit_bytes)),
             seen: watch::Sender::default(),
+            doubted: Notify::new(),
             garbage: Mutex::default(),
             history,
             keys,
@@ -89,7 +101,7 @@ impl Mirror {
             match self.follow(client).await {
                 Ended::Gap(why) => {
                     tracing::warn!(why, "etcd's history has a gap: reading all of it again");
-                    self.seen.send_replace(Seen::default());
+                    self.seen.send_modify(|seen| seen.cluster = 0);
                 }
                 Ended::Fault(fault) => {
                     if !std::mem::replace(&mut told, true) {
@@ -128,8 +140,13 @@ impl Mirror {
         let mut answers = client.stream(WATCH, &WatchRequest { create_request: Some(create) }).await?;
         tracing::info!(revision = from.revision, "following etcd");
         loop {
-            let answer: WatchResponse =
-                answers.message().await?.ok_or_else(|| Fault::Broken("etcd ended the watch".into()))?;
+            let answer: Option<WatchResponse> = tokio::select! {
+                answer = answers.message() => answer?,
+                () = self.doubted.notified() => {
+                    return Err(Ended::Gap("it is at an older state than what was read of it".into()));
+                }
+            };
+            let answer = answer.ok_or_else(|| Fault::Broken("etcd ended the watch".into()))?;
             if answer.compact_revision > 0 {
                 return Err(Ended::Gap(format!("it was compacted to {}", answer.compact_revision)));
             }
@@ -144,12 +161,12 @@ impl Mirror {
     }
 
     /// Where etcd is now.
-    async fn now(&self, client: &Client) -> Result<Seen, Fault> {
+    async fn now(&self, client: &Client) -> Result<Reached, Fault> {
         now(client, &self.keys).await
     }
 
     /// The oldest snapshot that is worth having.
-    async fn load(&self, client: &Client, now: Seen) -> Result<(), Ended> {
+    async fn load(&self, client: &Client, now: Reached) -> Result<(), Ended> {
         let mut back = HISTORY_LIMIT;
         loop {
             let revision = now.revision.saturating_sub(back).max(1);
@@ -158,7 +175,9 @@ impl Mirror {
                     self.garbage.lock().clear();
                     *self.index.write() = index;
                     self.ring.reset(revision);
-                    self.seen.send_replace(Seen { cluster: now.cluster, revision });
+                    self.seen.send_modify(|seen| {
+                        *seen = Seen { cluster: now.cluster, revision, loads: seen.loads + 1 };
+                    });
                     return Ok(());
                 }
                 Err(fault) if super::is_compacted(&fault) && back > 0 => back /= 2,
@@ -255,9 +274,9 @@ impl Mirror {
 }
 
 /// Where etcd is, confirmed by a majority of its members.
-pub async fn now(client: &Client, keys: &Keys) -> Result<Seen, Fault> {
+pub async fn now(client: &Client, keys: &Keys) -> Result<Reached, Fault> {
     let request = RangeRequest { key: keys.progress(), count_only: true, ..Default::default() };
     let answer: RangeResponse = client.call(RANGE, &request, Again::Safe).await?;
     let header = answer.header.ok_or_else(|| Fault::Broken("etcd answered without a header".into()))?;
-    Ok(Seen { cluster: header.cluster_id, revision: unsigned(header.revision) })
+    Ok(Reached { cluster: header.cluster_id, revision: unsigned(header.revision) })
 }

@@ -33,7 +33,7 @@ use messages::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseRequest, PutRequest, Request,
     RequestOp, Response, StatusRequest, StatusResponse, TargetUnion, TxnRequest,
 };
-use mirror::{Mirror, Seen};
+use mirror::{Mirror, Reached};
 
 pub use address::{AddressError, EtcdAddress, EtcdTls};
 
@@ -242,7 +242,7 @@ impl Etcd {
             return Ok(self.conflict(&ops, answer.responses, revision));
         }
         // Whoever goes on from its own write sees it. What is done stays done if the mirror is late.
-        let now = Seen { cluster: header.cluster_id, revision };
+        let now = Reached { cluster: header.cluster_id, revision };
         if let Err(fault) = self.fresh.reach(&self.client, &self.mirror, &self.keys, now).await {
             tracing::debug!(%fault, revision, "the mirror is behind a write of ours");
         }

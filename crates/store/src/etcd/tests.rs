@@ -90,6 +90,30 @@ async fn another_in_its_place_is_noticed() {
     assert_eq!(store.count("/registry/").await.expect("answers"), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_read_of_an_etcd_that_has_gone_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = testkit::Etcd::required(dir.path());
+    let store = open(&server).await;
+    let (client, keys) = (&store.client, &store.keys);
+    // What has been read is ahead of etcd, and nobody has noticed.
+    let mirror = mirror::Mirror::new(keys.clone(), Duration::from_secs(300), 1 << 20);
+    let now = mirror::now(client, keys).await.expect("answers");
+    mirror.seen.send_modify(|seen| (seen.cluster, seen.revision) = (now.cluster, now.revision + 1000));
+    let read = store.fresh.wait(client, &mirror, keys);
+    tokio::pin!(read);
+    tokio::select! {
+        answer = &mut read => panic!("it is answered from what was: {answer:?}"),
+        () = mirror.doubted.notified() => {}
+    }
+    tokio::select! {
+        answer = soon("it is read anew", &mut read) => assert!(answer.is_ok(), "{answer:?}"),
+        () = mirror.run(client) => {}
+    }
+    let seen = *mirror.seen.borrow();
+    assert!(seen.loads == 1 && seen.revision < now.revision + 1000, "{seen:?}");
+}
+
 #[tokio::test]
 async fn revisions_of_others_do_not_hold_up_reads() {
     let dir = tempfile::tempdir().expect("a folder");
