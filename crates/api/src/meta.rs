@@ -147,16 +147,21 @@ pub fn write_served(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
     match metadata_offset(bytes) {
         Some(at) => {
             out.extend_from_slice(&bytes[..at]);
-            out.extend_from_slice(b"\"resourceVersion\":\"");
-            out.extend_from_slice(revision.to_string().as_bytes());
-            out.push(b'"');
-            if bytes.get(at) != Some(&b'}') {
-                out.push(b',');
-            }
-            out.extend_from_slice(&bytes[at..]);
+            write_version(out, &bytes[at..], revision);
         }
         None => out.extend_from_slice(bytes),
     }
+}
+
+/// Appends `resourceVersion` and what follows the opening bracket of the metadata.
+fn write_version(out: &mut Vec<u8>, rest: &[u8], revision: u64) {
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.push(b'"');
+    if rest.first() != Some(&b'}') {
+        out.push(b',');
+    }
+    out.extend_from_slice(rest);
 }
 
 /// Stored bytes without `managedFields`.
@@ -206,9 +211,9 @@ pub fn write_item(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
     match metadata_offset(bytes) {
         // In the stored form only `apiVersion` and `kind` stand before it.
         Some(at) if bytes.starts_with(b"{\"apiVersion\":") => {
-            let from = out.len();
-            write_served(out, bytes, revision);
-            out.drain(from + 1..from + at - METADATA.len());
+            out.push(b'{');
+            out.extend_from_slice(METADATA);
+            write_version(out, &bytes[at..], revision);
         }
         _ => write_served(out, bytes, revision),
     }

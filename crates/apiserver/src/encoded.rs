@@ -15,8 +15,9 @@ use crate::objects::Objects;
 use crate::recent::Recent;
 use crate::verbs::set_version;
 
-/// Objects in protobuf are for lists too, which are long.
-const OBJECTS_LIMIT_BYTES: usize = 64 << 20;
+/// Objects in protobuf are for lists too, which are long: a list that is larger than half of this is made anew each time,
+/// as its first objects are forgotten for its last. Ten thousand Pods are some 40 MiB.
+const OBJECTS_LIMIT_BYTES: usize = 128 << 20;
 /// Watchers are at about the same place, and those that lag make their own.
 const FRAMES_LIMIT_BYTES: usize = 4 << 20;
 

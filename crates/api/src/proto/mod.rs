@@ -108,15 +108,18 @@ pub fn list<'a>(
 ) -> Result<Vec<u8>, ProtoError> {
     let of_metadata = schema::of_model("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
     let of_metadata = of_metadata.ok_or_else(|| malformed("ListMeta", "it is not in the table"))?;
-    let length: usize = items.clone().map(|item| item.len() + ITEM_BYTES).sum();
-    let mut writer = wire::Writer::with_capacity(length + ENVELOPE_BYTES + metadata.to_string().len());
-    enveloped(api_version, kind, &mut writer, |writer| {
-        let open = writer.open(1);
-        write::message(of_metadata.node(), metadata, writer)?;
-        writer.close(open);
-        items.for_each(|item| writer.bytes(2, item));
-        Ok(())
-    })?;
+    let mut head = wire::Writer::default();
+    write::message(of_metadata.node(), metadata, &mut head)?;
+    let head = head.finish();
+    // A list is long: its length is worked out first, so that nothing of it is moved to make room for it.
+    let of_items: usize = items.clone().map(|item| wire::length_of_bytes(item.len())).sum();
+    let length = wire::length_of_bytes(head.len()) + of_items;
+    let mut writer = wire::Writer::with_capacity(length + ENVELOPE_BYTES);
+    begin_envelope(api_version, kind, &mut writer);
+    writer.head(2, length);
+    writer.bytes(1, &head);
+    items.for_each(|item| writer.bytes(2, item));
+    end_envelope(&mut writer);
     Ok(writer.finish())
 }
 
@@ -137,8 +140,6 @@ pub fn event(kind: &str, object: &[u8]) -> Vec<u8> {
 
 /// What is around an object takes at most about this much.
 const ENVELOPE_BYTES: usize = 128;
-/// What is around an item of a list takes at most about this much.
-const ITEM_BYTES: usize = 6;
 
 fn enveloped(
     api_version: &str,
@@ -146,17 +147,27 @@ fn enveloped(
     writer: &mut wire::Writer,
     body: impl FnOnce(&mut wire::Writer) -> Result<(), ProtoError>,
 ) -> Result<(), ProtoError> {
+    begin_envelope(api_version, kind, writer);
+    let raw = writer.open(2);
+    body(writer)?;
+    writer.close(raw);
+    end_envelope(writer);
+    Ok(())
+}
+
+/// What stands before the object in an envelope.
+fn begin_envelope(api_version: &str, kind: &str, writer: &mut wire::Writer) {
     writer.raw(MAGIC);
     let meta = writer.open(1);
     writer.bytes(1, api_version.as_bytes());
     writer.bytes(2, kind.as_bytes());
     writer.close(meta);
-    let raw = writer.open(2);
-    body(writer)?;
-    writer.close(raw);
+}
+
+/// What stands behind it.
+fn end_envelope(writer: &mut wire::Writer) {
     writer.bytes(3, b"");
     writer.bytes(4, b"");
-    Ok(())
 }
 
 fn schema_of(api_version: &str, kind: &str) -> Result<Schema, ProtoError> {

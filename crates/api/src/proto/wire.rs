@@ -77,6 +77,12 @@ pub(super) struct Writer {
     out: Vec<u8>,
 }
 
+/// How long [`Writer::bytes`] makes so many bytes, with a tag below 16.
+pub(super) fn length_of_bytes(length: usize) -> usize {
+    let varint = length.checked_ilog2().map_or(1, |log| log as usize / 7 + 1);
+    1 + varint + length
+}
+
 impl Writer {
     pub(super) fn finish(self) -> Vec<u8> {
         self.out
@@ -149,9 +155,14 @@ impl Writer {
     }
 
     pub(super) fn bytes(&mut self, tag: u32, value: &[u8]) {
-        self.raw_varint(u64::from(tag) << 3 | 2);
-        self.raw_varint(value.len() as u64);
+        self.head(tag, value.len());
         self.out.extend_from_slice(value);
+    }
+
+    /// What stands before a message or string of a length that is known.
+    pub(super) fn head(&mut self, tag: u32, length: usize) {
+        self.raw_varint(u64::from(tag) << 3 | 2);
+        self.raw_varint(length as u64);
     }
 }
 
@@ -163,6 +174,9 @@ mod tests {
     fn messages_within_have_the_length_that_was_written() {
         for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000, 2_097_151, 2_097_152] {
             let body = vec![7u8; length];
+            let mut foretold = Writer::default();
+            foretold.bytes(15, &body);
+            assert_eq!(foretold.finish().len(), length_of_bytes(length));
             let mut writer = Writer::default();
             let outer = writer.open(3);
             writer.bytes(1, &body);
