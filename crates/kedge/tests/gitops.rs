@@ -107,6 +107,10 @@ fn from_a_repository_to_an_answer_and_the_data_stays() {
         other => Err(format!("{other:?}")),
     };
     until("the item after the server's restart", LIMIT, listed);
+    // That the source is fetched anew is no trouble of what is deployed from it.
+    let events = cluster.list("events", "gitops").expect("events");
+    let lost: Vec<&Value> = events.iter().filter(|event| event["reason"] == "ArtifactFailed").collect();
+    assert!(lost.is_empty(), "{lost:#?}");
 }
 
 #[test]
