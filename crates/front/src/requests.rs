@@ -114,8 +114,9 @@ fn worded(error: kube::Error, object: &Value) -> kube::Error {
             namespace => format!(" -n {namespace}"),
         };
         let (kind, name) = (text("/kind").to_lowercase(), text("/metadata/name"));
-        status.message +=
-            &format!("\ndelete it first, then apply it anew: kedge delete {kind} {name}{place}");
+        status.message += &format!(
+            "\nwhere nothing is lost with it, delete it and apply it anew: kedge delete {kind} {name}{place}"
+        );
     }
     kube::Error::Api(status)
 }

@@ -52,7 +52,7 @@ fn is_frozen(cause: &StatusCause) -> bool {
 pub fn made_anew(kind: &str, namespace: &str, name: &str) -> String {
     let place = if namespace.is_empty() { String::new() } else { format!(" -n {namespace}") };
     format!(
-        "delete it (`kedge delete {} {name}{place}`) and it is made anew, or annotate it with {KUSTOMIZE_FORCE}: enabled",
+        "where nothing is lost with it, delete it (`kedge delete {} {name}{place}`) and it is made anew, or annotate it with {KUSTOMIZE_FORCE}: enabled",
         kind.to_lowercase()
     )
 }
@@ -234,6 +234,6 @@ mod tests {
         assert!(is_immutable(&status("StatefulSet.apps \"x\" is invalid: …", &[("spec", frozen)])));
         assert!(!is_immutable(&status("x", &[("spec", "Required value")])));
         let told = made_anew("Job", "demo", "x");
-        assert!(told.starts_with("delete it (`kedge delete job x -n demo`)"), "{told}");
+        assert!(told.contains("delete it (`kedge delete job x -n demo`)"), "{told}");
     }
 }
