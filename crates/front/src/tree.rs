@@ -193,6 +193,9 @@ fn kustomization(world: &World, object: &Value) -> Node {
 
 fn applied(world: &World, object: &Value) -> Node {
     let mut node = Node::of(object);
+    if node.kind == "Pod" {
+        return pod(object);
+    }
     if !node.is_workload() {
         return node;
     }

@@ -253,3 +253,44 @@ fn all_that_apply_a_source_are_followed_and_lose_it() {
     }
     assert_eq!(cluster.kedge(&["status"]).code, Some(1));
 }
+
+/// Pods that cannot run say why, each with the container it is about and the next step.
+#[test]
+fn pods_in_trouble_are_told_with_the_next_step() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = Repository::new(cluster.folder().join("repo"));
+    let pod = |name: &str, rest: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: demo}}\nspec:\n  terminationGracePeriodSeconds: 0\n{rest}"
+        )
+    };
+    let greedy = "  containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'x=a; while true; do x=$x$x; done'], resources: {limits: {memory: 24Mi}}}]\n";
+    let main = "  containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '10000']}]\n";
+    let prepare = "  initContainers: [{name: prepare, image: 'localhost/busybox:1', command: [sh, -c, 'echo no; exit 5']}]\n";
+    let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n".to_owned();
+    manifest += &pod("greedy", greedy);
+    manifest += &pod("prepared", &format!("{prepare}{main}"));
+    manifest += &pod("misnamed", "  containers: [{name: c, image: 'Bad//Name'}]\n");
+    repository.write("app/app.yaml", &manifest);
+    repository.commit("first");
+    let source = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
+        repository.path().display()
+    );
+    cluster.apply(&(source + &kustomization("app", "  wait: true\n"))).ok();
+    let wanted = [
+        "OOMKilled: it took more memory than its limit of 24Mi",
+        "kedge logs -n demo -p greedy    (then raise `resources.limits.memory` of the container c)",
+        "(it ended with code 5)",
+        "kedge logs -n demo -p prepared -c prepare",
+        "c: InvalidImageName",
+        "write the image of the container c as REGISTRY/NAME:TAG, the name in small letters; it is \"Bad//Name\"",
+    ];
+    until("all troubles are told", LIMIT, || {
+        let status = cluster.kedge(&["status"]).stdout;
+        if wanted.iter().all(|wanted| status.contains(wanted)) { Ok(()) } else { Err(status) }
+    });
+    assert_eq!(cluster.kedge(&["logs", "-n", "demo", "-p", "prepared", "-c", "prepare"]).ok(), "no\n");
+}

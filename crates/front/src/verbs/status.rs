@@ -113,7 +113,7 @@ fn print(
     // What only takes its time needs nobody to look.
     let steps = explain::next_steps(roots);
     if tree::worst(roots) >= tree::State::Failed && !steps.is_empty() {
-        output::line(explain::further(&steps).trim_start_matches('\n').trim_end())?;
+        output::line(&format!("\n{}", explain::further(&steps).trim_start()))?;
     }
     Ok(())
 }
