@@ -246,6 +246,9 @@ fn all_that_apply_a_source_are_followed_and_lose_it() {
         assert!(applied.ends_with(&second), "{name} was not waited for: {applied}");
     }
 
+    let other = cluster.kedge(&["reconcile", "two"]);
+    assert!(other.code == Some(1) && other.stderr.contains("kedge reconcile all"), "{other:?}");
+
     cluster.kedge(&["delete", "gitrepository", "all", "-n", "gitops"]).ok();
     for name in ["one", "two"] {
         flux::wait_refused(&cluster, "kustomization", name, &["Source 'GitRepository/all' not found"], LIMIT);

@@ -45,10 +45,14 @@ impl Reconcile {
         let patch = json!({"metadata": {"annotations": {RECONCILE_REQUESTED_AT: token}}});
         let source = path(SOURCES, namespace, &self.name);
         let Some(known) = requests::get_optional(&cluster.client, &source).await? else {
-            bail!(
-                "there is no GitRepository {} in the namespace {namespace}; `kedge get gitrepositories -A` lists them",
-                self.name
-            );
+            let kustomization = path(KUSTOMIZATIONS, namespace, &self.name);
+            let of = requests::get_optional(&cluster.client, &kustomization).await?;
+            let of = of.as_ref().and_then(|found| found["spec"]["sourceRef"]["name"].as_str());
+            let next = match of.filter(|of| *of != self.name) {
+                Some(of) => format!("the Kustomization of that name is of the GitRepository {of}: kedge reconcile {of}"),
+                None => "`kedge get gitrepositories -A` lists them".to_owned(),
+            };
+            bail!("there is no GitRepository {} in the namespace {namespace}; {next}", self.name);
         };
         requests::merge(&cluster.client, &source, &patch).await?;
         if !self.wait {
