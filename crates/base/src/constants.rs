@@ -39,6 +39,8 @@ pub mod annotations {
     pub const RECONCILE_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     /// `disabled`: a Kustomization does not delete the object.
     pub const KUSTOMIZE_PRUNE: &str = "kustomize.toolkit.fluxcd.io/prune";
+    /// `enabled`: an object that may not be changed as Git wants it is deleted and made anew.
+    pub const KUSTOMIZE_FORCE: &str = "kustomize.toolkit.fluxcd.io/force";
     /// `Merge`: what others have written into the object stays.
     pub const KUSTOMIZE_SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
     /// In a template, by `kubectl rollout restart`: its pods are made anew.

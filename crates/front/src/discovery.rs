@@ -103,7 +103,7 @@ impl Discovery {
         let is_it = |r: &&Resource| r.group == group && r.version == version && r.kind == kind;
         self.resources.iter().find(is_it).with_context(|| {
             format!(
-                "the cluster has no kind {kind} in {api_version}; apply its CustomResourceDefinition first"
+                "no matches for kind {kind:?} in version {api_version:?}; apply its CustomResourceDefinition first, or mend kind and apiVersion"
             )
         })
     }

@@ -1,11 +1,13 @@
 //! Why an application is not deployed: the engine's word, what its pods say, and what to look at next.
 
-use std::collections::BTreeSet;
-
 use kube::Client;
 
 use crate::tree::{self, Node, State};
 use crate::world::{self, Scope};
+
+/// Pods that are told of, and steps that are named, at most: replicas fail alike.
+const PODS_MAX: usize = 5;
+const STEPS_MAX: usize = 3;
 
 /// The engine's word, with what the pods say and what to do.
 pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow::Error) -> anyhow::Error {
@@ -14,17 +16,17 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     // The first error counts; a second one on the way to explain it would only hide it.
     let world = world::read(client, scope).await.unwrap_or_default();
     let roots = tree::build(&world);
-    let mut hints = Vec::new();
-    roots.iter().for_each(|root| root.walk(&mut |node| tell(node, &mut text, &mut hints)));
-    if hints.is_empty() {
-        hints.push("kedge status".to_owned());
+    let mut pods = Vec::new();
+    let is_told = |node: &Node| node.kind == "Pod" && node.health > State::Terminating;
+    roots.iter().for_each(|root| root.walk(&mut |node| pods.extend(Some(node).filter(|node| is_told(node)))));
+    for node in pods.iter().take(PODS_MAX) {
+        text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
     }
-    // Replicas fail alike.
-    let mut seen = BTreeSet::new();
-    hints.retain(|hint| seen.insert(hint.clone()));
-    hints.truncate(3);
-    text += "\n\nlook further with:";
-    hints.iter().for_each(|hint| text += &format!("\n  {hint}"));
+    let mut steps = next_steps(&roots);
+    if steps.is_empty() {
+        steps.push("kedge status".to_owned());
+    }
+    text += &further(&steps);
     let is_suspended =
         world.sources.iter().chain(&world.kustomizations).any(|o| o["spec"]["suspend"] == true);
     if !is_suspended {
@@ -33,21 +35,53 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     anyhow::anyhow!(text)
 }
 
-fn tell(node: &Node, text: &mut String, hints: &mut Vec<String>) {
-    if node.kind != "Pod" || node.health <= State::Terminating {
-        return;
+pub fn further(steps: &[String]) -> String {
+    let lines: Vec<String> = steps.iter().map(|step| format!("\n  {step}")).collect();
+    format!("\n\nlook further with:{}", lines.concat())
+}
+
+/// What to look at, or to do, about what is not healthy; a workload's pods tell more than itself.
+pub fn next_steps(roots: &[Node]) -> Vec<String> {
+    let mut steps: Vec<String> = Vec::new();
+    let mut visit = |node: &Node| {
+        let is_ill = |node: &Node| node.health > State::Terminating && !node.next.is_empty();
+        let told = node.children.iter().any(is_ill);
+        if is_ill(node) && !told && !steps.contains(&node.next) {
+            steps.push(node.next.clone());
+        }
+    };
+    roots.iter().for_each(|root| root.walk(&mut visit));
+    steps.truncate(STEPS_MAX);
+    steps
+}
+
+/// What to do about a repository that cannot be fetched.
+pub fn unreachable(message: &str, url: &str) -> String {
+    if !message.contains("cannot fetch ") {
+        return message.to_owned();
     }
-    *text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
-    let (namespace, name) = (&node.namespace, &node.name);
-    if node.message.contains("CrashLoopBackOff") || node.message.contains("ended with code") {
-        hints.push(format!("kedge logs -n {namespace} -p {name}"));
-    } else if node.message.contains("Image") || node.message.contains("ErrImage") {
-        let image = node.images.first().map_or("IMAGE", String::as_str);
-        hints.push(match image.starts_with("localhost/") {
-            true => format!("kedge build -t {image} FOLDER    (or add it to `images:` in kedge.yaml)"),
-            false => format!("kedge describe -n {namespace} pod {name}"),
-        });
-    } else {
-        hints.push(format!("kedge describe -n {namespace} pod {name}"));
+    format!(
+        "{message}\nsee whether the address is right and this machine gets there: git ls-remote {url}\na private repository needs a Secret, which \
+         `spec.secretRef` of the GitRepository names"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_reached_is_told_how_to_look() {
+        let url = "https://nowhere.example/a.git";
+        let told = unreachable(&format!("cannot fetch {url}: dns error"), url);
+        assert!(
+            told.contains("\nsee whether the address is right")
+                && told.contains(&format!("git ls-remote {url}\n")),
+            "{told}"
+        );
+        assert_eq!(
+            unreachable("branch \"x\" is not in the repository", url),
+            "branch \"x\" is not in the repository"
+        );
     }
 }

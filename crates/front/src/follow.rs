@@ -81,15 +81,11 @@ impl Application<'_> {
                     }
                     let Some(status) = object.status else { continue };
                     own = namespaces(&status);
-                    let Some(condition) = ready(&status.conditions) else { continue };
-                    let handled = status.last_handled_reconcile_at.as_deref() == Some(self.token);
-                    match condition.status.as_str() {
-                        "True" if handled => return Ok(()),
-                        "False" if handled && !PASSING.contains(&condition.reason.as_str()) => {
-                            bail!("{}: {}", condition.reason, condition.message);
-                        }
-                        "Unknown" | "False" => said = waiting(&condition.message),
-                        _ => {}
+                    match news(&status, self.token) {
+                        News::Done => return Ok(()),
+                        News::Failed(why) => bail!("{why}"),
+                        News::Waits(what) => said = what,
+                        News::Old => {}
                     }
                 }
                 Some(changed) = troubles.next() => trouble = changed,
@@ -100,6 +96,30 @@ impl Application<'_> {
                 None => step.say(&said),
             }
         }
+    }
+}
+
+/// What a Kustomization's status says of what was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Done,
+    Failed(String),
+    Waits(String),
+    /// It tells of the time before.
+    Old,
+}
+
+fn news(status: &KustomizationStatus, token: &str) -> News {
+    let Some(condition) = ready(&status.conditions) else { return News::Old };
+    let handled = status.last_handled_reconcile_at.as_deref() == Some(token);
+    match condition.status.as_str() {
+        "True" if handled => News::Done,
+        "False" if handled && !PASSING.contains(&condition.reason.as_str()) => {
+            News::Failed(format!("{}: {}", condition.reason, condition.message))
+        }
+        "False" if handled => News::Waits(condition.message.clone()),
+        "Unknown" => News::Waits(waiting(&condition.message)),
+        _ => News::Old,
     }
 }
 
@@ -131,7 +151,26 @@ pub fn waiting(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::waiting;
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_is_no_news() {
+        let check = |ready: &str, reason: &str, handled: &str, wanted: News| {
+            let condition = serde_json::json!({"type": "Ready", "status": ready, "reason": reason, "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"});
+            let status = serde_json::json!({"conditions": [condition], "lastHandledReconcileAt": handled});
+            let status: KustomizationStatus = serde_json::from_value(status).expect("a status");
+            assert_eq!(news(&status, "now"), wanted, "{ready} {reason} {handled}");
+        };
+        check("True", "ReconciliationSucceeded", "now", News::Done);
+        check("True", "ReconciliationSucceeded", "before", News::Old);
+        check("False", "BuildFailed", "now", News::Failed("BuildFailed: m".into()));
+        check("False", "BuildFailed", "before", News::Old);
+        check("False", "DependencyNotReady", "now", News::Waits("m".into()));
+        // Its answer comes when all is healthy.
+        check("Unknown", "Progressing", "before", News::Waits("m".into()));
+        assert_eq!(news(&KustomizationStatus::default(), "now"), News::Old);
+    }
 
     #[test]
     fn the_wait_is_told_in_few_words() {

@@ -1,6 +1,7 @@
 //! Requests to the API as they go over the wire: a verb that handles any kind needs paths and JSON, not types.
 
 use anyhow::anyhow;
+use gitops::wording;
 use http::{Method, Request};
 use kube::Client;
 use serde_json::Value;
@@ -99,7 +100,25 @@ pub async fn apply(client: &Client, path: &str, object: &Value, force: bool) -> 
         &[("Content-Type", APPLY), ("Accept", JSON)],
         serde_json::to_vec(object)?,
     )?;
-    client.request(request).await.map_err(explain)
+    client.request(request).await.map_err(|error| explain(worded(error, object)))
+}
+
+/// What the server said of an object, in words about the object as it was written.
+fn worded(error: kube::Error, object: &Value) -> kube::Error {
+    let kube::Error::Api(mut status) = error else { return error };
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    status.message = wording::refusal(&status, object);
+    if wording::is_immutable(&status) {
+        let place = match text("/metadata/namespace") {
+            "" => String::new(),
+            namespace => format!(" -n {namespace}"),
+        };
+        let (kind, name) = (text("/kind").to_lowercase(), text("/metadata/name"));
+        status.message += &format!(
+            "\nwhere nothing is lost with it, delete it and apply it anew: kedge delete {kind} {name}{place}"
+        );
+    }
+    kube::Error::Api(status)
 }
 
 /// Merges some fields into an object, whoever else has set them.

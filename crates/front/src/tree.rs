@@ -10,6 +10,8 @@ use serde_json::Value;
 use crate::table::TextTable;
 use crate::world::{World, inventory};
 
+pub mod trouble;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum State {
     Healthy,
@@ -41,6 +43,9 @@ pub struct Node {
     pub created: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What to look at, or to do, about it.
+    #[serde(skip)]
+    pub next: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Node>,
 }
@@ -75,22 +80,25 @@ impl Node {
             images: Vec::new(),
             created: text("/metadata/creationTimestamp"),
             message,
+            next: String::new(),
             children: Vec::new(),
         }
     }
 
     /// `settling`: a new revision is being brought about, which may have taken it away on purpose.
-    fn missing(id: &Id, settling: bool) -> Self {
-        let (health, message) = match settling {
-            true => (State::Progressing, "is being replaced or removed"),
-            false => (State::Missing, "was applied and is gone"),
+    fn missing(id: &Id, settling: bool, is_known: bool) -> Self {
+        let (health, message) = match (settling, is_known) {
+            (true, true) => (State::Progressing, "is being replaced or removed".to_owned()),
+            (false, true) => (State::Missing, "was applied and is gone".to_owned()),
+            (_, false) => (State::Missing, unknown_kind(id)),
         };
         Self {
             kind: id.kind.clone(),
             namespace: id.namespace.clone(),
             name: id.name.clone(),
             health,
-            message: message.into(),
+            message,
+            next: String::new(),
             ready: None,
             revision: None,
             images: Vec::new(),
@@ -98,6 +106,18 @@ impl Node {
             children: Vec::new(),
         }
     }
+}
+
+/// As kubectl and Flux say it.
+fn unknown_kind(id: &Id) -> String {
+    let version = match id.group.as_str() {
+        "" => id.version.clone(),
+        group => format!("{group}/{}", id.version),
+    };
+    format!(
+        "no matches for kind {:?} in version {version:?}; apply its CustomResourceDefinition, or take the object out of Git",
+        id.kind
+    )
 }
 
 /// Sources, with the Kustomizations that apply them below; then those whose source is not there.
@@ -160,7 +180,7 @@ fn kustomization(world: &World, object: &Value) -> Node {
         .iter()
         .map(|id| match world.objects.get(id) {
             Some(Some(object)) => applied(world, object),
-            _ => Node::missing(id, settling),
+            _ => Node::missing(id, settling, !world.unknown.contains(&(id.group.clone(), id.kind.clone()))),
         })
         .collect();
     // What runs comes first.
@@ -173,6 +193,9 @@ fn kustomization(world: &World, object: &Value) -> Node {
 
 fn applied(world: &World, object: &Value) -> Node {
     let mut node = Node::of(object);
+    if node.kind == "Pod" {
+        return pod(object);
+    }
     if !node.is_workload() {
         return node;
     }
@@ -198,6 +221,10 @@ fn applied(world: &World, object: &Value) -> Node {
     });
     node.images = images(object, "/spec/template/spec");
     node.children = pods_of(world, object).map(pod).collect();
+    if node.health == State::Failed {
+        let (kind, namespace, name) = (node.kind.to_lowercase(), &node.namespace, &node.name);
+        node.next = format!("kedge describe -n {namespace} {kind} {name}");
+    }
     node
 }
 
@@ -230,65 +257,15 @@ fn pod(object: &Value) -> Node {
     node.images = images(object, "/spec");
     if object.pointer("/metadata/deletionTimestamp").is_some() {
         (node.health, node.message) = (State::Terminating, String::new());
-    } else if let Some((reason, failed)) = trouble(object) {
-        node.message = reason;
-        if failed {
+    } else if let Some(trouble) = trouble::of(object) {
+        (node.message, node.next) = (trouble.message, trouble.next);
+        if trouble.stuck {
             node.health = State::Failed;
         }
+    } else if node.health != State::Healthy {
+        node.next = trouble::describe(object);
     }
     node
-}
-
-/// Waiting reasons that do not pass by themselves.
-const STUCK: [&str; 8] = [
-    "CrashLoopBackOff",
-    "ImagePullBackOff",
-    "ErrImagePull",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-];
-
-/// What keeps a pod from running, and whether that will not pass by itself.
-pub fn trouble(pod: &Value) -> Option<(String, bool)> {
-    let list = |field: &str| {
-        let list = pod.pointer(&format!("/status/{field}")).and_then(Value::as_array);
-        list.cloned().unwrap_or_default()
-    };
-    let mut waiting = None;
-    for status in list("initContainerStatuses").into_iter().chain(list("containerStatuses")) {
-        let container = status["name"].as_str().unwrap_or_default();
-        let text = |pointer: &str| string(&status, pointer).unwrap_or_default();
-        let reason = text("/state/waiting/reason");
-        let mut message = format!("{container}: {reason}");
-        let detail = text("/state/waiting/message");
-        if !detail.is_empty() {
-            message += &format!(": {detail}");
-        }
-        let last = text("/lastState/terminated/message");
-        match status.pointer("/lastState/terminated/exitCode").and_then(Value::as_i64) {
-            // It never ran, so that its log has nothing to say.
-            Some(_) if text("/lastState/terminated/reason") == "StartError" && !last.is_empty() => {
-                message = format!("{container}: {reason}: {last}");
-            }
-            Some(code) => message += &format!(" (it ended with code {code})"),
-            None => {}
-        }
-        if STUCK.contains(&reason.as_str()) {
-            return Some((message, true));
-        }
-        if !reason.is_empty() && reason != "PodInitializing" && waiting.is_none() {
-            waiting = Some((message, false));
-        }
-    }
-    if waiting.is_some() {
-        return waiting;
-    }
-    let conditions = list("conditions");
-    let scheduled = conditions.iter().find(|c| c["type"] == "PodScheduled" && c["status"] == "False")?;
-    Some((format!("not scheduled: {}", scheduled["message"].as_str().unwrap_or_default()), false))
 }
 
 /// The worst of a tree.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 
-use crate::tree;
+use crate::tree::trouble::{self, Trouble};
 
 /// What keeps each pod from running, by its namespace and name.
 pub type Troubles = BTreeMap<(String, String), String>;
@@ -40,8 +40,10 @@ fn note(known: &mut Troubles, pod: &Pod) -> bool {
     // What is typed can be written.
     let value = serde_json::to_value(pod).unwrap_or_default();
     let going = pod.metadata.deletion_timestamp.is_some();
-    match tree::trouble(&value).filter(|(_, stuck)| *stuck && !going) {
-        Some((message, _)) => known.insert(name_of(pod), message.clone()).as_ref() != Some(&message),
+    match trouble::of(&value).filter(|trouble| trouble.stuck && !going) {
+        Some(Trouble { message, .. }) => {
+            known.insert(name_of(pod), message.clone()).as_ref() != Some(&message)
+        }
         None => known.remove(&name_of(pod)).is_some(),
     }
 }

@@ -23,6 +23,8 @@ pub struct World {
     pub kustomizations: Vec<Value>,
     /// What Kustomizations have applied; `None`: it is gone.
     pub objects: BTreeMap<Id, Option<Value>>,
+    /// Groups and kinds among them that the cluster does not have.
+    pub unknown: BTreeSet<(String, String)>,
     pub replica_sets: Vec<Value>,
     pub jobs: Vec<Value>,
     pub pods: Vec<Value>,
@@ -52,6 +54,8 @@ pub async fn read(client: &Client, scope: Scope<'_>) -> anyhow::Result<World> {
         world.kustomizations.retain(is_it);
     }
     let ids: BTreeSet<Id> = world.kustomizations.iter().flat_map(inventory).collect();
+    let is_unknown = |id: &&Id| discovery.by_group(&id.group, &id.kind).is_none();
+    world.unknown = ids.iter().filter(is_unknown).map(|id| (id.group.clone(), id.kind.clone())).collect();
     let reads = ids.iter().map(|id| object(client, &discovery, id));
     world.objects = futures::stream::iter(reads).buffer_unordered(PARALLEL).try_collect().await?;
 

@@ -2,29 +2,44 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, ApiResource, Scope};
+use kube::error::DiscoveryError;
+use kube::runtime::wait::{await_condition, conditions::is_deleted};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::inventory::Id;
+use crate::wording;
 
 pub const FIELD_MANAGER: &str = "kustomize-controller";
 
+/// How long an object that is made anew may take to go.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error("no matches for kind {kind:?} in version {version:?}; is its CustomResourceDefinition applied?")]
-    NoKind { kind: String, version: String },
-    #[error("{label} {doing} failed: {}", message(.source))]
+    #[error(
+        "{label}: no matches for kind {kind:?} in version {version:?}; is its CustomResourceDefinition applied? apply it first, or mend kind and apiVersion"
+    )]
+    NoKind { label: String, kind: String, version: String },
+    /// `said` is what the server answered, with its reason: ` (Invalid): Deployment.apps "web" is invalid: …`.
+    #[error("{label} {doing} failed{said}")]
     Api {
         label: String,
         doing: &'static str,
+        said: String,
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
+    #[error(
+        "{label} was to be made anew, but the old one does not go within {limit_s} s; see its finalizers"
+    )]
+    Stays { label: String, limit_s: u64 },
     #[error("{label} is not an object: {source}")]
     NotAnObject {
         label: String,
@@ -33,16 +48,35 @@ pub enum ClusterError {
     },
 }
 
-/// The server's own words, with their reason if they have one: `(Invalid): Deployment.apps "web" is invalid: …`.
-fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if status.reason.is_empty() && status.message.is_empty() => {
-            format!("the server answered with code {}", status.code)
-        }
-        kube::Error::Api(status) if status.reason.is_empty() => status.message.clone(),
-        kube::Error::Api(status) => format!("({}): {}", status.reason, status.message),
-        other => other.to_string(),
+impl ClusterError {
+    fn api(id: &Id, doing: &'static str, source: kube::Error, object: &Value) -> Self {
+        let said = match &source {
+            kube::Error::Api(status) => {
+                let words = wording::refusal(status, object);
+                let next = match wording::is_immutable(status) {
+                    true => format!("; {}", wording::made_anew(&id.kind, &id.namespace, &id.name)),
+                    false => String::new(),
+                };
+                match status.reason.as_str() {
+                    "" => format!(": {words}{next}"),
+                    reason => format!(" ({reason}): {words}{next}"),
+                }
+            }
+            other => format!(": {other}"),
+        };
+        Self::Api { label: id.label(), doing, said, source: Box::new(source) }
     }
+
+    /// Whether the object would be taken if it were made anew.
+    pub fn is_immutable(&self) -> bool {
+        let Self::Api { source, .. } = self else { return false };
+        matches!(&**source, kube::Error::Api(status) if wording::is_immutable(status))
+    }
+}
+
+/// Whether it says that there is no such kind, or no such version of its group.
+fn is_unknown(error: &kube::Error) -> bool {
+    client::is_not_found(error) || matches!(error, kube::Error::Discovery(DiscoveryError::MissingKind(_)))
 }
 
 /// Group, version, kind.
@@ -66,9 +100,13 @@ impl Cluster {
             return Ok(known.clone());
         }
         let gvk = GroupVersionKind::gvk(&id.group, &id.version, &id.kind);
-        let found = kube::discovery::pinned_kind(&self.client, &gvk)
-            .await
-            .map_err(|_| ClusterError::NoKind { kind: id.kind.clone(), version: gvk.api_version() })?;
+        let found = kube::discovery::pinned_kind(&self.client, &gvk).await.map_err(|error| match error {
+            // That nobody answers does not mean that there is no such kind.
+            error if !is_unknown(&error) => ClusterError::api(id, "discovery", error, &Value::Null),
+            _ => {
+                ClusterError::NoKind { label: id.label(), kind: id.kind.clone(), version: gvk.api_version() }
+            }
+        })?;
         self.kinds.lock().insert(key, found.clone());
         Ok(found)
     }
@@ -99,15 +137,39 @@ impl Cluster {
         params.field_validation = Some(kube::api::ValidationDirective::Strict);
         let doing = if dry_run { "dry-run" } else { "apply" };
         let applied = api.patch(&id.name, &params, &Patch::Apply(object)).await;
-        let applied = applied.map_err(|source| ClusterError::Api { label: id.label(), doing, source })?;
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                // The kind may have gone since it was asked for.
+                if client::is_not_found(&error) {
+                    self.kinds.lock().remove(&(id.group.clone(), id.version.clone(), id.kind.clone()));
+                    self.kind(&id).await?;
+                }
+                return Err(ClusterError::api(&id, doing, error, object));
+            }
+        };
         serde_json::to_value(applied)
             .map_err(|source| ClusterError::NotAnObject { label: id.label(), source })
+    }
+
+    /// Deletes an object, waits until it is gone, and applies it: what may not be changed can be made anew.
+    pub async fn replace(&self, object: &Value) -> Result<Value, ClusterError> {
+        let id = Id::of(object);
+        let uid = self.get(&id).await?.and_then(|found| found["metadata"]["uid"].as_str().map(str::to_owned));
+        if let Some(uid) = uid {
+            self.delete(&id).await?;
+            let gone = await_condition(self.api(&id).await?, &id.name, is_deleted(&uid));
+            let stays = || ClusterError::Stays { label: id.label(), limit_s: GONE_WITHIN.as_secs() };
+            // A watch that breaks off shows in what the apply says.
+            drop(tokio::time::timeout(GONE_WITHIN, gone).await.map_err(|_| stays())?);
+        }
+        self.apply(object, false).await
     }
 
     /// Sets whose fields are whose, if the object is still as it was read.
     pub async fn set_managed_fields(&self, object: &Value, entries: Vec<Value>) -> Result<(), ClusterError> {
         let id = Id::of(object);
-        let failed = |source| ClusterError::Api { label: id.label(), doing: "take-over of fields", source };
+        let failed = |source| ClusterError::api(&id, "take-over of fields", source, object);
         let version = object["metadata"]["resourceVersion"].clone();
         let patch = serde_json::json!({"metadata": {"resourceVersion": version, "managedFields": entries}});
         let api = self.api(&id).await?;
@@ -123,7 +185,7 @@ impl Cluster {
             Err(error) => return Err(error),
         };
         let found = api.get_opt(&id.name).await;
-        let found = found.map_err(|source| ClusterError::Api { label: id.label(), doing: "get", source })?;
+        let found = found.map_err(|source| ClusterError::api(id, "get", source, &Value::Null))?;
         let value = found.map(serde_json::to_value).transpose();
         value.map_err(|source| ClusterError::NotAnObject { label: id.label(), source })
     }
@@ -138,7 +200,7 @@ impl Cluster {
         match api.delete(&id.name, &DeleteParams::background()).await {
             Ok(_) => Ok(()),
             Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(source) => Err(ClusterError::Api { label: id.label(), doing: "deletion", source }),
+            Err(source) => Err(ClusterError::api(id, "deletion", source, &Value::Null)),
         }
     }
 }

@@ -125,6 +125,7 @@ fn kustomization() -> Value {
         "suspend": flag("leaves everything as it is"),
         "wait": flag("ready only when all objects are healthy"),
         "timeout": duration("how long health may take"),
+        "force": flag("delete and make anew what may not be changed as wanted"),
         "serviceAccountName": string("not supported: refused"),
         "kubeConfig": free("not supported: refused"), "decryption": free("not supported: refused"),
         "dependsOn": {"type": "array", "items": reference(&["name"], &[("name", "Kustomization"), ("namespace", "namespace")])},

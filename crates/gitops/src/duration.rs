@@ -27,9 +27,34 @@ pub fn or(text: Option<&str>, otherwise: Duration) -> Duration {
     text.and_then(parse).filter(|d| !d.is_zero()).unwrap_or(otherwise)
 }
 
+/// As Go writes it, and so Flux: `30s`, `1m30s`, `500ms`.
+pub fn show(duration: Duration) -> String {
+    let whole = duration.as_secs();
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    let fraction = match duration.subsec_millis() {
+        0 => String::new(),
+        ms => format!(".{ms:03}").trim_end_matches('0').to_owned(),
+    };
+    match (hours, minutes) {
+        (0, 0) if whole == 0 && !fraction.is_empty() => format!("{}ms", duration.subsec_millis()),
+        (0, 0) => format!("{seconds}{fraction}s"),
+        (0, _) => format!("{minutes}m{seconds}{fraction}s"),
+        _ => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_shown_as_they_are() {
+        for (text, shown) in
+            [("500ms", "500ms"), ("1.5s", "1.5s"), ("90s", "1m30s"), ("1h", "1h0m0s"), ("30s", "30s")]
+        {
+            assert_eq!(parse(text).map(show).as_deref(), Some(shown));
+        }
+    }
 
     #[test]
     fn durations_are_read() {

@@ -42,8 +42,8 @@ pub struct GitRepositories {
     pub folder: PathBuf,
     /// Wakes this reconciler for a repository whose files on disk have changed.
     pub trigger: Arc<dyn Fn(Key) + Send + Sync>,
-    /// Told when there is a new checkout.
-    pub fetched: Arc<dyn Fn(&Key) + Send + Sync>,
+    /// Told when there is a new checkout, or none any more.
+    pub changed: Arc<dyn Fn(&Key) + Send + Sync>,
     pub watched: Mutex<HashMap<Key, (PathBuf, CancellationToken)>>,
 }
 
@@ -58,6 +58,8 @@ impl GitRepositories {
         let Some(repository) = self.cache.get(&key) else {
             self.checkouts.0.lock().remove(&key);
             self.unwatch(&key);
+            // Those that apply it have lost their source, and say so.
+            (self.changed)(&key);
             return Ok(Next::OnChange);
         };
         if repository.spec.suspend == Some(true) {
@@ -83,7 +85,7 @@ impl GitRepositories {
         }
         self.report(&key, &repository, &result).await?;
         if is_new {
-            (self.fetched)(&key);
+            (self.changed)(&key);
         }
         Ok(Next::After(interval))
     }
@@ -96,9 +98,7 @@ impl GitRepositories {
     ) -> Result<Checkout, SourceError> {
         let url = repository.spec.url.clone();
         let reference = repository.spec.reference.clone().unwrap_or_default();
-        // By its address too: what another repository had under this name must not be found here.
-        let address = &base::id::sha256_hex(url.as_bytes())[..16];
-        let mirror = self.folder.join(&key.namespace).join(&key.name).join(address);
+        let mirror = source::mirror(&self.folder, &key.namespace, &key.name, &url);
         let login = match &repository.spec.secret_ref {
             Some(secret) => Some(self.login(&key.namespace, &secret.name, &url).await?),
             None => None,
@@ -115,7 +115,7 @@ impl GitRepositories {
             Ok(Err(error)) => Err(failed(error.to_string())),
             Err(_) => {
                 cancel.store(true, std::sync::atomic::Ordering::Relaxed);
-                Err(failed(format!("no answer within {} s", timeout.as_secs())))
+                Err(failed(format!("no answer within {}", duration::show(timeout))))
             }
         }
     }

@@ -68,8 +68,8 @@ impl Id {
     }
 }
 
-pub fn of(objects: &[Value]) -> Inventory {
-    let entries: BTreeSet<InventoryEntry> = objects.iter().map(|o| Id::of(o).entry()).collect();
+pub fn of<'a>(objects: impl IntoIterator<Item = &'a Value>) -> Inventory {
+    let entries: BTreeSet<InventoryEntry> = objects.into_iter().map(|o| Id::of(o).entry()).collect();
     Inventory { entries: entries.into_iter().collect() }
 }
 
@@ -109,7 +109,7 @@ mod tests {
             assert_eq!(Id::parse(&id.entry()), Some(id));
         }
         assert_eq!(Id::of(&map).entry().id, "n_a__ConfigMap");
-        let before = of(&[role.clone(), map.clone(), space]);
+        let before = of([&role, &map, &space]);
         let labels: Vec<String> = stale(&before, &[role]).iter().map(Id::label).collect();
         assert_eq!(labels, ["ConfigMap/n/a", "Namespace/n"]);
     }

@@ -16,6 +16,7 @@ pub mod source;
 mod substitute;
 mod takeover;
 pub mod types;
+pub mod wording;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,14 +47,14 @@ pub async fn run(caches: Caches, config: Config, stop: CancellationToken) -> Res
     // Each of the two controllers wakes the other, or itself from outside; the queues exist before the reconcilers do.
     let (wake_source, sources) = client::waker();
     let (wake_apply, applies) = client::waker();
-    let for_fetch = (Arc::clone(&kustomizations), wake_apply.clone());
-    let fetched = move |source: &Key| {
-        for object in for_fetch.0.all() {
+    let for_change = (Arc::clone(&kustomizations), wake_apply.clone());
+    let changed = move |source: &Key| {
+        for object in for_change.0.all() {
             let reference = &object.spec.source_ref;
             let key = Key::of(&*object);
             let namespace = reference.namespace.as_deref().unwrap_or(&key.namespace);
             if (namespace, reference.name.as_str()) == (source.namespace.as_str(), source.name.as_str()) {
-                (for_fetch.1)(key);
+                (for_change.1)(key);
             }
         }
     };
@@ -64,13 +65,14 @@ pub async fn run(caches: Caches, config: Config, stop: CancellationToken) -> Res
         recorder: Recorder::new(client.clone(), "source-controller", None),
         folder: config.folder,
         trigger: Arc::new(wake_source),
-        fetched: Arc::new(fetched),
+        changed: Arc::new(changed),
         watched: Default::default(),
     };
     let apply = Kustomizations {
         client: client.clone(),
         cluster: cluster.clone(),
         cache: Arc::clone(&kustomizations),
+        sources: Arc::clone(&repositories),
         checkouts,
         recorder: Recorder::new(client.clone(), "kustomize-controller", None),
         drift: drift::Drift::new(client, cluster, Arc::new(wake_apply), stop.clone()),

@@ -153,6 +153,9 @@ pub struct KustomizationSpec {
     pub wait: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// Objects that may not be changed as wanted are deleted and made anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
     /// Not supported, and said so: see the reconciler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<serde_json::Value>,

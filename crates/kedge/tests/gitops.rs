@@ -29,10 +29,10 @@ fn shop(cluster: &Cluster) -> Repository {
     repository
 }
 
-fn up(cluster: &Cluster, repository: &Repository) -> String {
+fn up(cluster: &Cluster, repository: &Repository, words: &[&str]) -> String {
     let mut command =
         cluster.command(&["up", repository.path().to_str().expect("a plain path"), "--timeout", "2m"]);
-    command.arg("--api-port").arg("0");
+    command.args(["--api-port", "0"]).args(words);
     let output = command.output().expect("kedge runs");
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -69,7 +69,7 @@ fn wait_for(cluster: &Cluster, name: &str, commit: &str) {
 fn from_a_repository_to_an_answer_and_the_data_stays() {
     let mut cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
     let repository = shop(&cluster);
-    let text = up(&cluster, &repository);
+    let text = up(&cluster, &repository, &[]);
     assert!(text.contains("http://localhost:"), "{text}");
     let port_before = port(&cluster);
     let (code, page) = until("the page", LIMIT, || http::get(port_before, "/"));
@@ -107,13 +107,26 @@ fn from_a_repository_to_an_answer_and_the_data_stays() {
         other => Err(format!("{other:?}")),
     };
     until("the item after the server's restart", LIMIT, listed);
+    // That the source is fetched anew is no trouble of what is deployed from it.
+    let events = cluster.list("events", "gitops").expect("events");
+    let lost: Vec<&Value> = events.iter().filter(|event| event["reason"] == "ArtifactFailed").collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+}
+
+/// Those who ask end with the one who looks, whatever becomes of it.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
-fn a_commit_rolls_out_without_a_failed_request() {
+fn a_commit_and_the_way_to_prod_roll_out_without_a_failed_request() {
     let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
     let repository = shop(&cluster);
-    up(&cluster, &repository);
+    up(&cluster, &repository, &[]);
     let port = port(&cluster);
     until("the page", LIMIT, || http::get(port, "/"));
     // The next version of the image.
@@ -124,6 +137,7 @@ fn a_commit_rolls_out_without_a_failed_request() {
     let stop = AtomicBool::new(false);
     let (asked, failed) = (AtomicUsize::new(0), parking(Vec::new()));
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -153,7 +167,14 @@ fn a_commit_rolls_out_without_a_failed_request() {
             Ok((200, page)) if page.contains("green") => Ok(()),
             other => Err(format!("{other:?}")),
         });
-        stop.store(true, Ordering::Relaxed);
+        let workloads = cluster.list("deployments", "shop").expect("deployments");
+        assert!(workloads.iter().any(|w| w.to_string().contains(":v2")), "{workloads:?}");
+
+        up(&cluster, &repository, &["--path", "examples/shop/deploy/overlays/prod"]);
+        until("the page of prod", LIMIT, || match http::get(port, "/") {
+            Ok((200, page)) if page.contains("navy") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     });
     let failed = failed.into_inner().expect("not poisoned");
     println!("{} requests", asked.load(Ordering::Relaxed));
@@ -164,8 +185,6 @@ fn a_commit_rolls_out_without_a_failed_request() {
         asked.load(Ordering::Relaxed),
         &failed[..failed.len().min(5)]
     );
-    let workloads = cluster.list("deployments", "shop").expect("deployments");
-    assert!(workloads.iter().any(|w| w.to_string().contains(":v2")), "{workloads:?}");
 }
 
 fn parking<T>(value: T) -> std::sync::Mutex<T> {

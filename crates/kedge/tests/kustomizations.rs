@@ -128,3 +128,172 @@ fn the_inventory_keeps_up_with_commits() {
         assert_eq!(maps.len(), 1, "after commit {number}: {maps:?}");
     }
 }
+
+/// What a server refuses is told with the object, the field, the file and the next step; nothing that was never there is
+/// missed; and what may not be changed is made anew where that is wished.
+#[test]
+fn refusals_are_told_in_words() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = Repository::new(cluster.folder().join("repo"));
+    repository.write("app/kustomization.yaml", "namespace: demo\nresources: [app.yaml, job.yaml]\n");
+    let space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n---\n";
+    let map = |data: &str| {
+        format!("{space}apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: app}}\ndata: {data}\n")
+    };
+    let job = |code: u8, annotations: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: once, annotations: {annotations}}}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n      \
+             restartPolicy: Never\n      terminationGracePeriodSeconds: 0\n      containers: [{{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'exit {code}']}}]\n"
+        )
+    };
+    repository.write("app/app.yaml", &map("{a: b}")).write("app/job.yaml", &job(0, "{}"));
+    let first = repository.commit("first");
+    let manifest = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
+        repository.path().display()
+    );
+    cluster.apply(&(manifest + &kustomization("app", "  wait: true\n"))).ok();
+    flux::wait_applied(&cluster, "app", &first, LIMIT);
+    let refused = |wanted: &[&str]| flux::wait_refused(&cluster, "kustomization", "app", wanted, LIMIT);
+
+    // A value that is no text.
+    repository.write("app/app.yaml", &map("{a: 1}")).commit("a number");
+    let message = refused(&[
+        "ConfigMap/demo/app dry-run failed",
+        ".data.a: expected string, got the number 1; put it in quotes",
+        "(from app/app.yaml)",
+    ]);
+    assert!(!message.contains("valueUnstructured"), "{message}");
+
+    // A kind that nobody knows was never there, and is not missed.
+    let widget = "---\napiVersion: example.org/v1\nkind: Widget\nmetadata: {name: w}\n";
+    repository.write("app/app.yaml", &(map("{a: b}") + widget)).commit("a widget");
+    refused(&["no matches for kind \"Widget\" in version \"example.org/v1\"", "CustomResourceDefinition"]);
+    let status = cluster.kedge(&["status"]).stdout;
+    assert!(status.contains("no matches for kind \"Widget\"") && !status.contains("is gone"), "{status}");
+
+    // A template that may not change: which field it is and what to do, without the template.
+    repository.write("app/app.yaml", &map("{a: b}")).write("app/job.yaml", &job(3, "{}"));
+    repository.commit("another job");
+    let message = refused(&[
+        "Job/demo/once dry-run failed (Invalid): Job.batch \"once\" is invalid: spec.template: field is immutable",
+        "kedge delete job once -n demo",
+        "kustomize.toolkit.fluxcd.io/force: enabled",
+        "(from app/job.yaml)",
+    ]);
+    assert!(!message.contains("busybox") && message.len() < 400, "{message}");
+
+    // Made anew, as it says by now; this one fails, and its pod tells why.
+    let uid =
+        |cluster: &Cluster| cluster.get("job", "demo", "once").expect("the job")["metadata"]["uid"].clone();
+    let before = uid(&cluster);
+    repository.write("app/job.yaml", &job(3, "{kustomize.toolkit.fluxcd.io/force: enabled}"));
+    repository.commit("made anew");
+    refused(&["health check failed", "Job/demo/once", "BackoffLimitExceeded"]);
+    assert_ne!(uid(&cluster), before);
+    let ran = cluster.kedge(&["reconcile", "all", "--timeout", "30s"]);
+    let pod =
+        cluster.list("pods", "demo").expect("pods").into_iter().find(|p| p["status"]["phase"] == "Failed");
+    let pod = pod.expect("a failed pod")["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    for wanted in ["c: it ended with code 3", &format!("kedge logs -n demo {pod}")] {
+        assert!(ran.code == Some(1) && ran.stderr.contains(wanted), "{wanted}: {ran:?}");
+        let status = cluster.kedge(&["status"]).stdout;
+        assert!(status.contains(wanted), "{wanted}: {status}");
+    }
+
+    // Or the Kustomization says so for all of them.
+    let before = uid(&cluster);
+    cluster.apply(&kustomization("app", "  wait: true\n  force: true\n")).ok();
+    repository.write("app/job.yaml", &job(0, "{}"));
+    let good = repository.commit("good again");
+    flux::wait_applied(&cluster, "app", &good, LIMIT);
+    assert_ne!(uid(&cluster), before);
+}
+
+/// One source and several that apply it: all are followed, and all lose it.
+#[test]
+fn all_that_apply_a_source_are_followed_and_lose_it() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let repository = Repository::new(cluster.folder().join("repo"));
+    let write = |name: &str, value: &str| {
+        let map = format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: default}}, data: {{a: {value}}}}}\n"
+        );
+        repository.write(&format!("{name}/map.yaml"), &map);
+    };
+    ["one", "two"].iter().for_each(|name| write(name, "first"));
+    let first = repository.commit("first");
+    let manifest = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
+        repository.path().display()
+    );
+    // The first waits for the second.
+    let both = kustomization("one", "  dependsOn: [{name: two}]\n") + &kustomization("two", "");
+    cluster.apply(&(manifest + &both)).ok();
+    ["one", "two"].iter().for_each(|name| flux::wait_applied(&cluster, name, &first, LIMIT));
+
+    ["one", "two"].iter().for_each(|name| write(name, "second"));
+    let second = repository.commit("second");
+    let ran = cluster.kedge(&["reconcile", "all"]);
+    let told = ran.stderr.find("Deploy two").zip(ran.stderr.find("Deploy one"));
+    assert!(told.is_some_and(|(two, one)| two < one), "{ran:?}");
+    for name in ["one", "two"] {
+        let object = cluster.get("kustomization", flux::NAMESPACE, name).expect("it is there");
+        let applied = object["status"]["lastAppliedRevision"].as_str().unwrap_or_default();
+        assert!(applied.ends_with(&second), "{name} was not waited for: {applied}");
+    }
+
+    let other = cluster.kedge(&["reconcile", "two"]);
+    assert!(other.code == Some(1) && other.stderr.contains("kedge reconcile all"), "{other:?}");
+
+    cluster.kedge(&["delete", "gitrepository", "all", "-n", "gitops"]).ok();
+    for name in ["one", "two"] {
+        flux::wait_refused(&cluster, "kustomization", name, &["Source 'GitRepository/all' not found"], LIMIT);
+        assert!(cluster.get("configmap", "default", name).is_ok(), "what runs stays");
+    }
+    assert_eq!(cluster.kedge(&["status"]).code, Some(1));
+}
+
+/// Pods that cannot run say why, each with the container it is about and the next step.
+#[test]
+fn pods_in_trouble_are_told_with_the_next_step() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = Repository::new(cluster.folder().join("repo"));
+    let pod = |name: &str, rest: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: demo}}\nspec:\n  terminationGracePeriodSeconds: 0\n{rest}"
+        )
+    };
+    let greedy = "  containers: [{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'x=a; while true; do x=$x$x; done'], resources: {limits: {memory: 24Mi}}}]\n";
+    let main = "  containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '10000']}]\n";
+    let prepare = "  initContainers: [{name: prepare, image: 'localhost/busybox:1', command: [sh, -c, 'echo no; exit 5']}]\n";
+    let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n".to_owned();
+    manifest += &pod("greedy", greedy);
+    manifest += &pod("prepared", &format!("{prepare}{main}"));
+    manifest += &pod("misnamed", "  containers: [{name: c, image: 'Bad//Name'}]\n");
+    repository.write("app/app.yaml", &manifest);
+    repository.commit("first");
+    let source = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
+        repository.path().display()
+    );
+    cluster.apply(&(source + &kustomization("app", "  wait: true\n"))).ok();
+    let wanted = [
+        "OOMKilled: it took more memory than its limit of 24Mi",
+        "kedge logs -n demo -p greedy    (then raise `resources.limits.memory` of the container c)",
+        "(it ended with code 5)",
+        "kedge logs -n demo -p prepared -c prepare",
+        "c: InvalidImageName",
+        "write the image of the container c as REGISTRY/NAME:TAG, the name in small letters; it is \"Bad//Name\"",
+    ];
+    until("all troubles are told", LIMIT, || {
+        let status = cluster.kedge(&["status"]).stdout;
+        if wanted.iter().all(|wanted| status.contains(wanted)) { Ok(()) } else { Err(status) }
+    });
+    assert_eq!(cluster.kedge(&["logs", "-n", "demo", "-p", "prepared", "-c", "prepare"]).ok(), "no\n");
+}

@@ -350,4 +350,6 @@ fn a_command_that_is_not_there_is_told_and_a_workload_stands_for_its_pods() {
     assert_eq!(output.status.code(), Some(127));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("\"nothing-of-the-kind\": executable file not found in $PATH"), "{text}");
+    let ended = cluster.kedge(&["exec", "deploy/few", "--", "sh", "-c", "exit 3"]);
+    assert_eq!((ended.code, ended.stderr.trim()), (Some(3), "command terminated with exit code 3"));
 }

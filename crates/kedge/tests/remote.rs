@@ -129,10 +129,29 @@ fn up_deploys_from_https() {
     // The machine trusts the authority, as it would a public one.
     let bundle = cluster.folder().join("authorities.pem");
     std::fs::write(&bundle, &certificate.authority).expect("written");
-    let mut command = cluster.command(&["up", &server.url("app.git"), "--path", "app", "--timeout", "1m"]);
-    let output =
-        command.args(["--api-port", "0"]).env("SSL_CERT_FILE", &bundle).output().expect("kedge runs");
+    let up = |folder: &str| {
+        let mut command =
+            cluster.command(&["up", &server.url("app.git"), "--path", folder, "--timeout", "1m"]);
+        command.args(["--api-port", "0"]).env("SSL_CERT_FILE", &bundle).output().expect("kedge runs")
+    };
+    // A folder that is not in it leaves nothing behind, and does not move what is deployed.
+    let refused = |folder: &str| {
+        let output = up(folder);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let names =
+            told.contains("there is no folder") && told.contains("with a kustomization.yaml are app;");
+        assert!(output.status.code() == Some(1) && names, "{told}\n{}", cluster.log());
+    };
+    refused("nowhere");
+    for kind in ["gitrepository", "kustomization"] {
+        let left = cluster.get(kind, "gitops", "app").expect_err("it was left behind");
+        assert!(left.contains("not found"), "{left}");
+    }
+    let output = up("app");
     assert!(output.status.success(), "{output:?}\n{}", cluster.log());
     flux::wait_applied(&cluster, "app", &commit, LIMIT);
     assert_eq!(cluster.get("configmap", "default", "app").expect("the map")["data"]["a"], "one");
+    refused("nowhere");
+    let kept = cluster.get("kustomization", "gitops", "app").expect("the Kustomization");
+    assert_eq!((&kept["spec"]["path"], &flux::ready(&kept)["status"]), (&"./app".into(), &"True".into()));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Cluster, Repository, until};
+use testkit::{Cluster, Repository, flux, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -83,15 +83,32 @@ fn up_again() {
         assert!(code == Some(1) && all, "{words:?}: {code:?} {text}");
         assert_eq!(says(&cluster).0, second, "{words:?} took down what runs");
     };
-    // A folder that holds nothing is a mistake, and not the wish to have nothing.
+    // A folder that holds nothing is a mistake, and not the wish to have nothing: what runs is not turned to it.
+    repository.write("broken/kustomization.yaml", "resources: [nowhere.yaml]\n");
+    repository.commit("a folder that cannot be built");
+    repository.write("uncommitted/a.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n");
+    let unchanged = || {
+        let object = cluster.get("kustomization", "gitops", "word").expect("the Kustomization");
+        (
+            object["spec"].clone(),
+            object["metadata"]["generation"].clone(),
+            flux::ready(&object)["status"].clone(),
+        )
+    };
+    let before = unchanged();
+    assert_eq!((&before.0["path"], &before.2), (&"./deploy".into(), &"True".into()));
     refused(
         &[path, "--path", "empty"],
         &[
             "./empty has neither a kustomization.yaml nor a manifest",
-            "kustomization.yaml are deploy; name one with --path",
+            "kustomization.yaml are broken, deploy; name one with --path",
         ],
     );
-    assert_eq!(up(&cluster, &[path]).0, Some(0), "back to its own folder");
+    refused(&[path, "--path", "nowhere"], &["there is no folder nowhere in what is committed"]);
+    refused(&[path, "--path", "uncommitted"], &["is not committed", "git add uncommitted && git commit"]);
+    refused(&[path, "--path", "broken"], &["word stays at ./deploy", "broken/nowhere.yaml: no such file"]);
+    assert_eq!(unchanged(), before);
+    assert_eq!(cluster.kedge(&["status"]).code, Some(0));
 
     // Another repository under the same name.
     let other = word(&cluster.folder().join("other"));
@@ -101,7 +118,7 @@ fn up_again() {
     // An address that answers to nobody leaves nothing that is tried for ever.
     refused(
         &["https://127.0.0.1:1/gone.git", "--name", "gone"],
-        &["cannot read https://127.0.0.1:1/gone.git"],
+        &["cannot read https://127.0.0.1:1/gone.git", "git ls-remote https://127.0.0.1:1/gone.git"],
     );
     let left = cluster.get("gitrepository", "gitops", "gone").expect_err("it was left behind");
     assert!(left.contains("not found"), "{left}");

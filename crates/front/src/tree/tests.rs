@@ -101,6 +101,35 @@ fn what_a_new_revision_takes_away_is_not_missed() {
 }
 
 #[test]
+fn an_unknown_kind_is_not_told_to_be_gone() {
+    let mut world = world(2);
+    world.kustomizations[0]["status"]["inventory"]["entries"] =
+        json!([{"id": "shop_w_example.org_Widget", "v": "v1"}]);
+    world.unknown.insert(("example.org".into(), "Widget".into()));
+    let shown = rendered(&world, true);
+    assert!(shown.contains("no matches for kind \"Widget\" in version \"example.org/v1\""), "{shown}");
+    assert!(!shown.contains("is gone"), "{shown}");
+}
+
+#[test]
+fn a_failed_job_leads_to_the_log_of_its_pod() {
+    let mut world = World::default();
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": meta("shop", "once", "j", ""),
+        "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}]}});
+    add(&mut world, job);
+    world.kustomizations.push(json!({"kind": "Kustomization", "metadata": meta("gitops", "shop", "2", ""),
+        "status": {"conditions": ready("False", "health check failed"), "inventory": {"entries": [{"id": "shop_once_batch_Job", "v": "v1"}]}}}));
+    let next = |world: &World| crate::explain::next_steps(&build(world));
+    assert_eq!(next(&world), ["kedge describe -n shop job once"], "its pods are gone");
+    for name in ["once-a", "once-b"] {
+        world.pods.push(json!({"kind": "Pod", "metadata": meta("shop", name, name, "j"), "spec": {"containers": [{"name": "c"}]},
+            "status": {"phase": "Failed", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}]}}));
+    }
+    assert_eq!(next(&world), ["kedge logs -n shop once-a", "kedge logs -n shop once-b"]);
+    assert!(rendered(&world, false).contains("c: it ended with code 3"));
+}
+
+#[test]
 fn wide_shows_what_does_not_run_as_well() {
     expect![[r#"
         APP                             READY   HEALTH    REVISION        AGE   IMAGE               MESSAGE

@@ -47,7 +47,8 @@ impl Manifests {
         self.files.is_empty() && self.folder.is_none()
     }
 
-    pub fn read(&self) -> anyhow::Result<Vec<Value>> {
+    /// Objects, each with the file that it is from.
+    pub fn read(&self) -> anyhow::Result<Vec<(Value, String)>> {
         let mut objects = Vec::new();
         if let Some(folder) = &self.folder {
             objects.extend(kustomized(folder)?);
@@ -72,7 +73,7 @@ impl Manifests {
     }
 }
 
-fn read_file(path: &Path) -> anyhow::Result<Vec<Value>> {
+fn read_file(path: &Path) -> anyhow::Result<Vec<(Value, String)>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&text, &path.display().to_string())
 }
@@ -86,7 +87,7 @@ fn manifests_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn parse(text: &str, origin: &str) -> anyhow::Result<Vec<Value>> {
+fn parse(text: &str, origin: &str) -> anyhow::Result<Vec<(Value, String)>> {
     let documents = api::yaml::parse_documents_strict(text).with_context(|| format!("cannot read {origin}"))?;
     let mut objects = Vec::new();
     for document in documents {
@@ -102,14 +103,14 @@ fn parse(text: &str, origin: &str) -> anyhow::Result<Vec<Value>> {
             bail!("{origin}: an object needs apiVersion, kind and metadata.name");
         }
     }
-    Ok(objects)
+    Ok(objects.into_iter().map(|object| (object, origin.to_owned())).collect())
 }
 
-fn kustomized(folder: &Path) -> anyhow::Result<Vec<Value>> {
+fn kustomized(folder: &Path) -> anyhow::Result<Vec<(Value, String)>> {
     let folder = std::fs::canonicalize(folder).with_context(|| format!("there is no folder {}", folder.display()))?;
     let files = kustomization::files(&folder)?;
     let below = folder.strip_prefix(&files.top)?.to_string_lossy().into_owned();
-    Ok(kustomize::build(&files.files, &below, &Overrides::default())?)
+    Ok(kustomize::build_from(&files.files, &below, &Overrides::default())?)
 }
 
 impl Apply {
@@ -118,13 +119,14 @@ impl Apply {
         let cluster = session.cluster().await?;
         let mut discovery = Discovery::read(&cluster.client).await?;
         let mut failed = false;
-        for object in &objects {
+        for (object, origin) in &objects {
             match self.one(&cluster, &mut discovery, object).await {
                 Ok(line) => output::line(&line)?,
                 Err(error) => {
                     failed = true;
                     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-                    eprintln!("error: {}/{}: {error:#}", text("/kind"), text("/metadata/name"));
+                    let from = if origin.is_empty() { String::new() } else { format!("{origin}: ") };
+                    eprintln!("error: {from}{}/{}: {error:#}", text("/kind"), text("/metadata/name"));
                 }
             }
         }
@@ -186,7 +188,7 @@ mod tests {
         fs::write(directory.path().join("notes.txt"), "not a manifest").expect("a file");
         let names = |manifests: Manifests| -> Vec<String> {
             let objects = manifests.read().expect("read");
-            objects.iter().map(|o| o["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+            objects.iter().map(|(o, _)| o["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
         };
         let folder = directory.path().to_owned();
         assert_eq!(names(Manifests { files: vec![folder.clone()], folder: None }), ["a", "b", "c"]);

@@ -107,7 +107,7 @@ impl Delete {
         let mut targets = Vec::new();
         if !self.from.is_empty() {
             // What was made last goes first.
-            for object in self.from.read()?.iter().rev() {
+            for (object, _) in self.from.read()?.iter().rev() {
                 let resource = discovery.of(object)?;
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
                 targets.push(Target {

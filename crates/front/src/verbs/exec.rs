@@ -175,6 +175,8 @@ fn exit_code(status: Option<Status>) -> anyhow::Result<ExitCode> {
             if let Some((_, why)) = why.split_once("exec: ") {
                 eprintln!("exec: {why}");
             }
+            // As kubectl says it.
+            eprintln!("command terminated with exit code {code}");
             Ok(ExitCode::from(code))
         }
         None => bail!("{}", status.message.unwrap_or_else(|| "the command could not be run".into())),

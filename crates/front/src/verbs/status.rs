@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::explain;
 use crate::output::{self, Paint};
 use crate::process::{self, State};
 use crate::session::Session;
@@ -108,6 +109,11 @@ fn print(
     }
     for url in urls {
         output::line(&format!("{}  {}", url.url, paint.soft(&url.service)))?;
+    }
+    // What only takes its time needs nobody to look.
+    let steps = explain::next_steps(roots);
+    if tree::worst(roots) >= tree::State::Failed && !steps.is_empty() {
+        output::line(&format!("\n{}", explain::further(&steps).trim_start()))?;
     }
     Ok(())
 }

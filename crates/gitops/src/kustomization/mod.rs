@@ -1,6 +1,7 @@
 //! The reconciler of Kustomization: source → build → check → apply → prune → health, each step's failure said in the
 //! Ready condition. A broken source never takes down what runs: nothing is applied unless all of it would be accepted.
 
+mod apply;
 mod outcome;
 mod wait;
 
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 use base::constants::annotations::KUSTOMIZE_PRUNE;
 use base::constants::labels::{KUSTOMIZATION_NAME, KUSTOMIZATION_NAMESPACE};
 use client::{Cache, Key, Level, Next, Outcome, Reconciler, Recorder};
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Patch, PatchParams};
@@ -26,20 +26,21 @@ use crate::git_repository::Checkouts;
 use crate::inventory::{self, Id};
 use crate::kustomize::{self, Overrides};
 use crate::source::Checkout;
-use crate::types::{Inventory, Kustomization, KustomizationSpec, KustomizationStatus};
-use crate::{duration, substitute, takeover};
+use crate::types::{
+    GitRepository, Inventory, Kustomization, KustomizationSpec, KustomizationStatus, SourceReference,
+};
+use crate::{duration, substitute};
 use outcome::{Done, Failure};
 use wait::{NOT_FOUND, Waiting};
 
 const FINALIZER: &str = "finalizers.fluxcd.io";
 const INTERVAL: Duration = Duration::from_secs(600);
-/// Objects that are checked or applied at a time.
-const AT_ONCE: usize = 8;
 
 pub struct Kustomizations {
     pub client: Client,
     pub cluster: Cluster,
     pub cache: Arc<Cache<Kustomization>>,
+    pub sources: Arc<Cache<GitRepository>>,
     pub checkouts: Checkouts,
     pub recorder: Recorder,
     pub drift: Drift,
@@ -72,20 +73,34 @@ impl Kustomizations {
         let started = Instant::now();
         let mut status = object.status.clone().unwrap_or_default();
         let source = self.source(&object, &key);
+        if matches!(source, Err(Failure::NoArtifact(_))) && self.is_known(&object, &key) {
+            return Ok(Next::OnChange);
+        }
         let revision = source.as_ref().map(|s| s.revision.clone()).unwrap_or_default();
         let result = match source {
-            Some(source) => self.bring_about(&key, &object, &source, &mut status).await,
-            None => Err(Failure::NoSource(interval(&object.spec).as_secs())),
+            Ok(source) => self.bring_about(&key, &object, &source, &mut status).await,
+            Err(failure) => Err(failure),
         };
         let next = self.settle(&key, &object, &revision, started, result, &mut status);
         self.report(&key, &object, &status).await?;
         Ok(next)
     }
 
-    fn source(&self, object: &Kustomization, key: &Key) -> Option<Checkout> {
-        let reference = &object.spec.source_ref;
-        let namespace = reference.namespace.clone().unwrap_or_else(|| key.namespace.clone());
-        self.checkouts.get(&Key::new(namespace, &reference.name))
+    fn source(&self, object: &Kustomization, key: &Key) -> Result<Checkout, Failure> {
+        let SourceReference { kind, name, namespace } = &object.spec.source_ref;
+        let source = source_key(object, key);
+        self.checkouts.get(&source).ok_or_else(|| match (self.sources.get(&source), namespace) {
+            (Some(_), _) => Failure::NoArtifact(retry_interval(&object.spec)),
+            (None, Some(namespace)) => Failure::NoSource(format!("{kind}/{namespace}/{name}")),
+            (None, None) => Failure::NoSource(format!("{kind}/{name}")),
+        })
+    }
+
+    /// Whether the source was fetched before this process began, and is about to be again: nothing is amiss until it comes.
+    fn is_known(&self, object: &Kustomization, key: &Key) -> bool {
+        self.sources.get(&source_key(object, key)).is_some_and(|source| {
+            source.spec.suspend != Some(true) && source.status.as_ref().is_some_and(|s| s.artifact.is_some())
+        })
     }
 
     async fn bring_about(
@@ -98,17 +113,15 @@ impl Kustomizations {
         check_supported(&object.spec)?;
         self.check_dependencies(key, &object.spec)?;
         status.last_attempted_revision = Some(source.revision.clone());
-        let mut wanted = self.render(key, object, source).await?;
+        let (mut wanted, origins): (Vec<Value>, Vec<String>) =
+            self.render(key, object, source).await?.into_iter().unzip();
         self.place(&mut wanted).await;
         let mark = format!("{} {}", source.revision, object.metadata.generation.unwrap_or(0));
         let already = self.waiting.lock().get(key).is_some_and(|w| w.mark == mark && !w.lost);
         if !already {
             let before = status.inventory.clone().unwrap_or_default();
-            // From here on the objects may be there, whatever comes of the rest: what is in no inventory is never pruned.
-            // So it is written first, for the process may end on the way.
-            status.inventory = Some(inventory::union(&before, &inventory::of(&wanted)));
-            self.note_inventory(key, object, status).await?;
-            self.apply_all(object, &mut wanted).await?;
+            let origins = wanted.iter().map(Id::of).zip(origins).collect();
+            self.apply_all(key, object, &mut wanted, &origins, status).await?;
             let after = inventory::of(&wanted);
             if object.spec.prune {
                 self.prune(key, object, &before, &wanted).await.map_err(Failure::Prune)?;
@@ -133,7 +146,7 @@ impl Kustomizations {
         let timeout = duration::or(object.spec.timeout.as_deref(), interval(&object.spec));
         if since.elapsed() > timeout {
             self.waiting.lock().remove(key);
-            return Err(Failure::Health(format!("timeout waiting for: [{unhealthy}]")));
+            return Err(Failure::Late { timeout, what: unhealthy });
         }
         Ok(Done::Waiting(unhealthy))
     }
@@ -154,13 +167,13 @@ impl Kustomizations {
         Ok(())
     }
 
-    /// The objects that the source and the Kustomization's own fields amount to.
+    /// The objects that the source and the Kustomization's own fields amount to, each with the file it is from.
     async fn render(
         &self,
         key: &Key,
         object: &Kustomization,
         source: &Checkout,
-    ) -> Result<Vec<Value>, Failure> {
+    ) -> Result<Vec<(Value, String)>, Failure> {
         let spec = &object.spec;
         let overrides = Overrides {
             namespace: spec.target_namespace.clone(),
@@ -170,12 +183,12 @@ impl Kustomizations {
             images: spec.images.clone(),
         };
         let path = spec.path.as_deref().unwrap_or_default();
-        let mut objects = kustomize::build(&source.files, path, &overrides)?;
+        let mut objects = kustomize::build_from(&source.files, path, &overrides)?;
         if let Some(post_build) = &spec.post_build {
             let variables = self.variables(key, post_build).await?;
-            objects.iter_mut().for_each(|object| substitute::run(object, &variables));
+            objects.iter_mut().for_each(|(object, _)| substitute::run(object, &variables));
         }
-        for value in &mut objects {
+        for (value, _) in &mut objects {
             if let Some(common) = &spec.common_metadata {
                 for (field, pairs) in [("labels", &common.labels), ("annotations", &common.annotations)] {
                     pairs.iter().for_each(|(k, v)| value["metadata"][field][k] = v.as_str().into());
@@ -228,61 +241,6 @@ impl Kustomizations {
         Ok(variables)
     }
 
-    /// Namespaces and definitions first, since the rest may need them; then a trial of all the rest, then the rest.
-    async fn apply_all(&self, object: &Kustomization, wanted: &mut [Value]) -> Result<(), Failure> {
-        let is_first = |v: &&Value| v["kind"] == "Namespace" || v["kind"] == "CustomResourceDefinition";
-        let first: Vec<&Value> = wanted.iter().filter(is_first).collect();
-        let mut faults = self.each(&first, true).await.1;
-        if faults.is_empty() {
-            let (applied, failed) = self.each(&first, false).await;
-            self.announce(object, &applied);
-            faults = failed;
-        }
-        // Kinds whose definition has just been applied are known only now.
-        self.place(wanted).await;
-        let rest: Vec<&Value> = wanted.iter().filter(|v| !is_first(v)).collect();
-        if faults.is_empty() {
-            faults = self.each(&rest, true).await.1;
-        }
-        if faults.is_empty() {
-            let (applied, failed) = self.each(&rest, false).await;
-            self.announce(object, &applied);
-            faults = failed;
-        }
-        if faults.is_empty() { Ok(()) } else { Err(Failure::Apply(faults.join("\n"))) }
-    }
-
-    /// An object of a namespaced kind that names no namespace goes to `default`.
-    async fn place(&self, objects: &mut [Value]) {
-        for object in objects {
-            let id = Id::of(object);
-            if id.namespace.is_empty() && self.cluster.is_namespaced(&id).await.unwrap_or(false) {
-                object["metadata"]["namespace"] = "default".into();
-            }
-        }
-    }
-
-    /// Applies (or tries) objects, some at a time; what changed and what went wrong.
-    async fn each(&self, objects: &[&Value], dry_run: bool) -> (Vec<String>, Vec<String>) {
-        let work: Vec<BoxFuture<'static, _>> =
-            objects.iter().map(|object| try_one(self.cluster.clone(), (*object).clone(), dry_run)).collect();
-        let results: Vec<_> = futures::stream::iter(work).buffered(AT_ONCE).collect().await;
-        let (mut changed, mut faults) = (Vec::new(), Vec::new());
-        for (id, before, applied) in results {
-            let version =
-                |v: &Value| v["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
-            match (applied, before) {
-                (Err(error), _) => faults.push(error.to_string()),
-                (Ok(_), None) => changed.push(format!("{} created", id.label())),
-                (Ok(after), Some(before)) if version(&after) != version(&before) => {
-                    changed.push(format!("{} configured", id.label()))
-                }
-                (Ok(_), Some(_)) => {}
-            }
-        }
-        (changed, faults)
-    }
-
     fn announce(&self, object: &Kustomization, changed: &[String]) {
         if !changed.is_empty() {
             self.recorder.record(object, Level::Normal, "Progressing", changed.join("\n"));
@@ -331,20 +289,6 @@ impl Kustomizations {
         self.api(key).patch_status(&key.name, &PatchParams::default(), &patch).await.map(drop)
     }
 
-    async fn note_inventory(
-        &self,
-        key: &Key,
-        object: &Kustomization,
-        status: &KustomizationStatus,
-    ) -> Result<(), Failure> {
-        if object.status.as_ref().is_some_and(|known| known.inventory == status.inventory) {
-            return Ok(());
-        }
-        let patch = Patch::Merge(serde_json::json!({"status": {"inventory": status.inventory}}));
-        let noted = self.api(key).patch_status(&key.name, &PatchParams::default(), &patch).await;
-        noted.map(drop).map_err(Failure::Inventory)
-    }
-
     fn api(&self, key: &Key) -> Api<Kustomization> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
@@ -386,26 +330,15 @@ fn check_supported(spec: &KustomizationSpec) -> Result<(), Failure> {
         .map_or(Ok(()), |(name, _)| Err(Failure::Unsupported(name)))
 }
 
-/// Applies one object; what it was before tells whether that changed anything.
-fn try_one(
-    cluster: Cluster,
-    object: Value,
-    dry_run: bool,
-) -> BoxFuture<'static, (Id, Option<Value>, Result<Value, ClusterError>)> {
-    Box::pin(async move {
-        let id = Id::of(&object);
-        let before = if dry_run { None } else { cluster.get(&id).await.ok().flatten() };
-        if let Some((found, entries)) =
-            before.as_ref().and_then(|found| Some((found, takeover::plan(found)?)))
-            && let Err(error) = cluster.set_managed_fields(found, entries).await
-        {
-            return (id, before, Err(error));
-        }
-        let applied = cluster.apply(&object, dry_run).await;
-        (id, before, applied)
-    })
+fn source_key(object: &Kustomization, key: &Key) -> Key {
+    let reference = &object.spec.source_ref;
+    Key::new(reference.namespace.as_ref().unwrap_or(&key.namespace), &reference.name)
 }
 
 fn interval(spec: &KustomizationSpec) -> Duration {
     duration::or(Some(&spec.interval), INTERVAL)
+}
+
+fn retry_interval(spec: &KustomizationSpec) -> Duration {
+    duration::or(spec.retry_interval.as_deref(), interval(spec))
 }

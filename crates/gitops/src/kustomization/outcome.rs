@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use base::constants::annotations::RECONCILE_REQUESTED_AT;
 use client::{Key, Level, Next};
 
-use super::{Kustomizations, interval};
+use super::{Kustomizations, interval, retry_interval};
 use crate::cluster::ClusterError;
 use crate::conditions::{self, HEALTHY, READY, RECONCILING};
 use crate::duration;
@@ -19,8 +19,11 @@ const HISTORY_LIMIT: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("Source artifact not found, retrying in {0} s")]
-    NoSource(u64),
+    /// The source has nothing to apply yet.
+    #[error("Source artifact not found, retrying in {}", duration::show(*.0))]
+    NoArtifact(Duration),
+    #[error("Source '{0}' not found")]
+    NoSource(String),
     #[error("spec.{0} is not supported here; nothing was applied")]
     Unsupported(&'static str),
     #[error("dependency '{0}' is not ready")]
@@ -37,18 +40,20 @@ pub(super) enum Failure {
     Prune(ClusterError),
     #[error("health check failed: {0}")]
     Health(String),
+    #[error("health check failed after {}: timeout waiting for: [{what}]", duration::show(*.timeout))]
+    Late { timeout: Duration, what: String },
 }
 
 impl Failure {
     fn reason(&self) -> &'static str {
         match self {
-            Self::NoSource(_) => "ArtifactFailed",
+            Self::NoArtifact(_) | Self::NoSource(_) => "ArtifactFailed",
             Self::Unsupported(_) => "InvalidSpec",
             Self::Dependency(_) => "DependencyNotReady",
             Self::Build(_) | Self::PostBuild(_) => "BuildFailed",
             Self::Apply(_) | Self::Inventory(_) => "ReconciliationFailed",
             Self::Prune(_) => "PruneFailed",
-            Self::Health(_) => "HealthCheckFailed",
+            Self::Health(_) | Self::Late { .. } => "HealthCheckFailed",
         }
     }
 }
@@ -147,7 +152,7 @@ impl Kustomizations {
                     .iter()
                     .any(|c| c.type_ == READY && c.reason == reason && c.message == message);
                 conditions::set(&mut status.conditions, READY, "False", reason, &message, generation);
-                if matches!(failure, Failure::Health(_)) {
+                if matches!(failure, Failure::Health(_) | Failure::Late { .. }) {
                     conditions::set(&mut status.conditions, HEALTHY, "False", reason, &message, generation);
                 }
                 if !known {
@@ -157,7 +162,7 @@ impl Kustomizations {
                 match failure {
                     // Told when it changes.
                     Failure::Dependency(_) => Next::OnChange,
-                    _ => Next::After(duration::or(spec.retry_interval.as_deref(), interval(spec))),
+                    _ => Next::After(retry_interval(spec)),
                 }
             }
         }
@@ -166,6 +171,10 @@ impl Kustomizations {
 
 /// Adds to the history: one entry a revision, newest first.
 fn remember(status: &mut KustomizationStatus, revision: &str, started: Instant, outcome: &str) {
+    // Where there is no source, nothing was tried.
+    if revision.is_empty() {
+        return;
+    }
     let now = base::time::rfc3339_seconds(base::time::now());
     let digest = base::id::sha256_hex(revision.as_bytes());
     let old = status.history.iter().position(|s| s.digest == digest).map(|at| status.history.remove(at));

@@ -57,6 +57,15 @@ const DEPTH_LIMIT: usize = 32;
 
 /// Builds a folder. One without a kustomization file stands for all manifests in and below it.
 pub fn build(files: &Files, folder: &str, overrides: &Overrides) -> Result<Vec<Value>, BuildError> {
+    Ok(build_from(files, folder, overrides)?.into_iter().map(|(object, _)| object).collect())
+}
+
+/// The same, each object with the file that it is from (which those that patch it may not be); none for what is generated.
+pub fn build_from(
+    files: &Files,
+    folder: &str,
+    overrides: &Overrides,
+) -> Result<Vec<(Value, String)>, BuildError> {
     let folder = resolve("", folder).unwrap_or_default();
     let mut objects = match file::find(files, &folder) {
         Some(_) => folder_objects(files, &folder, &mut Vec::new())?,
@@ -75,8 +84,8 @@ pub fn build(files: &Files, folder: &str, overrides: &Overrides) -> Result<Vec<V
     transform(&spec, files, &folder, &path, &mut objects)?;
     names::add_hashes(&mut objects);
     references::fix(&mut objects);
-    let mut values: Vec<Value> = objects.into_iter().map(Object::finish).collect();
-    order::sort(&mut values);
+    let mut values: Vec<(Value, String)> = objects.into_iter().map(|o| (o.value, o.origin)).collect();
+    values.sort_by_cached_key(|(object, _)| order::place(object));
     Ok(values)
 }
 

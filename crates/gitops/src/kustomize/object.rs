@@ -11,11 +11,13 @@ pub struct Object {
     pub former: Vec<(String, String)>,
     /// A hash of its content goes behind its name.
     pub needs_hash: bool,
+    /// The file it was read from; empty for what is generated.
+    pub origin: String,
 }
 
 impl Object {
     pub fn new(value: Value) -> Self {
-        Self { value, former: Vec::new(), needs_hash: false }
+        Self { value, former: Vec::new(), needs_hash: false, origin: String::new() }
     }
 
     fn text(&self, pointer: &str) -> &str {
@@ -76,10 +78,6 @@ impl Object {
         format!("{} {place}{}", self.kind(), self.name())
     }
 
-    pub fn finish(self) -> Value {
-        self.value
-    }
-
     /// Kinds that are not namespaced, as far as they are known without asking a server.
     pub fn is_cluster_scoped(&self) -> bool {
         const CLUSTER: &[&str] = &[
@@ -131,7 +129,7 @@ pub fn parse(path: &str, bytes: &[u8]) -> Result<Vec<Object>, BuildError> {
         };
         for value in items {
             let index = objects.len() + 1;
-            let object = Object::new(value);
+            let object = Object { origin: path.to_owned(), ..Object::new(value) };
             let missing = |field| BuildError::NotAnObject { path: path.to_owned(), index, field };
             for (field, present) in [
                 ("apiVersion", !object.api_version().is_empty()),

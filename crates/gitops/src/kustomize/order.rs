@@ -28,16 +28,14 @@ const FIRST: &[&str] = &[
 ];
 const LAST: &[&str] = &["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
-pub fn sort(objects: &mut [Value]) {
-    objects.sort_by_key(|object| {
-        let text =
-            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let kind = text("/kind");
-        let rank = match (FIRST.iter().position(|k| *k == kind), LAST.iter().position(|k| *k == kind)) {
-            (Some(at), _) => at,
-            (None, None) => FIRST.len(),
-            (None, Some(at)) => FIRST.len() + 1 + at,
-        };
-        (rank, text("/apiVersion"), kind, text("/metadata/namespace"), text("/metadata/name"))
-    });
+/// What objects are sorted by.
+pub fn place(object: &Value) -> impl Ord + use<> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = text("/kind");
+    let rank = match (FIRST.iter().position(|k| *k == kind), LAST.iter().position(|k| *k == kind)) {
+        (Some(at), _) => at,
+        (None, None) => FIRST.len(),
+        (None, Some(at)) => FIRST.len() + 1 + at,
+    };
+    (rank, text("/apiVersion"), kind, text("/metadata/namespace"), text("/metadata/name"))
 }

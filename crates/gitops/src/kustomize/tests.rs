@@ -28,8 +28,8 @@ fn check(list: &[(&str, &str)], folder: &str) -> Vec<Value> {
         let text = String::from_utf8(output.stdout).expect("text");
         let theirs = api::yaml::parse_documents(&text).expect("YAML");
         let mut theirs: Vec<Value> = theirs.into_iter().map(|d| d.value).collect();
-        order::sort(&mut theirs);
-        order::sort(&mut ours);
+        theirs.sort_by_cached_key(order::place);
+        ours.sort_by_cached_key(order::place);
         assert_eq!(
             serde_json::to_string_pretty(&ours).expect("JSON"),
             serde_json::to_string_pretty(&theirs).expect("JSON")
@@ -70,6 +70,46 @@ fn an_overlay_renames_patches_and_hashes_as_the_original_does() {
     assert_eq!(pod["containers"][0]["envFrom"][0]["configMapRef"]["name"], config["metadata"]["name"]);
     assert_eq!(pod["serviceAccountName"], "p-web");
     assert_eq!(pod["containers"][0]["image"], "registry/web:v2");
+}
+
+/// The example's store is one pod that goes before its successor comes: from one overlay to the other it stays the same.
+#[test]
+fn the_examples_store_is_the_same_in_each_overlay() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop/deploy");
+    let mut list = BTreeMap::new();
+    for folder in ["base", "overlays/dev", "overlays/prod"] {
+        for entry in std::fs::read_dir(top.join(folder)).expect("a folder").flatten() {
+            let bytes = std::fs::read(entry.path()).expect("a file");
+            list.insert(format!("{folder}/{}", entry.file_name().to_string_lossy()), Arc::from(bytes));
+        }
+    }
+    let files = Files::new(list);
+    let template = |overlay: &str, name: &str| {
+        let built = build(&files, &format!("overlays/{overlay}"), &Overrides::default()).expect("builds");
+        let found = built.iter().find(|o| o["kind"] == "Deployment" && o["metadata"]["name"] == name);
+        found.expect("a Deployment")["spec"]["template"].clone()
+    };
+    assert_eq!(template("dev", "store"), template("prod", "store"));
+    for name in ["web", "api"] {
+        let limit = "/spec/containers/0/resources/limits/memory";
+        assert_eq!(template("prod", name).pointer(limit), Some(&Value::from("128Mi")), "{name}");
+    }
+}
+
+#[test]
+fn objects_know_the_files_that_they_are_from() {
+    let list = [
+        (
+            "base/kustomization.yaml",
+            "resources: [a.yaml]\nconfigMapGenerator:\n- {name: m, literals: [a=b]}\n",
+        ),
+        ("base/a.yaml", ACCOUNT),
+        ("prod/kustomization.yaml", "resources: [../base]\nnamePrefix: p-\n"),
+    ];
+    let built = build_from(&files(&list), "prod", &Overrides::default()).expect("builds");
+    let origins: Vec<(&str, &str)> =
+        built.iter().map(|(o, origin)| (o["kind"].as_str().unwrap_or_default(), origin.as_str())).collect();
+    assert_eq!(origins, [("ServiceAccount", "base/a.yaml"), ("ConfigMap", "")]);
 }
 
 #[test]

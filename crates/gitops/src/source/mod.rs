@@ -51,6 +51,12 @@ pub fn local_path(url: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| PathBuf::from(path))
 }
 
+/// Where the mirror of a remote repository lies, below the engine's folder. By its address too: what another repository
+/// had under this name must not be found here.
+pub fn mirror(folder: &Path, namespace: &str, name: &str, url: &str) -> PathBuf {
+    folder.join(namespace).join(name).join(&base::id::sha256_hex(url.as_bytes())[..16])
+}
+
 /// Brings the repository up to date and returns what its reference means now. Blocks; `cancel` ends it early.
 pub fn checkout(
     url: &str,

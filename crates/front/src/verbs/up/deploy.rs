@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use base::constants::annotations::RECONCILE_REQUESTED_AT;
+use base::layout::Layout;
+use gitops::types::GitReference;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::folder::{self, Fault};
 use super::hints;
 use super::plan::{NAMESPACE, Plan};
 use crate::follow::{Application, in_time};
@@ -24,17 +27,74 @@ const DEFINITIONS: [&str; 2] =
 /// Between two tries at a kind that is served in a moment.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Whether the application is new; an error if its name stands for another repository so far, whose application would go.
-pub async fn check_name(client: &Client, plan: &Plan) -> anyhow::Result<bool> {
-    let known = requests::get_optional(client, &format!("{SOURCES}/{}", plan.name)).await?;
-    let url = known.as_ref().and_then(|source| source["spec"]["url"].as_str()).unwrap_or(&plan.url);
-    if plan.replaces || same_place(url, &plan.url) {
-        return Ok(known.is_none());
+/// The application as it was before.
+pub struct Before {
+    source: Option<Value>,
+    kustomization: Option<Value>,
+}
+
+/// What there is; an error if the name stands for another repository so far, whose application would go, or if one that
+/// runs would be turned to a folder that nothing comes of.
+pub async fn check(client: &Client, plan: &Plan, layout: &Layout) -> anyhow::Result<Before> {
+    let source = requests::get_optional(client, &format!("{SOURCES}/{}", plan.name)).await?;
+    let url = source.as_ref().and_then(|source| source["spec"]["url"].as_str()).unwrap_or(&plan.url);
+    if !plan.replaces && !same_place(url, &plan.url) {
+        bail!(
+            "{} is deployed already, from {url}\ndeploy this one beside it with --name NAME, or in its place with --replace",
+            plan.name
+        );
     }
-    bail!(
-        "{} is deployed already, from {url}\ndeploy this one beside it with --name NAME, or in its place with --replace",
-        plan.name
-    )
+    let kustomization = requests::get_optional(client, &format!("{KUSTOMIZATIONS}/{}", plan.name)).await?;
+    let before = Before { source, kustomization };
+    before.check_folder(plan, layout, &plan.reference).await?;
+    Ok(before)
+}
+
+impl Before {
+    /// Of a remote repository as far as its mirror tells, which may be of an older commit or not there yet.
+    async fn check_folder(&self, plan: &Plan, layout: &Layout, at: &GitReference) -> anyhow::Result<()> {
+        let mut broken = plan.broken.clone();
+        if plan.top.as_os_str().is_empty() {
+            let mirror = gitops::source::mirror(&layout.git(), NAMESPACE, &plan.name, &plan.url);
+            let (path, at) = (plan.path.clone(), at.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                folder::look(&folder::committed(&mirror, &at)?, &path, false)
+            });
+            match looked.await? {
+                Some(Fault::Nothing(why)) => bail!("{why}"),
+                Some(Fault::Broken(why)) => broken = Some(why),
+                None => {}
+            }
+        }
+        let path = self.kustomization.as_ref().and_then(|known| known["spec"]["path"].as_str());
+        match (path, broken) {
+            (Some(path), Some(why)) if path != plan.path => {
+                bail!("{} stays at {path}, for {} cannot be built: {why}", plan.name, plan.path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The source as it was. That it cannot be had back is not what matters by then.
+    async fn restore(&self, client: &Client, plan: &Plan) {
+        let path = format!("{SOURCES}/{}", plan.name);
+        drop(match &self.source {
+            None => requests::delete(client, &path, &json!({})).await,
+            Some(known) => {
+                let field = |name: &str| known["spec"][name].clone();
+                let spec = json!({"url": field("url"), "interval": field("interval"), "ref": field("ref")});
+                let source = json!({"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+                    "metadata": {"name": plan.name, "namespace": NAMESPACE}, "spec": spec});
+                requests::apply(client, &path, &source, true).await
+            }
+        });
+    }
+}
+
+/// The commit of `main@sha1:0123…`.
+fn commit_of(revision: &str) -> GitReference {
+    let commit = revision.rsplit("sha1:").next().unwrap_or(revision);
+    GitReference { commit: Some(commit.to_owned()), ..GitReference::default() }
 }
 
 fn same_place(one: &str, other: &str) -> bool {
@@ -42,11 +102,11 @@ fn same_place(one: &str, other: &str) -> bool {
     plain(one) == plain(other)
 }
 
-/// `is_new`: nothing is there under this name yet.
 pub async fn run(
     client: &Client,
     plan: &Plan,
-    is_new: bool,
+    before: &Before,
+    layout: &Layout,
     progress: Progress,
     deadline: Instant,
 ) -> anyhow::Result<()> {
@@ -68,7 +128,7 @@ pub async fn run(
             step.failed();
             // Nothing has come of it: an address that was mistyped is not to be tried for ever. That it cannot be taken
             // away either is not what matters now.
-            if is_new {
+            if before.source.is_none() {
                 drop(requests::delete(client, &source, &json!({})).await);
             }
             let message = hints::of_source(&format!("{error:#}"), plan);
@@ -76,6 +136,11 @@ pub async fn run(
         }
     };
     step.done(&short(&revision));
+    // What a remote repository holds is known only now.
+    if let Err(error) = before.check_folder(plan, layout, &commit_of(&revision)).await {
+        before.restore(client, plan).await;
+        return Err(error);
+    }
 
     let mut step = progress.step(format!("Deploy {}", plan.path));
     let work = async {
@@ -114,7 +179,13 @@ async fn apply(client: &Client, path: &str, object: &Value) -> anyhow::Result<()
 
 #[cfg(test)]
 mod tests {
-    use super::same_place;
+    use super::{commit_of, same_place};
+
+    #[test]
+    fn a_revision_names_its_commit() {
+        assert_eq!(commit_of("main@sha1:0123").commit.as_deref(), Some("0123"));
+        assert_eq!(commit_of("sha1:0123").commit.as_deref(), Some("0123"));
+    }
 
     #[test]
     fn a_folder_is_the_same_however_it_is_written() {

@@ -3,7 +3,7 @@
 use gitops::kustomize::NAMES;
 
 use super::plan::Plan;
-use crate::kustomization;
+use crate::{explain, kustomization};
 use crate::project::FILE;
 
 /// Folders that are named, at most.
@@ -16,7 +16,7 @@ pub fn of_source(message: &str, plan: &Plan) -> String {
     if message.contains("is not in the repository") {
         return format!("{message}\nhas anything been committed? name another branch with --branch");
     }
-    message.to_owned()
+    explain::unreachable(message, &plan.url)
 }
 
 /// Where nobody said which folder it is, or where the one that was said has no kustomization, those that have are named.
@@ -28,7 +28,11 @@ pub fn of_deployment(message: &str, plan: &Plan) -> String {
     if NAMES.iter().any(|name| own.join(name).is_file()) {
         return message.to_owned();
     }
-    let folders = kustomization::folders(&plan.top);
+    other_folders(message, &kustomization::folders(&plan.top))
+}
+
+/// The folders that could be deployed instead.
+pub fn other_folders(message: &str, folders: &[String]) -> String {
     let named: Vec<&str> = folders.iter().take(FOLDERS_MAX).map(String::as_str).collect();
     match named.as_slice() {
         [] => format!("{message}\nname the folder with the manifests with --path, or as `path:` in {FILE}"),

@@ -1,6 +1,7 @@
 //! `kedge up`: from nothing to a running application in one step. Each part may be there already and is then reused.
 
 mod deploy;
+mod folder;
 mod hints;
 mod plan;
 mod rebuilt;
@@ -103,7 +104,7 @@ impl Up {
         let Some(plan) = plan else {
             return report::cluster_only(session);
         };
-        let is_new = deploy::check_name(&cluster.client, plan).await?;
+        let before = deploy::check(&cluster.client, plan, &session.layout).await?;
         if !plan.unbuilt.is_empty() {
             eprintln!(
                 "  {} is not built: a bare repository has no working tree; `kedge build` does it in a clone",
@@ -115,7 +116,7 @@ impl Up {
             built.push(build(session, plan, image, progress).await?);
         }
         rebuilt::restart(&cluster.client, plan, &built, progress).await?;
-        deploy::run(&cluster.client, plan, is_new, progress, deadline).await?;
+        deploy::run(&cluster.client, plan, &before, &session.layout, progress, deadline).await?;
         report::deployed(session, &cluster.client, plan, started.elapsed()).await
     }
 }

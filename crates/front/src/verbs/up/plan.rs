@@ -12,6 +12,7 @@ use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::Up;
+use super::folder::{self, Fault};
 use crate::project::{FILE, Image, Project};
 use crate::repository::{Head, Repository, Source, name_of, object_name};
 
@@ -34,6 +35,8 @@ pub struct Plan {
     pub timeout_s: u64,
     /// An application of the same name from elsewhere may go.
     pub replaces: bool,
+    /// Why nothing can come of what is committed, though the folder is there.
+    pub broken: Option<String>,
 }
 
 impl Plan {
@@ -90,19 +93,30 @@ impl Plan {
         }
         let path = path.or(project.path).unwrap_or_default();
         let path = path.trim_start_matches("./").trim_matches('/').to_owned();
-        let folder = plan.top.join(&path);
-        let is_there = match &committed {
-            Some(files) => path.is_empty() || files.is_folder(&path),
-            None => plan.top.as_os_str().is_empty() || folder.is_dir(),
-        };
-        if !is_there {
-            bail!(
-                "there is no folder {}\nname the one with the manifests with --path, or as `path:` in {FILE}",
-                folder.display()
-            );
-        }
         plan.path = format!("./{path}");
+        if !plan.top.as_os_str().is_empty() {
+            plan.check_folder(&path, committed.is_some())?;
+        }
         Ok(plan)
+    }
+
+    /// Of a repository on this machine.
+    fn check_folder(&mut self, path: &str, is_bare: bool) -> anyhow::Result<()> {
+        let on_disk = !is_bare && self.top.join(path).is_dir();
+        let fault = match folder::committed(&self.top, &self.reference) {
+            Some(files) => folder::look(&files, &self.path, on_disk),
+            None if on_disk || is_bare => None,
+            None => Some(Fault::Nothing(format!(
+                "there is no folder {}\nname the one with the manifests with --path, or as `path:` in {FILE}",
+                self.top.join(path).display()
+            ))),
+        };
+        match fault {
+            Some(Fault::Nothing(why)) => bail!("{why}"),
+            Some(Fault::Broken(why)) => self.broken = Some(why),
+            None => {}
+        }
+        Ok(())
     }
 
     /// `main`, or the beginning of a commit.
