@@ -226,9 +226,10 @@ impl ApiError {
         Self::new(406, "NotAcceptable", message)
     }
 
+    /// `0` where nobody knows when to come back.
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: i32) -> Self {
         let mut error = Self::new(429, "TooManyRequests", message);
-        let retry_after_seconds = Some(retry_after_seconds);
+        let retry_after_seconds = (retry_after_seconds > 0).then_some(retry_after_seconds);
         error.details = Some(Box::new(StatusDetails { retry_after_seconds, ..Default::default() }));
         error
     }
@@ -242,8 +243,16 @@ impl ApiError {
         Self { code, reason: reason.into(), message, details: details.map(Box::new), continue_token: None }
     }
 
+    /// Something else is away, for nobody knows how long. As in the original nothing is said of when to come back: clients
+    /// that are told ask again by themselves, for minutes.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// This server cannot for a moment; clients come back by themselves.
+    pub fn unavailable_for_now(message: impl Into<String>, retry_after_seconds: i32) -> Self {
+        let details = StatusDetails { retry_after_seconds: Some(retry_after_seconds), ..Default::default() };
+        Self { details: Some(Box::new(details)), ..Self::unavailable(message) }
     }
 
     pub fn to_status(&self) -> Status {

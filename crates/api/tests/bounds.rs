@@ -77,7 +77,7 @@ fn patterns_are_weighed_together() {
     let many = read((1..3_000).map(|n| format!("(\\pL{{1,{}}}){{1}}", 1 + n % 400)).collect());
     assert!(
         many.len() == 1
-            && many[0].starts_with("pattern: Forbidden: the patterns of this schema are too large")
+            && many[0].starts_with("pattern: Forbidden: the patterns of this definition are too large")
     );
     // Held against a long text, a large one is given up.
     let schema = custom(json!({"type": "string", "pattern": "^(\\pL{1,300}x)*$"}));
@@ -85,4 +85,46 @@ fn patterns_are_weighed_together() {
     let told: Vec<String> =
         schema.validate(&json!({"spec": "é".repeat(100_000)})).iter().map(ToString::to_string).collect();
     assert_eq!(told, ["<nil>: Invalid value: the object takes too long to check against its schema"]);
+}
+
+#[test]
+fn patterns_of_all_versions_are_weighed_together() {
+    let definition = |versions: &[Vec<String>]| {
+        let version = |(n, patterns): (usize, &Vec<String>)| {
+            let properties = patterns.iter().enumerate();
+            let properties: serde_json::Map<_, _> =
+                properties.map(|(n, p)| (format!("p{n}"), json!({"type": "string", "pattern": p}))).collect();
+            json!({"name": format!("v{}", n + 1), "served": true, "storage": n == 0, "schema": {"openAPIV3Schema":
+                {"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}}})
+        };
+        let versions: Vec<Value> = versions.iter().enumerate().map(version).collect();
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "as.x.io"},
+            "spec": {"group": "x.io", "scope": "Namespaced", "versions": versions,
+                "names": {"plural": "as", "kind": "A", "singular": "a", "listKind": "AList"}}})
+    };
+    // Each of a third of what is allowed.
+    let heavy = |first: usize| vec![format!("(\\pL{{1,{}}}){{1}}", first)];
+    let check = |versions: &[Vec<String>], fault: &str| {
+        let definition = definition(versions);
+        let compiled =
+            api::kinds::from_definition(&serde_json::from_value(definition.clone()).expect("a definition"));
+        assert_eq!(compiled.err().unwrap_or_default().is_empty(), fault.is_empty(), "{fault}");
+        let kinds = api::kinds::builtin().iter();
+        let kind = kinds.into_iter().find(|k| k.kind == "CustomResourceDefinition").expect("built in");
+        let told = match kind.behaviour.create(definition, &mut Vec::new()) {
+            Err(api::kinds::Rejection::Fields(faults)) => faults.iter().map(ToString::to_string).collect(),
+            Err(_) => panic!("refused otherwise"),
+            Ok(_) => Vec::new(),
+        };
+        match fault {
+            "" => assert_eq!(told, Vec::<String>::new()),
+            fault => assert!(told.len() == 1 && told[0].starts_with(fault), "{told:?}"),
+        }
+    };
+    check(&[heavy(200), heavy(201)], "");
+    check(&vec![heavy(200); 8], "");
+    check(
+        &[heavy(200), heavy(201), heavy(202), heavy(203)],
+        "spec.versions[2].schema.openAPIV3Schema.pattern: Forbidden: the patterns of this definition are too large together",
+    );
 }

@@ -287,7 +287,8 @@ pub fn store_error(error: StoreError) -> ApiError {
             "Request entity too large: limit is {limit_bytes}, the object has {length_bytes} bytes"
         )),
         StoreError::KeyTooLong { .. } => ApiError::bad_request(error.to_string()),
-        StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        // As the original: whoever comes again meets another server, or this one anew.
+        StoreError::Closed => ApiError::unavailable_for_now("apiserver is shutting down", 1),
         // As the original: a fault of its own. 503 would have clients try again by themselves, for minutes.
         StoreError::Unavailable { .. }
         | StoreError::Uncertain { .. }

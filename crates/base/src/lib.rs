@@ -6,5 +6,6 @@ pub mod constants;
 pub mod disk;
 pub mod id;
 pub mod layout;
+pub mod say;
 pub mod time;
 pub mod zones;

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     }
     // One provider of cryptography for all: the clients of registries and Git servers ask for the default.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        eprintln!("kedge: another provider of cryptography is installed already");
+        base::tell!("kedge: another provider of cryptography is installed already");
         return ExitCode::FAILURE;
     }
     let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("kedge: cannot start: {error}");
+            base::tell!("kedge: cannot start: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -59,8 +59,23 @@ fn main() -> ExitCode {
             runtime.block_on(server::main(*options))
         }
         Invocation::Store(request) => runtime.block_on(store::main(*request)),
-        Invocation::Verb(request) => runtime.block_on(front::run(*request)),
+        Invocation::Verb(request) => {
+            end_where_nothing_can_be_told();
+            runtime.block_on(front::run(*request))
+        }
     }
+}
+
+/// A verb whose words can be written nowhere ends as one that has failed; to say so there is no place either.
+fn end_where_nothing_can_be_told() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |fault| {
+        let words = fault.payload().downcast_ref::<String>();
+        if words.is_some_and(|words| words.starts_with("failed printing to ")) {
+            std::process::exit(1);
+        }
+        usual(fault);
+    }));
 }
 
 /// Enough to keep the processors busy, few enough to idle small.
@@ -71,8 +86,11 @@ fn workers() -> usize {
 fn log(options: &ServerOptions) {
     let filter =
         options.log.clone().or_else(|| std::env::var(variables::LOG).ok()).unwrap_or_else(|| "info".into());
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        // Where a line cannot be written, neither can that it could not: the attempt would break the server off.
+        .log_internal_errors(false);
     let subscriber = subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match options.log_format {
         LogFormat::Text => subscriber.init(),

@@ -173,9 +173,8 @@ pub enum StoreError {
         "cannot open the store at {path}: {source}; if the file is damaged, restore a backup, or move it away to start empty"
     )]
     Open { path: String, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error(
-        "cannot write the store at {path}: {source}; no room is left on its disk: make room there, then start again"
-    )]
+    #[error("cannot write the store at {path}: {source}")]
+    /// Who tells of it names the remedy, which is the same for all disks (`base::disk`).
     Full { path: String, source: std::io::Error },
     #[error("cannot open the store at {address}: {source}")]
     Unreachable { address: String, source: Box<dyn std::error::Error + Send + Sync> },

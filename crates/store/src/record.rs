@@ -61,6 +61,44 @@ pub fn mark(place: (u64, u32), bytes: &[u8]) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// The sum of what a file holds beside the numbers that stand for it all.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Of the records' marks.
+    pub records: u64,
+    /// Of the leases'.
+    pub leases: u64,
+}
+
+impl Sums {
+    pub fn add_lease(&mut self, id: u64, lease: (u64, u64)) {
+        self.leases = self.leases.wrapping_add(lease_mark(id, lease));
+    }
+
+    pub fn remove_lease(&mut self, id: u64, lease: (u64, u64)) {
+        self.leases = self.leases.wrapping_sub(lease_mark(id, lease));
+    }
+
+    /// One number for the whole: nothing of it can be another, or missing, without this being another.
+    pub fn seal(self, revision: u64, compacted: u64) -> u64 {
+        [self.records, self.leases, revision, compacted]
+            .into_iter()
+            .fold(0, |sealed, part| mix(sealed ^ part))
+    }
+}
+
+fn lease_mark(id: u64, (ttl_seconds, expires_at): (u64, u64)) -> u64 {
+    [id, ttl_seconds, expires_at].into_iter().fold(0, |mark, part| mix(mark ^ part))
+}
+
+/// SplitMix64's finish: neighbours must not cancel each other out. Its step keeps nothing from being nothing.
+fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);
@@ -78,6 +116,32 @@ fn checksum(revision: u64, body: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_number_of_a_file_is_sealed() {
+        let sealed = |leases: &[(u64, (u64, u64))], records, revision, compacted| {
+            let mut sums = Sums { records, ..Sums::default() };
+            leases.iter().for_each(|(id, lease)| sums.add_lease(*id, *lease));
+            sums.seal(revision, compacted)
+        };
+        let leases = [(1, (60, 1_000)), (2, (60, 1_000))];
+        let whole = sealed(&leases, 5, 9, 4);
+        assert_eq!(whole, sealed(&[leases[1], leases[0]], 5, 9, 4), "they have no order");
+        for bit in (0..64).map(|bit| 1_u64 << bit) {
+            for other in [(5 ^ bit, 9, 4), (5, 9 ^ bit, 4), (5, 9, 4 ^ bit)] {
+                assert_ne!(whole, sealed(&leases, other.0, other.1, other.2), "{other:?}");
+            }
+            for lease in [(1 ^ bit, (60, 1_000)), (1, (60 ^ bit, 1_000)), (1, (60, 1_000 ^ bit))] {
+                assert_ne!(whole, sealed(&[lease, leases[1]], 5, 9, 4), "{lease:?}");
+            }
+        }
+        assert_ne!(whole, sealed(&leases[1..], 5, 9, 4), "one is missing");
+        assert_ne!(whole, sealed(&leases, 9, 5, 4), "two have changed places");
+        let mut sums = Sums::default();
+        sums.add_lease(7, (1, 2));
+        sums.remove_lease(7, (1, 2));
+        assert!(sums == Sums::default());
+    }
 
     #[test]
     fn round_trips_and_notices_every_flipped_bit() {

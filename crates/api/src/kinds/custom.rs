@@ -11,6 +11,7 @@ use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, Rules, Storage, S
 use crate::columns::{self, Column};
 use crate::jsonpath::{self, JsonPath};
 use crate::schema::expressions::{self, Place};
+use crate::schema::pattern::Patterns;
 use crate::schema::{self, Schema};
 use crate::status::{FieldError, Problem};
 
@@ -46,19 +47,22 @@ pub struct CustomResource {
 pub fn from_definition(definition: &CustomResourceDefinition) -> Result<Vec<Kind>, String> {
     let storage =
         definition.spec.versions.iter().find(|v| v.storage).map(|v| v.name.clone()).unwrap_or_default();
-    definition.spec.versions.iter().filter(|v| v.served).map(|v| entry(definition, v, &storage)).collect()
+    let served = definition.spec.versions.iter().filter(|v| v.served);
+    let mut patterns = Patterns::default();
+    served.map(|version| entry(definition, version, &storage, &mut patterns)).collect()
 }
 
 fn entry(
     definition: &CustomResourceDefinition,
     version: &CustomResourceDefinitionVersion,
     storage_version: &str,
+    patterns: &mut Patterns,
 ) -> Result<Kind, String> {
     let spec = &definition.spec;
     let given = &spec.names;
     let document = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
     let document = serde_json::to_value(document).map_err(|e| e.to_string())?;
-    let schema = schema::from_crd(&document).map_err(|faults| faults.join("; "))?;
+    let schema = schema::from_version(&document, patterns).map_err(|faults| faults.join("; "))?;
     // What is wrong with the rules was said when the definition was taken.
     let (rules, _) = schema::expressions::compile(&document, "");
     let subresources = version.subresources.clone().unwrap_or_default();

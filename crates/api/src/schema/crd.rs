@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::pattern::WEIGHT_LIMIT;
+use super::pattern::{Patterns, WEIGHT_LIMIT};
 use super::rules::Reading;
 use super::{Field, List, ListKind, Message, PatchStrategy, Rules, Schema, Shape, Table, Type, builtin};
 
@@ -16,13 +16,22 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Compiles a version's `openAPIV3Schema`. The errors name paths below it, as in
 /// `properties[spec].type: Required value: must not be empty for specified object fields`.
 pub fn from_crd(schema: &Value) -> Result<Schema, Vec<String>> {
-    let mut compiler = Compiler { table: Table::default(), reading: Reading::default(), metadata: None };
+    from_version(schema, &mut Patterns::default())
+}
+
+/// The same of one of several versions: their patterns are weighed together.
+pub(crate) fn from_version(schema: &Value, patterns: &mut Patterns) -> Result<Schema, Vec<String>> {
+    let reading = Reading { errors: Vec::new(), patterns: std::mem::take(patterns) };
+    let mut compiler = Compiler { table: Table::default(), reading, metadata: None };
+    let before = compiler.reading.patterns.weight;
     let root = compiler.object(schema, "", 0, true);
-    let Reading { mut errors, patterns } = compiler.reading;
-    if patterns.weight > WEIGHT_LIMIT {
+    let Reading { mut errors, patterns: read } = compiler.reading;
+    *patterns = read;
+    // It is told of the version that is too much.
+    if patterns.weight > WEIGHT_LIMIT && before <= WEIGHT_LIMIT {
         errors.push(format!(
-            "pattern: Forbidden: the patterns of this schema are too large together: {} states where at most {WEIGHT_LIMIT} are \
-             allowed; use shorter repetitions, maxLength, or fewer classes of letters",
+            "pattern: Forbidden: the patterns of this definition are too large together: {} states where at most {WEIGHT_LIMIT} \
+             are allowed; use shorter repetitions, maxLength, or fewer classes of letters",
             patterns.weight
         ));
     }

@@ -22,6 +22,7 @@ pub(crate) use canonical::print_time;
 pub(crate) use check::decode_base64;
 pub use check::{FieldProblem, check};
 pub use crd::from_crd;
+pub(crate) use crd::from_version;
 pub use rules::Rules;
 pub use table::Table;
 pub use validate::{Invalid, Reason, validate};

@@ -59,7 +59,8 @@ pub fn encode(form: Form, value: &Value) -> Result<Vec<u8>, ProtoError> {
 pub fn error(form: Form, error: &ApiError) -> Answer {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = object(code, form, &status(error));
-    if let Some(seconds) = error.details.as_ref().and_then(|d| d.retry_after_seconds) {
+    let retry_after_seconds = error.details.as_ref().and_then(|d| d.retry_after_seconds);
+    if let Some(seconds) = retry_after_seconds.filter(|seconds| *seconds > 0) {
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
@@ -190,6 +191,31 @@ mod tests {
         assert_eq!(media("text/html"), "application/json");
         let bytes = encode(Form { encoding: Encoding::Protobuf, ..Form::JSON }, &status(&refusal));
         assert_eq!(bytes.and_then(|b| api::proto::decode(&b)).map(|v| v["message"].clone()), Ok("no".into()));
+    }
+
+    /// As kube-apiserver v1.36.2: clients that are told when come back by themselves, and others do not.
+    #[test]
+    fn who_may_come_back_is_told_when() {
+        let told = |refusal: &ApiError| {
+            let answer = error(Form::JSON, refusal);
+            let header = answer.headers().get(RETRY_AFTER).map(|v| v.to_str().unwrap_or_default().to_owned());
+            let object = status(refusal)["details"]["retryAfterSeconds"].as_i64();
+            assert_eq!(header, object.filter(|s| *s > 0).map(|s| s.to_string()), "{refusal:?}");
+            header.unwrap_or_default()
+        };
+        for (refusal, seconds) in [
+            (ApiError::too_many_requests("later", 10), "10"),
+            (ApiError::unavailable_for_now("later", 1), "1"),
+            (crate::objects::store_error(store::StoreError::Closed), "1"),
+            (ApiError::future_resource_version(2, 1), "1"),
+            // Nobody knows how long a service is away, or a webhook; nor is a time of none one.
+            (crate::proxy::unreachable_service("dial tcp"), ""),
+            (ApiError::unavailable("no endpoints available for service \"a\""), ""),
+            (ApiError::too_many_requests("later", 0), ""),
+            (ApiError::internal("it is away"), ""),
+        ] {
+            assert_eq!(told(&refusal), seconds, "{refusal:?}");
+        }
     }
 
     #[test]

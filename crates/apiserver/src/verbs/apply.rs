@@ -9,8 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
 
 use super::input;
+use super::ownership::{Ownership, reset_fields};
 use super::patch::check_place;
-use super::update::{Ownership, Writes, change, reset_fields};
+use super::update::{Writes, change};
 use super::versions::Served;
 use crate::http::respond::Answer;
 use crate::{ApiServer, Context};

@@ -134,7 +134,7 @@ async fn store_new(
     // What admission adds is nobody's: ownership is of what was asked for.
     let owned = match applied {
         Some(applied) => applied,
-        None => super::update::owners(server, context, None, &mut object, super::Writes::Main),
+        None => super::ownership::owners(server, context, None, &mut object, super::Writes::Main),
     };
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
@@ -167,7 +167,7 @@ async fn store_new(
             return Ok(stored);
         }
     }
-    Err(ApiError::unavailable("other servers were always faster; please try again"))
+    Err(ApiError::unavailable_for_now("other servers were always faster; please try again", 1))
 }
 
 /// Gives the object what is its alone and stores both; `None` when another server gave that to another object.

@@ -7,7 +7,8 @@ use api::status::{ApiError, FieldError};
 use serde_json::Value;
 
 use super::input;
-use super::update::{Ownership, Writes, change};
+use super::ownership::Ownership;
+use super::update::{Writes, change};
 use crate::http::body::Body;
 use crate::http::respond::Answer;
 use crate::{ApiServer, Context};

@@ -9,8 +9,9 @@ use api::status::{ApiError, FieldError};
 use serde_json::{Map, Value, json};
 
 use super::apply::{apply_error, untyped};
+use super::ownership::Ownership;
 use super::patch::{Patch, check_patched, check_place, patch_error};
-use super::update::{Ownership, Writes, change, check_name};
+use super::update::{Writes, change, check_name};
 use super::{input, read};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};

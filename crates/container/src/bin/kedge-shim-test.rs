@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         (Some("agent"), Some(file)) => match agent(&file) {
             Ok(never) => never,
             Err(error) => {
-                eprintln!("{error}");
+                base::tell!("{error}");
                 ExitCode::FAILURE
             }
         },

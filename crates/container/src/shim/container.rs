@@ -44,7 +44,7 @@ impl Container {
         if !self.own_pid_namespace
             && let Err(error) = self.cgroup.kill_all(std::time::Duration::from_secs(2))
         {
-            eprintln!("{}: {error}", self.config.id);
+            base::tell!("{}: {error}", self.config.id);
         }
         self.stdio.drain();
         let status = &mut self.status;
@@ -68,7 +68,7 @@ impl Container {
     /// The shim cannot help a full disk; the agent has the status from the socket as well.
     pub fn save(&self) {
         if let Err(error) = state::write_status(&self.directory, &self.status) {
-            eprintln!("{}: {error}", self.config.id);
+            base::tell!("{}: {error}", self.config.id);
         }
     }
 

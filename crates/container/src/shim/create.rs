@@ -42,7 +42,7 @@ pub fn create(
     if result.is_err()
         && let Err(error) = state::tear_down(&directory, &config.rootfs, &cgroup_path)
     {
-        eprintln!("{}: {error}", config.id);
+        base::tell!("{}: {error}", config.id);
     }
     result
 }

@@ -25,7 +25,7 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     match start(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("shim: {error}");
+            base::tell!("shim: {error}");
             ExitCode::FAILURE
         }
     }

@@ -82,7 +82,7 @@ fn set_kernel_parameters(record: &SandboxRecord) -> io::Result<()> {
             let code = i32::from(result.is_err());
             if let Err(error) = result {
                 // The log is all this child can leave.
-                eprintln!("{error}");
+                base::tell!("{error}");
             }
             // SAFETY: ends the child without the shim's destructors.
             unsafe { libc::_exit(code) }

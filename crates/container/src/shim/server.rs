@@ -304,7 +304,7 @@ impl Server {
         let mut text = Vec::new();
         // It is readable: the writer writes once and ends, so that reading to the end does not wait.
         if let Err(error) = report.read_to_end(&mut text) {
-            eprintln!("{id}: {error}");
+            base::tell!("{id}: {error}");
         }
         if text.is_empty() {
             container.status.state = ContainerState::Running;

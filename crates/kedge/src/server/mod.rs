@@ -63,9 +63,9 @@ pub async fn main(options: ServerOptions) -> ExitCode {
     match run(options, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("kedge: {error:#}");
+            base::tell!("kedge: {error:#}");
             if base::disk::is_full(error.as_ref()) {
-                eprintln!("kedge: {}", base::disk::remedy(layout.data_dir()));
+                base::tell!("kedge: {}", base::disk::remedy(layout.data_dir()));
             }
             ExitCode::FAILURE
         }

@@ -31,7 +31,7 @@ pub fn purge(layout: &Layout) -> anyhow::Result<()> {
     match strangers.first() {
         Some(stranger) => {
             let (folder, stranger) = (data_dir.display(), stranger.display());
-            eprintln!("{folder} stays: it holds {stranger}, which no cluster has made");
+            base::tell!("{folder} stays: it holds {stranger}, which no cluster has made");
             Ok(())
         }
         None => remove(data_dir),

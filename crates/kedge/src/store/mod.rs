@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use apiserver::values::Values;
 use base::layout::Layout;
+use base::say::{AnswerError, answer};
 use front::{StoreOptions, StoreRequest, StoreVerb};
 use store::RangeRequest;
 use store::backup::{self, Reader, Summary};
@@ -32,10 +33,11 @@ pub async fn main(request: StoreRequest) -> ExitCode {
     match run(request).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) if matches!(error.downcast_ref(), Some(AnswerError::Unread)) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            base::tell!("error: {error:#}");
             if base::disk::is_full(error.as_ref()) {
-                eprintln!("{}", base::disk::remedy(&place));
+                base::tell!("{}", base::disk::remedy(&place));
             }
             ExitCode::FAILURE
         }
@@ -55,11 +57,11 @@ async fn run(request: StoreRequest) -> anyhow::Result<bool> {
         StoreVerb::Backup { file, .. } => backup_to(&layout, &options, &file).await?,
         StoreVerb::Restore { file, replace } => {
             let summary = restore_from(&layout, &options, &file, Into::Empty { replace }).await?;
-            println!("{} restored, at revision {}", counted(summary.entries), summary.revision);
+            answer(format_args!("{} restored, at revision {}", counted(summary.entries), summary.revision))?;
         }
         StoreVerb::Check { file: Some(file) } => return check_file(&layout, &file).await,
         StoreVerb::Check { file: None } => return check(&layout, &options).await,
-        StoreVerb::RotateKey => println!("{}", socket::rotate_key(&layout).await?),
+        StoreVerb::RotateKey => answer(format_args!("{}", socket::rotate_key(&layout).await?))?,
         StoreVerb::Migrate { from, to, replace, update } => {
             let how = if update { Into::Updated } else { Into::Empty { replace } };
             migrate(&layout, &options, (&from, &to), how).await?;
@@ -101,8 +103,8 @@ async fn backup_to(layout: &Layout, options: &StoreOptions, file: &Path) -> anyh
     match writing.await {
         Ok(summary) => {
             let Summary { revision, entries, bytes } = summary;
-            println!("{} ({bytes} bytes) of revision {revision} in {}", counted(entries), file.display());
-            Ok(())
+            let (entries, file) = (counted(entries), file.display());
+            Ok(answer(format_args!("{entries} ({bytes} bytes) of revision {revision} in {file}"))?)
         }
         Err(error) => {
             drop(tokio::fs::remove_file(&partial).await);
@@ -189,7 +191,8 @@ async fn put<R: AsyncRead + Unpin>(
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let aside = path.with_extension(format!("redb.before-{now}"));
         std::fs::rename(&path, &aside).with_context(|| format!("cannot set {} aside", path.display()))?;
-        println!("what was there is in {}", aside.display());
+        // The restore goes on, whether that is read or not.
+        drop(answer(format_args!("what was there is in {}", aside.display())));
     }
     Ok(backup::restore_file(reader, &path).await?)
 }
@@ -223,11 +226,12 @@ async fn migrate(
     let (taken, given) = tokio::join!(taking, giving);
     taken?;
     let summary = given?;
-    println!("{} written to {to}, which is at revision {} now", counted(summary.entries), summary.revision);
+    let Summary { revision, entries, .. } = summary;
+    answer(format_args!("{} written to {to}, which is at revision {revision} now", counted(entries)))?;
     if matches!(how, Into::Empty { .. }) {
-        println!(
+        answer(format_args!(
             "what is written to {from} from now on is not in {to}: stop the servers on {from}, then run this again with --update"
-        );
+        ))?;
     }
     Ok(())
 }
@@ -249,19 +253,19 @@ impl Checked {
         if let Err(why) = self.values.check(entry) {
             self.bad += 1;
             if self.bad <= TOLD_LIMIT {
-                eprintln!("{}: {why}", entry.key);
+                base::tell!("{}: {why}", entry.key);
             }
         }
     }
 
-    fn told(self) -> bool {
-        println!("{}, {} of them unreadable", counted(self.entries), self.bad);
+    fn told(self) -> anyhow::Result<bool> {
+        answer(format_args!("{}, {} of them unreadable", counted(self.entries), self.bad))?;
         if self.bad > 0 {
-            println!(
+            answer(format_args!(
                 "remedy: restore a backup with `kedge store restore`, or delete the objects that are named"
-            );
+            ))?;
         }
-        self.bad == 0
+        Ok(self.bad == 0)
     }
 }
 
@@ -271,7 +275,7 @@ async fn check_file(layout: &Layout, file: &Path) -> anyhow::Result<bool> {
     while let Some(entry) = reader.next().await? {
         checked.look(&entry);
     }
-    Ok(checked.told())
+    checked.told()
 }
 
 async fn check(layout: &Layout, options: &StoreOptions) -> anyhow::Result<bool> {
@@ -284,7 +288,7 @@ async fn check(layout: &Layout, options: &StoreOptions) -> anyhow::Result<bool> 
         while let Some(entry) = reader.next().await? {
             checked.look(&entry);
         }
-        return Ok(checked.told());
+        return checked.told();
     }
     let opened = open(layout, options, false).await?;
     opened.verify().await?;
@@ -295,7 +299,7 @@ async fn check(layout: &Layout, options: &StoreOptions) -> anyhow::Result<bool> 
         request.revision = Some(page.revision);
         request.after = page.entries.last().map(|entry| entry.key.to_string());
         if page.remaining == 0 {
-            return Ok(checked.told());
+            return checked.told();
         }
     }
 }

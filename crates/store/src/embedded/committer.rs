@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::stage::{Group, epoch_seconds};
 use super::{
     COMPACTED, Closing, GATHER, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION,
-    Request, SUM, SWEEP_LIMIT, Shared,
+    Request, SUM, SWEEP_LIMIT, Shared, WHOLE,
 };
 use crate::coming::Expected;
 use crate::index::Index;
+use crate::record::Sums;
 use crate::{Event, LeaseId, Result, Revision, StoreError, record};
 
 /// Owns the file; lives on its thread.
@@ -31,8 +32,8 @@ pub(super) struct Committer {
     pub(super) next_lease: LeaseId,
     pub(super) loaded: Index,
     pub(super) recent: Vec<Event>,
-    /// See [`super::SUM`].
-    pub(super) sum: u64,
+    /// See [`super::WHOLE`].
+    pub(super) sums: Sums,
 }
 
 /// What a group of requests is put together from.
@@ -187,10 +188,10 @@ impl Committer {
         if let Err(error) = self.write(&group) {
             tracing::error!(%error, path = self.name, "cannot write the store; stopping at once");
             if self.on_fault == OnFault::Abort {
-                eprintln!("kedge: cannot write the store at {}: {error}; stopping at once", self.name);
+                base::tell!("kedge: cannot write the store at {}: {error}; stopping at once", self.name);
                 if matches!(&error, redb::Error::Io(error) if base::disk::is_full(error)) {
                     let remedy = base::disk::remedy(std::path::Path::new(&self.name));
-                    eprintln!("kedge: {remedy}; nothing that was acknowledged is lost");
+                    base::tell!("kedge: {remedy}; nothing that was acknowledged is lost");
                 }
                 std::process::abort();
             }
@@ -213,33 +214,36 @@ impl Committer {
     }
 
     fn write(&mut self, group: &Group) -> Result<(), redb::Error> {
-        let mut sum = self.sum;
+        let mut sums = self.sums;
         let txn = self.database.begin_write()?;
         {
             let mut records = txn.open_table(RECORDS)?;
             for (place, bytes) in &group.records {
                 records.insert(place, bytes.as_slice())?;
-                sum = sum.wrapping_add(record::mark(*place, bytes));
+                sums.records = sums.records.wrapping_add(record::mark(*place, bytes));
             }
             for place in &group.removed {
                 if let Some(bytes) = records.remove(place)? {
-                    sum = sum.wrapping_sub(record::mark(*place, bytes.value()));
+                    sums.records = sums.records.wrapping_sub(record::mark(*place, bytes.value()));
                 }
             }
             let mut leases = txn.open_table(LEASES)?;
             for (id, lease) in &group.leases {
-                match lease {
-                    Some(lease) => leases.insert(id, lease)?.map(drop),
-                    None => leases.remove(id)?.map(drop),
+                let before = match lease {
+                    Some(lease) => leases.insert(id, lease)?,
+                    None => leases.remove(id)?,
                 };
+                before.into_iter().for_each(|before| sums.remove_lease(*id, before.value()));
+                lease.iter().for_each(|lease| sums.add_lease(*id, *lease));
             }
             let mut meta = txn.open_table(META)?;
             meta.insert(REVISION, self.revision)?;
             meta.insert(COMPACTED, self.compacted)?;
-            meta.insert(SUM, sum)?;
+            meta.insert(WHOLE, sums.seal(self.revision, self.compacted))?;
+            meta.remove(SUM)?;
         }
         txn.commit()?;
-        self.sum = sum;
+        self.sums = sums;
         Ok(())
     }
 }

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use redb::Database;
 
 use super::stage::epoch_seconds;
-use super::{COMPACTED, Embedded, LEASES, META, RECORDS, REVISION, SUM, failed, private_file, put_in_place};
+use super::{
+    COMPACTED, Embedded, LEASES, META, RECORDS, REVISION, WHOLE, failed, private_file, put_in_place,
+};
+use crate::record::Sums;
 use crate::{Entry, Result, Revision, StoreError, record};
 
 /// The one lease that restored entries are on, if they were on any.
@@ -19,7 +22,7 @@ pub struct Copy {
     beside: PathBuf,
     /// How many entries each revision has so far.
     places: HashMap<Revision, u32>,
-    sum: u64,
+    sums: Sums,
     leased: bool,
 }
 
@@ -31,7 +34,7 @@ impl Embedded {
         let file = private_file(&beside).map_err(|e| fail(e.into()))?;
         let database = Database::builder().create_file(file).map_err(|e| fail(e.into()))?;
         let path = path.to_owned();
-        Ok(Copy { database, path, beside, places: HashMap::new(), sum: 0, leased: false })
+        Ok(Copy { database, path, beside, places: HashMap::new(), sums: Sums::default(), leased: false })
     }
 }
 
@@ -56,7 +59,7 @@ impl Copy {
                 let place = (entry.mod_revision, *sub);
                 *sub += 1;
                 let bytes = record::encode(&Entry { lease: entry.lease.map(|_| LEASE), ..entry }, false);
-                self.sum = self.sum.wrapping_add(record::mark(place, &bytes));
+                self.sums.records = self.sums.records.wrapping_add(record::mark(place, &bytes));
                 records.insert(place, bytes.as_slice())?;
             }
         }
@@ -79,11 +82,14 @@ impl Copy {
             let mut meta = txn.open_table(META)?;
             meta.insert(REVISION, revision)?;
             meta.insert(COMPACTED, revision)?;
-            meta.insert(SUM, self.sum)?;
             let mut leases = txn.open_table(LEASES)?;
+            let mut sums = self.sums;
             if self.leased {
-                leases.insert(LEASE, (lease_seconds, epoch_seconds() + lease_seconds))?;
+                let lease = (lease_seconds, epoch_seconds() + lease_seconds);
+                leases.insert(LEASE, lease)?;
+                sums.add_lease(LEASE, lease);
             }
+            meta.insert(WHOLE, sums.seal(revision, revision))?;
         }
         txn.commit()?;
         Ok(())

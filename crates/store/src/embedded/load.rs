@@ -8,8 +8,11 @@ use std::time::Instant;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::committer::Committer;
-use super::{COMPACTED, Closing, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM, failed};
+use super::{
+    COMPACTED, Closing, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM, WHOLE, failed,
+};
 use crate::index::Index;
+use crate::record::Sums;
 use crate::{Entry, Event, Result, StoreError, record};
 
 /// Opens the file and reads all of it.
@@ -34,7 +37,7 @@ pub(super) fn load(
             next_lease: 1,
             loaded: Index::default(),
             recent: Vec::new(),
-            sum: 0,
+            sums: Sums::default(),
         };
         committer.replay()?;
         Ok(committer)
@@ -52,24 +55,60 @@ pub(super) fn load(
 pub(super) fn verify(database: &Database, name: String) -> Result<u64> {
     let read = catch_unwind(AssertUnwindSafe(|| {
         let txn = database.begin_read()?;
-        let stated = txn.open_table(META)?.get(SUM)?.map(|v| v.value());
-        let (mut count, mut sum) = (0, 0_u64);
+        let stated = Stated::read(&txn.open_table(META)?)?;
+        let (mut count, mut sums) = (0, Sums::default());
+        for item in txn.open_table(LEASES)?.iter()? {
+            let (id, lease) = item?;
+            sums.add_lease(id.value(), lease.value());
+        }
         for item in txn.open_table(RECORDS)?.iter()? {
             let (place, bytes) = item?;
-            sum = sum.wrapping_add(record::mark(place.value(), bytes.value()));
+            sums.records = sums.records.wrapping_add(record::mark(place.value(), bytes.value()));
             record::decode(place.value().0, bytes.value()).map_err(LoadError::Damaged)?;
             count += 1;
         }
-        match stated.is_some_and(|stated| stated != sum) {
-            true => Err(LoadError::Damaged("records are missing or stand where they should not".into())),
-            false => Ok(count),
-        }
+        stated.check(sums)?;
+        Ok(count)
     }));
     match read {
         Ok(Ok(count)) => Ok(count),
         Ok(Err(LoadError::Damaged(detail))) => Err(StoreError::Damaged { path: name, detail }),
         Ok(Err(LoadError::Database(error))) => Err(StoreError::Open { path: name, source: error.into() }),
         Err(_) => Err(StoreError::Damaged { path: name, detail: "its pages contradict each other".into() }),
+    }
+}
+
+/// What a file says of itself.
+struct Stated {
+    revision: u64,
+    compacted: u64,
+    whole: Option<u64>,
+    sum: Option<u64>,
+}
+
+impl Stated {
+    fn read(meta: &impl ReadableTable<&'static str, u64>) -> Result<Self, redb::StorageError> {
+        let number = |key| Ok::<_, redb::StorageError>(meta.get(key)?.map(|v| v.value()));
+        Ok(Self {
+            revision: number(REVISION)?.unwrap_or(0),
+            compacted: number(COMPACTED)?.unwrap_or(0),
+            whole: number(WHOLE)?,
+            sum: number(SUM)?,
+        })
+    }
+
+    /// A file of before there was either gets what it lacks with the next write.
+    fn check(&self, sums: Sums) -> Result<(), LoadError> {
+        let wrong = |what: &str| Err(LoadError::Damaged(what.into()));
+        match (self.sum, self.whole) {
+            (Some(sum), _) if sum != sums.records => {
+                wrong("records are missing or stand where they should not")
+            }
+            (None, Some(whole)) if whole != sums.seal(self.revision, self.compacted) => {
+                wrong("something is missing or stands where it should not, or is another than was written")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -82,28 +121,25 @@ impl Committer {
     fn replay(&mut self) -> Result<(), LoadError> {
         let txn = self.database.begin_write()?;
         {
-            let meta = txn.open_table(META)?;
-            self.compacted = meta.get(COMPACTED)?.map_or(0, |v| v.value());
-            self.revision = meta.get(REVISION)?.map_or(0, |v| v.value());
-            let sum = meta.get(SUM)?.map(|v| v.value());
+            let stated = Stated::read(&txn.open_table(META)?)?;
+            (self.compacted, self.revision) = (stated.compacted, stated.revision);
             for item in txn.open_table(LEASES)?.iter()? {
                 let (id, lease) = item?;
                 let (ttl_seconds, expires_at) = lease.value();
+                self.sums.add_lease(id.value(), lease.value());
                 self.next_lease = self.next_lease.max(id.value() + 1);
                 self.leases.insert(id.value(), Lease { ttl_seconds, expires_at, keys: HashSet::new() });
             }
             let records = txn.open_table(RECORDS)?;
             for item in records.iter()? {
                 let (place, bytes) = item?;
-                self.sum = self.sum.wrapping_add(record::mark(place.value(), bytes.value()));
+                let mark = record::mark(place.value(), bytes.value());
+                self.sums.records = self.sums.records.wrapping_add(mark);
                 let (entry, deleted) =
                     record::decode(place.value().0, bytes.value()).map_err(LoadError::Damaged)?;
                 self.replay_record(place.value(), entry, deleted);
             }
-            // A file of before there was a sum gets one with the next write.
-            if sum.is_some_and(|sum| sum != self.sum) {
-                return Err(LoadError::Damaged("records are missing or stand where they should not".into()));
-            }
+            stated.check(self.sums)?;
         }
         txn.commit()?;
         self.loaded.revision = self.revision;

@@ -3,6 +3,12 @@
 //! The committer is a thread that takes whatever waits and for a moment what is announced (group commit), checks
 //! expectations, writes one database transaction, and only after it is on disk makes it visible and acknowledges it. An error of the
 //! disk aborts the process: what the file then holds is known only after it has been opened again.
+//!
+//! A bit that has changed by itself refuses to start, wherever something is read from it: each record has a sum of its own
+//! (`record.rs`), and the file one number for all records at their places, the leases, the revision and what is compacted
+//! ([`WHOLE`]). Where nothing is read a change means nothing: pages that are free, the rest of those that are not full, and the
+//! database's own sums, which it looks at only after it was stopped without an end. Its list of free pages is not covered: if that
+//! is damaged a later write may overwrite what is in use, which the next start notices as it notices any damage.
 
 mod committer;
 mod copy;
@@ -33,7 +39,11 @@ const LEASES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("lease
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const COMPACTED: &str = "compacted";
 const REVISION: &str = "revision";
-/// The sum of the marks of all records, so that one that is missing is noticed as one that is damaged is.
+/// A number that stands for all there is: every record at its place, every lease, the revision and what is compacted. So what is
+/// missing is noticed as what is damaged is.
+const WHOLE: &str = "whole";
+/// The sum of the marks of all records alone, as it was written before. A server of that time knows nothing of the other, and
+/// writes this again: then it is what holds.
 const SUM: &str = "sum";
 
 const KEY_LIMIT_BYTES: usize = 4096;

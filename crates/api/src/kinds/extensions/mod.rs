@@ -12,6 +12,7 @@ mod validate;
 
 use super::{Build, Errors, Kind};
 use crate::columns::name_cell;
+use crate::schema::pattern::Patterns;
 use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
@@ -90,22 +91,23 @@ fn schemas(spec: &CustomResourceDefinitionSpec, errors: &mut Errors) {
         version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()).map(serde_json::to_value)
     };
     let given: Vec<Option<Value>> = spec.versions.iter().map(|v| schema(v).and_then(Result::ok)).collect();
+    let mut patterns = Patterns::default();
     if let [Some(first), rest @ ..] = given.as_slice()
         && rest.iter().all(|other| other.as_ref() == Some(first))
     {
-        return check_schema(first, "spec.validation.openAPIV3Schema", errors);
+        return check_schema(first, "spec.validation.openAPIV3Schema", &mut patterns, errors);
     }
     for (i, schema) in given.iter().enumerate() {
         let field = format!("spec.versions[{i}].schema.openAPIV3Schema");
         match schema {
-            Some(schema) => check_schema(schema, &field, errors),
+            Some(schema) => check_schema(schema, &field, &mut patterns, errors),
             None => errors.push(FieldError::required(field, "schemas are required")),
         }
     }
 }
 
-fn check_schema(schema: &Value, field: &str, errors: &mut Errors) {
-    match crate::schema::from_crd(schema) {
+fn check_schema(schema: &Value, field: &str, patterns: &mut Patterns, errors: &mut Errors) {
+    match crate::schema::from_version(schema, patterns) {
         Ok(_) => {
             let (_, faults) = crate::schema::expressions::compile(schema, field);
             faults.into_iter().for_each(|fault| errors.push(fault));
