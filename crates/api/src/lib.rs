@@ -21,4 +21,5 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod stored;
+pub mod weight;
 pub mod yaml;

@@ -1,6 +1,7 @@
 //! Large work is done where nobody waits behind it. A request is answered on one of a few threads that all requests share,
 //! probes among them; decoding, checking and encoding a few megabytes takes as long as a thousand small requests, without a
-//! point at which others have their turn. Once a request turns out to be about something large, its thread is its own.
+//! point at which others have their turn. Once a request turns out to be about something large, its thread is its own, and
+//! once that would be large in memory too, it has a place there ([`room`]).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,19 +9,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use api::status::ApiError;
 use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::room::{self, Places, What};
 
 /// From so many bytes on, bodies and objects are large: some milliseconds of work.
 const LARGE_BYTES: usize = 64 << 10;
 
+/// What a request has for itself.
+#[derive(Default)]
+struct Own {
+    is_large: AtomicBool,
+    places: parking_lot::Mutex<Places>,
+}
+
 tokio::task_local! {
-    static LARGE: Arc<AtomicBool>;
+    static OWN: Arc<Own>;
 }
 
 /// Lets work be done aside from where it says that it is large.
 pub fn able<F: Future>(work: F) -> Aside<F> {
-    let large = Arc::new(AtomicBool::new(false));
-    Aside { work: Box::pin(LARGE.scope(Arc::clone(&large), work)), large }
+    let own = Arc::<Own>::default();
+    Aside { work: Box::pin(OWN.scope(Arc::clone(&own), work)), own }
 }
 
 /// Goes aside if what comes is about so many bytes.
@@ -28,16 +39,25 @@ pub async fn begin(bytes: usize) {
     if bytes < LARGE_BYTES {
         return;
     }
-    let begins = LARGE.try_with(|large| !large.swap(true, Ordering::Relaxed)).unwrap_or(false);
+    let begins = OWN.try_with(|own| !own.is_large.swap(true, Ordering::Relaxed)).unwrap_or(false);
     if begins {
         // The next turn is the first one aside.
         tokio::task::yield_now().await;
     }
 }
 
+/// Has a place in memory for what comes to so many bytes. It is the request's until that is answered.
+pub async fn place(what: What, weight: usize) -> Result<(), ApiError> {
+    match OWN.try_with(Arc::clone) {
+        Ok(own) => room::take(&own.places, what, weight).await,
+        // What is done without a request is little, and one at a time.
+        Err(_) => Ok(()),
+    }
+}
+
 pub struct Aside<F: Future> {
-    work: Pin<Box<tokio::task::futures::TaskLocalFuture<Arc<AtomicBool>, F>>>,
-    large: Arc<AtomicBool>,
+    work: Pin<Box<tokio::task::futures::TaskLocalFuture<Arc<Own>, F>>>,
+    own: Arc<Own>,
 }
 
 impl<F: Future> Future for Aside<F> {
@@ -48,7 +68,7 @@ impl<F: Future> Future for Aside<F> {
         let has_others = || {
             Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
         };
-        match self.large.load(Ordering::Relaxed) && has_others() {
+        match self.own.is_large.load(Ordering::Relaxed) && has_others() {
             true => tokio::task::block_in_place(|| self.work.as_mut().poll(context)),
             false => self.work.as_mut().poll(context),
         }

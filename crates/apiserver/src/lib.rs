@@ -26,6 +26,7 @@ mod paths;
 mod proxy;
 mod recent;
 mod reloaded;
+mod room;
 mod settle;
 mod shared_keys;
 mod table;

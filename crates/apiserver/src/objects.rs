@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
+use api::weight;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,11 +16,14 @@ use crate::audit::{self, Layer};
 use crate::cipher::{self, Cipher, RotateError, Rotated};
 use crate::claims;
 use crate::recent::Recent;
+use crate::room::What;
 
 /// Objects with a time to live share leases of this granularity.
 const LEASE_WINDOW_SECONDS: i64 = 60;
 /// Of the text of what was written or looked at a moment ago; in memory it is about ten times as large.
 const SEEN_LIMIT_BYTES: usize = 512 << 10;
+/// Shorter objects are not weighed.
+const WEIGHED_FROM_BYTES: usize = 4 << 10;
 /// How long a request waits for a revision that is still to come.
 const REVISION_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -92,7 +96,23 @@ impl Objects {
         // Also where little is asked to be changed in it.
         aside::begin(entry.as_ref().map_or(0, |entry| entry.value.len())).await;
         self.unlock(entry.as_slice()).await?;
+        if let Some(entry) = &entry {
+            aside::place(What::Stored, self.weight(entry)).await?;
+        }
         Ok(entry)
+    }
+
+    /// What an entry comes to once it is decoded; nothing where it is too short to come to much.
+    fn weight(&self, entry: &Entry) -> usize {
+        match entry.value.len() {
+            0..WEIGHED_FROM_BYTES => 0,
+            // Only where it is plain is it known; it is opened once more for that, which is much less than to decode it.
+            // What cannot be opened will not be decoded.
+            _ if cipher::is_sealed(&entry.value) => {
+                self.plain(entry).map_or(0, |plain| weight::of_json(&plain))
+            }
+            _ => weight::of_json(&entry.value),
+        }
     }
 
     /// The plain bytes of an entry, in our form whoever wrote it.

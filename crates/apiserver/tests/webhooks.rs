@@ -407,3 +407,33 @@ async fn a_hook_sees_the_version_that_its_rule_names() {
     let (code, made) = hooked.world.json("POST", &older, other).await;
     assert_eq!(code, 201, "{made}");
 }
+
+/// Bodies that may come to much, as far as is known before they are read, and that wait for a hook: there is room for four.
+#[tokio::test]
+async fn what_waits_keeps_its_place_and_there_are_so_many() {
+    let hooked = Hooked::new().await;
+    hooked.validating("/hang", json!({"failurePolicy": "Ignore", "timeoutSeconds": 9})).await;
+    let body =
+        |name: usize| format!("metadata: {{name: a{name}}}\ndata: {{a: \"{}\"}}\n", ":".repeat(100_000));
+    let headers = [("content-type", "application/yaml")];
+    let large = |name| hooked.world.send("POST", MAPS, &headers, body(name));
+    let large = futures::future::join_all((0..5).map(large));
+    let secret = json!({"metadata": {"name": "a"}});
+    let small = async {
+        let began = std::time::Instant::now();
+        let (code, answer) = hooked.world.json("POST", "/api/v1/namespaces/default/secrets", secret).await;
+        (code, began.elapsed() < std::time::Duration::from_secs(5), answer)
+    };
+    let (large, (code, at_once, answer)) = tokio::join!(large, small);
+    assert!((code, at_once) == (201, true), "{code}: {answer}");
+    let (refused, stored): (Vec<_>, Vec<_>) = large.into_iter().partition(|(code, ..)| *code == 429);
+    assert!(stored.iter().all(|(code, ..)| *code == 201) && stored.len() == 4, "{}", stored.len());
+    let (_, headers, answer) = &refused[0];
+    let answer: Value = serde_json::from_slice(answer).expect("JSON");
+    assert_eq!(headers.get("retry-after").and_then(|v| v.to_str().ok()), Some("1"), "{answer}");
+    assert_eq!(answer["details"]["retryAfterSeconds"], 1, "{answer}");
+    // What was held is given back.
+    hooked.world.json("DELETE", &format!("{HOOKS}/validatingwebhookconfigurations/test"), Value::Null).await;
+    let (code, ..) = hooked.world.send("POST", MAPS, &[("content-type", "application/yaml")], body(9)).await;
+    assert_eq!(code, 201);
+}

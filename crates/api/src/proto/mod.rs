@@ -10,6 +10,7 @@ mod write;
 use serde_json::Value;
 
 use crate::schema::{self, Schema};
+use crate::weight::{self, Left, TooHeavy};
 
 const MAGIC: &[u8] = b"k8s\0";
 /// Objects are limited far below this by the request's size; nesting is bounded for the stack's sake.
@@ -23,6 +24,8 @@ pub enum ProtoError {
     UnknownKind { api_version: String, kind: String },
     #[error("protobuf of {message}: {problem}")]
     Malformed { message: String, problem: &'static str },
+    #[error(transparent)]
+    TooHeavy(#[from] TooHeavy),
     #[error("{path} cannot be written as protobuf: {problem}")]
     Value { path: String, problem: &'static str },
 }
@@ -59,17 +62,40 @@ pub fn envelope(bytes: &[u8]) -> Result<Envelope<'_>, ProtoError> {
     Ok(envelope)
 }
 
-/// Decodes a body into the value its JSON form would have.
+/// Decodes an object into the value its JSON form would have, whatever that comes to.
 pub fn decode(bytes: &[u8]) -> Result<Value, ProtoError> {
+    decode_within(bytes, usize::MAX)
+}
+
+/// The same of a body, which may come to so much.
+pub fn decode_within(bytes: &[u8], weight: usize) -> Result<Value, ProtoError> {
+    decode_with(bytes, &Left::of(weight))
+}
+
+fn decode_with(bytes: &[u8], left: &Left) -> Result<Value, ProtoError> {
     let Envelope { api_version, kind, raw } = envelope(bytes)?;
     let schema = schema_of(&api_version, &kind)?;
-    let mut value = read::message(schema.node(), raw, MAX_DEPTH)?;
+    let mut value = read::message(schema.node(), raw, read::Room { depth: MAX_DEPTH, left })?;
     schema.canonicalize(&mut value);
     if let Value::Object(map) = &mut value {
         map.insert("apiVersion".to_owned(), api_version.into());
         map.insert("kind".to_owned(), kind.into());
     }
     Ok(value)
+}
+
+/// What a body comes to, where that is not more than `most`; otherwise as much as a body may. What its signs mean is known only to
+/// whoever reads it, so it is read, where it is not so short that it cannot come to much.
+pub fn weigh(bytes: &[u8], most: usize) -> usize {
+    let at_most = bytes.len().saturating_mul(weight::MOST_OF_A_BYTE);
+    if at_most < most {
+        return at_most;
+    }
+    let left = Left::of(most);
+    match decode_with(bytes, &left) {
+        Err(ProtoError::TooHeavy(_)) => weight::LIMIT_BYTES,
+        _ => most - left.get(),
+    }
 }
 
 /// Encodes an object, which must carry its `apiVersion` and `kind`, with the envelope.
@@ -213,6 +239,23 @@ mod tests {
             "status": {},
         });
         assert_eq!(decode(&encode(&value).unwrap()).unwrap(), value);
+    }
+
+    #[test]
+    fn what_a_body_comes_to_is_known_before_it_is_kept() {
+        let of = |data: &str| {
+            let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": data}});
+            weigh(&encode(&value).unwrap(), 1 << 20)
+        };
+        assert!((100_000..200_000).contains(&of(&"x".repeat(100_000))), "a text is what it is");
+        let pod = |containers: usize| {
+            let containers = vec![json!({"name": "", "livenessProbe": {"httpGet": {"port": 1}}}); containers];
+            let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"containers": containers}});
+            let bytes = encode(&value).unwrap();
+            (weigh(&bytes, 1 << 20), decode_within(&bytes, 1 << 20))
+        };
+        assert!(matches!(pod(150), (300_000..1_000_000, Ok(_))), "{}", pod(150).0);
+        assert_eq!(pod(1_000), (weight::LIMIT_BYTES, Err(ProtoError::TooHeavy(TooHeavy))));
     }
 
     #[test]

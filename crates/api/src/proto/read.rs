@@ -7,30 +7,45 @@ use serde_json::{Map, Value};
 use super::wire::{Entry, Reader};
 use super::{ProtoError, malformed};
 use crate::schema::{Field, Message, Node, Shape};
+use crate::weight::Left;
 
 type Result<T> = std::result::Result<T, ProtoError>;
+
+/// How deep messages may still be within each other, and what all may still come to.
+#[derive(Clone, Copy)]
+pub(super) struct Room<'w> {
+    pub depth: usize,
+    pub left: &'w Left,
+}
+
+impl Room<'_> {
+    fn deeper(self) -> Option<Self> {
+        Some(Self { depth: self.depth.checked_sub(1)?, ..self })
+    }
+}
 
 fn entries<'a>(name: &'a str, bytes: &'a [u8]) -> impl Iterator<Item = Result<(u32, Entry<'a>)>> {
     Reader::new(bytes).map(move |entry| entry.map_err(|problem| malformed(name, problem)))
 }
 
-pub(super) fn message(node: Node<'_>, bytes: &[u8], depth: usize) -> Result<Value> {
+pub(super) fn message(node: Node<'_>, bytes: &[u8], room: Room<'_>) -> Result<Value> {
+    room.left.take_object()?;
     let mut map = Map::new();
-    fill(node, bytes, depth, &mut map)?;
+    fill(node, bytes, room, &mut map)?;
     Ok(Value::Object(map))
 }
 
 /// Reads the fields of a message into an object: inlined messages share their parent's.
-fn fill(node: Node<'_>, bytes: &[u8], depth: usize, map: &mut Map<String, Value>) -> Result<()> {
+fn fill(node: Node<'_>, bytes: &[u8], room: Room<'_>, map: &mut Map<String, Value>) -> Result<()> {
     let Some(message) = node.message() else { return Ok(()) };
-    let depth = depth.checked_sub(1).ok_or_else(|| malformed(&message.name, "nested too deeply"))?;
+    let room = room.deeper().ok_or_else(|| malformed(&message.name, "nested too deeply"))?;
     for entry in entries(&message.name, bytes) {
         let (tag, entry) = entry?;
         if let Some(field) = message.fields.iter().find(|field| field.tag == tag) {
-            one_field(node, message, field, entry, depth, map)?;
+            one_field(node, message, field, entry, room, map)?;
         } else if let Some((_, index)) = message.inlines.iter().find(|(inline, _)| *inline == tag) {
             let ty = crate::schema::Type::of(Shape::Message(*index));
-            fill(node.at_local(&ty), bytes_of(message, entry)?, depth, map)?;
+            fill(node.at_local(&ty), bytes_of(message, entry)?, room, map)?;
         }
     }
     Ok(())
@@ -48,13 +63,13 @@ fn one_field(
     message: &Message,
     field: &Field,
     entry: Entry<'_>,
-    depth: usize,
+    room: Room<'_>,
     map: &mut Map<String, Value>,
 ) -> Result<()> {
     let name = &*field.name;
     match &field.ty.shape {
         Shape::List(list) if !list.wrapped => {
-            let item = scalar(node.at(&list.item), message, entry, depth)?;
+            let item = scalar(node.at(&list.item), message, entry, room)?;
             match map.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
                 Value::Array(items) => items.push(item),
                 _ => return Err(malformed(&message.name, "a list is not one")),
@@ -65,13 +80,13 @@ fn one_field(
             for entry in entries(&message.name, bytes_of(message, entry)?) {
                 match entry? {
                     (1, Entry::Bytes(text)) => key = utf8(message, text)?,
-                    (2, entry) => value = Some(scalar(node.at(member), message, entry, depth)?),
+                    (2, entry) => value = Some(scalar(node.at(member), message, entry, room)?),
                     _ => {}
                 }
             }
             let value = match value {
                 Some(value) => value,
-                None => scalar(node.at(member), message, Entry::Bytes(&[]), depth)?,
+                None => scalar(node.at(member), message, Entry::Bytes(&[]), room)?,
             };
             match map.entry(name).or_insert_with(|| Value::Object(Map::new())) {
                 Value::Object(inner) => inner.insert(key, value),
@@ -79,7 +94,7 @@ fn one_field(
             };
         }
         _ => {
-            let value = scalar(node.at(&field.ty), message, entry, depth)?;
+            let value = scalar(node.at(&field.ty), message, entry, room)?;
             map.insert(name.to_owned(), value);
         }
     }
@@ -99,8 +114,25 @@ fn json(message: &Message, bytes: &[u8]) -> Result<Value> {
     }
 }
 
-fn scalar(node: Node<'_>, message: &Message, entry: Entry<'_>, depth: usize) -> Result<Value> {
+/// What a value has of its own, not in others below it.
+fn letters(shape: &Shape, entry: &Entry<'_>) -> usize {
+    match (shape, entry) {
+        (
+            Shape::Message(_)
+            | Shape::List(_)
+            | Shape::PropsOrArray(_)
+            | Shape::PropsOrBool(_)
+            | Shape::PropsOrStrings(_),
+            _,
+        ) => 0,
+        (_, Entry::Bytes(bytes)) => bytes.len(),
+        _ => 0,
+    }
+}
+
+fn scalar(node: Node<'_>, message: &Message, entry: Entry<'_>, room: Room<'_>) -> Result<Value> {
     let wrong = || malformed(&message.name, "wrong wire type");
+    room.left.take_value(letters(&node.ty.shape, &entry))?;
     Ok(match (&node.ty.shape, entry) {
         (Shape::String, Entry::Bytes(bytes)) => utf8(message, bytes)?.into(),
         (Shape::Bytes, Entry::Bytes(bytes)) => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
@@ -108,12 +140,12 @@ fn scalar(node: Node<'_>, message: &Message, entry: Entry<'_>, depth: usize) -> 
         (Shape::Int64, Entry::Varint(value)) => (value as i64).into(),
         (Shape::Bool, Entry::Varint(value)) => (value != 0).into(),
         (Shape::Double, Entry::Fixed64(bits)) => f64::from_bits(bits).into(),
-        (Shape::Message(_), Entry::Bytes(bytes)) => self::message(node, bytes, depth)?,
+        (Shape::Message(_), Entry::Bytes(bytes)) => self::message(node, bytes, room)?,
         (Shape::List(list), Entry::Bytes(bytes)) => {
             let mut items = Vec::new();
             for entry in entries(&message.name, bytes) {
                 if let (1, entry) = entry? {
-                    items.push(scalar(node.at(&list.item), message, entry, depth)?);
+                    items.push(scalar(node.at(&list.item), message, entry, room)?);
                 }
             }
             Value::Array(items)
@@ -130,13 +162,14 @@ fn scalar(node: Node<'_>, message: &Message, entry: Entry<'_>, depth: usize) -> 
             let mut value = Value::Null;
             for entry in entries(&message.name, bytes) {
                 if let (1, Entry::Bytes(raw)) = entry? {
+                    room.left.take_json(raw)?;
                     value = json(message, raw)?;
                 }
             }
             value
         }
         (Shape::PropsOrArray(_) | Shape::PropsOrBool(_) | Shape::PropsOrStrings(_), Entry::Bytes(bytes)) => {
-            props(node, message, bytes, depth)?
+            props(node, message, bytes, room)?
         }
         _ => return Err(wrong()),
     })
@@ -213,21 +246,24 @@ fn print_duration(nanos: i64) -> String {
     format!("{sign}{text}")
 }
 
-fn props(node: Node<'_>, message: &Message, bytes: &[u8], depth: usize) -> Result<Value> {
+fn props(node: Node<'_>, message: &Message, bytes: &[u8], room: Room<'_>) -> Result<Value> {
     let (Shape::PropsOrArray(index) | Shape::PropsOrBool(index) | Shape::PropsOrStrings(index)) =
         node.ty.shape
     else {
         return Ok(Value::Null);
     };
     let ty = crate::schema::Type::of(Shape::Message(index));
-    let schema = |bytes: &[u8]| self::message(node.at_local(&ty), bytes, depth);
+    let schema = |bytes: &[u8]| self::message(node.at_local(&ty), bytes, room);
     let (mut single, mut list, mut allows) = (None, Vec::new(), false);
     for entry in entries(&message.name, bytes) {
         match (&node.ty.shape, entry?) {
             (Shape::PropsOrBool(_), (1, Entry::Varint(value))) => allows = value != 0,
             (Shape::PropsOrBool(_), (2, Entry::Bytes(bytes))) => single = Some(schema(bytes)?),
             (_, (1, Entry::Bytes(bytes))) => single = Some(schema(bytes)?),
-            (Shape::PropsOrStrings(_), (2, Entry::Bytes(text))) => list.push(utf8(message, text)?.into()),
+            (Shape::PropsOrStrings(_), (2, Entry::Bytes(text))) => {
+                room.left.take_value(text.len())?;
+                list.push(utf8(message, text)?.into());
+            }
             (_, (2, Entry::Bytes(bytes))) => list.push(schema(bytes)?),
             _ => {}
         }

@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::FieldProblem;
+use crate::weight::{self, TooHeavy};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
@@ -26,11 +27,32 @@ pub enum DecodeError {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     #[error("{0}")]
-    Yaml(#[from] crate::yaml::YamlError),
+    Yaml(crate::yaml::YamlError),
     #[error("the body is not UTF-8")]
     Utf8(#[from] std::str::Utf8Error),
     #[error(transparent)]
-    Protobuf(#[from] crate::proto::ProtoError),
+    Protobuf(crate::proto::ProtoError),
+    #[error(transparent)]
+    TooHeavy(#[from] TooHeavy),
+}
+
+impl From<crate::yaml::YamlError> for DecodeError {
+    fn from(error: crate::yaml::YamlError) -> Self {
+        if error.message == crate::yaml::TOO_MANY_NODES {
+            Self::TooHeavy(TooHeavy)
+        } else {
+            Self::Yaml(error)
+        }
+    }
+}
+
+impl From<crate::proto::ProtoError> for DecodeError {
+    fn from(error: crate::proto::ProtoError) -> Self {
+        match error {
+            crate::proto::ProtoError::TooHeavy(fault) => Self::TooHeavy(fault),
+            other => Self::Protobuf(other),
+        }
+    }
 }
 
 /// Reads a body; the media type's parameters are ignored, an empty one means JSON.
@@ -43,7 +65,8 @@ pub fn parse(bytes: &[u8], content_type: &str) -> Result<Decoded, DecodeError> {
             parse_yaml(bytes)
         }
         "application/vnd.kubernetes.protobuf" => {
-            Ok(Decoded { value: crate::proto::decode(bytes)?, duplicates: Vec::new() })
+            let value = crate::proto::decode_within(bytes, weight::LIMIT_BYTES)?;
+            Ok(Decoded { value, duplicates: Vec::new() })
         }
         _ => Err(DecodeError::UnsupportedMediaType(media_type)),
     }
@@ -69,6 +92,9 @@ pub fn json_fault(bytes: &[u8], error: &serde_json::Error) -> String {
 }
 
 pub fn parse_json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    if bytes.len() > ALWAYS_LIGHT_BYTES {
+        weight::bounded(weight::of_json(bytes))?;
+    }
     let state = RefCell::new(State::default());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Seed { state: &state }.deserialize(&mut deserializer)?;
@@ -76,22 +102,25 @@ pub fn parse_json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(Decoded { value, duplicates: state.into_inner().duplicates.faults })
 }
 
+/// What is as short as this is never too heavy.
+const ALWAYS_LIGHT_BYTES: usize = weight::LIMIT_BYTES / weight::MOST_OF_A_BYTE;
+/// What is read of YAML takes more than what comes of it, so there are fewer values than would be allowed by weight.
+const YAML_NODES: usize = 300_000;
+
 /// YAML is a superset of JSON, but the JSON reader names paths and is faster.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
-        && let Ok(decoded) = parse_json(bytes)
-    {
-        return Ok(decoded);
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        match parse_json(bytes) {
+            Err(DecodeError::Json(_)) => {}
+            read => return read,
+        }
     }
-    let text = std::str::from_utf8(bytes)?;
-    let value = crate::yaml::parse_one(text)?;
-    let duplicates = match crate::yaml::parse_documents_strict(text) {
-        Ok(_) => Vec::new(),
-        Err(error) => vec![FieldProblem::Type {
-            message: format!("yaml: unmarshal errors:\n  line {}: {}", error.line, error.message),
-        }],
-    };
-    Ok(Decoded { value, duplicates })
+    let (value, fault) = crate::yaml::parse_body(std::str::from_utf8(bytes)?, YAML_NODES)?;
+    weight::bounded(weight::of_value(&value))?;
+    let duplicates = fault.map(|error| FieldProblem::Type {
+        message: format!("yaml: unmarshal errors:\n  line {}: {}", error.line, error.message),
+    });
+    Ok(Decoded { value, duplicates: duplicates.into_iter().collect() })
 }
 
 #[derive(Default)]
@@ -181,7 +210,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
             self.state.borrow_mut().path.cut(before);
             match item? {
                 Some(item) => items.push(item),
-                None => return Ok(Value::Array(items)),
+                None => {
+                    // Most lists are short, and there may be many: room for what does not come is dear.
+                    items.shrink_to_fit();
+                    return Ok(Value::Array(items));
+                }
             }
         }
     }

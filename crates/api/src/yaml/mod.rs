@@ -5,6 +5,7 @@
 mod emit;
 
 use serde_json::{Map, Number, Value};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options, Spanned};
 
 pub use emit::to_string;
@@ -24,19 +25,43 @@ pub struct YamlError {
     pub message: String,
 }
 
+/// What a text may say, apart from what its length allows it.
+#[derive(Clone, Copy)]
+struct Limits {
+    duplicate_keys: DuplicateKeyPolicy,
+    nodes: usize,
+}
+
+/// Manifests may be large; they are read by those who have them.
+const NODES: usize = 4_000_000;
+
 /// Reads every non-empty document. Of a key given twice the last one counts, as in `kubectl`.
 pub fn parse_documents(text: &str) -> Result<Vec<Document>, YamlError> {
-    parse(text, DuplicateKeyPolicy::LastWins)
+    parse(text, Limits { duplicate_keys: DuplicateKeyPolicy::LastWins, nodes: NODES })
 }
 
 /// As [`parse_documents`], but a key given twice is an error that names its line.
 pub fn parse_documents_strict(text: &str) -> Result<Vec<Document>, YamlError> {
-    parse(text, DuplicateKeyPolicy::Error)
+    parse(text, Limits { duplicate_keys: DuplicateKeyPolicy::Error, nodes: NODES })
 }
 
 /// Reads exactly one document; `null` where there is none.
 pub fn parse_one(text: &str) -> Result<Value, YamlError> {
-    let mut documents = parse_documents(text)?;
+    only(parse_documents(text)?)
+}
+
+/// What a body says and, where it names a key twice, what the strict say of that. It has no more than so many nodes.
+pub fn parse_body(text: &str, nodes: usize) -> Result<(Value, Option<YamlError>), YamlError> {
+    let read = |duplicate_keys| parse(text, Limits { duplicate_keys, nodes });
+    match read(DuplicateKeyPolicy::Error) {
+        Ok(documents) => Ok((only(documents)?, None)),
+        Err(strict) if strict.message == TOO_MANY_NODES => Err(strict),
+        // Not both at once: either may be large.
+        Err(strict) => Ok((only(read(DuplicateKeyPolicy::LastWins)?)?, Some(strict))),
+    }
+}
+
+fn only(mut documents: Vec<Document>) -> Result<Value, YamlError> {
     match documents.len() {
         0 => Ok(Value::Null),
         1 => Ok(documents.remove(0).value),
@@ -52,19 +77,19 @@ pub fn parse_one(text: &str) -> Result<Value, YamlError> {
 /// whatever thread asks.
 const STACK_BYTES: usize = 32 << 20;
 
-fn parse(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>, YamlError> {
+fn parse(text: &str, limits: Limits) -> Result<Vec<Document>, YamlError> {
     let failed = |message: &str| YamlError { line: 0, column: 0, message: message.into() };
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().stack_size(STACK_BYTES);
-        let reader = reader.spawn_scoped(scope, || read(text, duplicate_keys));
+        let reader = reader.spawn_scoped(scope, || read(text, limits));
         let reader = reader.map_err(|error| failed(&format!("cannot be read now: {error}")))?;
         reader.join().unwrap_or_else(|_| Err(failed("cannot be read")))
     })
 }
 
-fn read(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Vec<Document>, YamlError> {
+fn read(text: &str, limits: Limits) -> Result<Vec<Document>, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let options = options(text.len(), duplicate_keys);
+    let options = options(text.len(), limits);
     let parsed: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
             let location = error.location();
@@ -87,9 +112,13 @@ fn message_of(error: &serde_saphyr::Error) -> String {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
             format!("key \"{key}\" already set in map")
         }
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Nodes { .. }, .. } => TOO_MANY_NODES.to_owned(),
         other => other.to_string(),
     }
 }
+
+/// What is said of a text of more values than may be.
+pub(crate) const TOO_MANY_NODES: &str = "too many elements";
 
 /// What a text of no length may come to. Aliases stand for what they do not hold, in manifests that people write.
 const FREE_EVENTS: usize = 10_000;
@@ -98,20 +127,20 @@ const FREE_BYTES: usize = 4 << 20;
 const EVENTS_PER_BYTE: usize = 3;
 
 /// The limits follow from the text's length: nobody makes much of little.
-fn options(bytes: usize, duplicate_keys: DuplicateKeyPolicy) -> Options {
+fn options(bytes: usize, limits: Limits) -> Options {
     let events = bytes.saturating_mul(EVENTS_PER_BYTE).saturating_add(FREE_EVENTS);
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: 128,
             max_documents: 50_000,
             max_events: events.min(8_000_000),
-            max_nodes: events.min(4_000_000),
+            max_nodes: events.min(limits.nodes),
             max_total_scalar_bytes: bytes.saturating_mul(2).saturating_add(FREE_BYTES),
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: events.min(1_000_000),
         },
-        duplicate_keys: duplicate_keys,
+        duplicate_keys: limits.duplicate_keys,
         legacy_octal_numbers: true,
         strict_booleans: true,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,

@@ -4,16 +4,19 @@ use ::http::header::CONTENT_TYPE;
 use api::kinds::Kind;
 use api::schema::{self, Schema, decode};
 use api::status::{ApiError, FieldError};
+use api::weight;
 use bytes::Bytes;
 use serde_json::Value;
 
 use crate::http::body::{Body, ReadError, read};
+use crate::room::What;
 use crate::{Context, aside, audit};
 
 /// As etcd's default request limit with the room kube-apiserver leaves: 3 MiB.
 const BODY_LIMIT_BYTES: usize = 3 << 20;
 
-pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
+/// The body of a request, which then has a place for what it comes to.
+pub async fn bytes(context: &Context, body: Body) -> Result<Bytes, ApiError> {
     let bytes = read(body, BODY_LIMIT_BYTES).await.map_err(|error| match error {
         ReadError::TooLarge => {
             ApiError::too_large(format!("Request entity too large: limit is {BODY_LIMIT_BYTES}"))
@@ -21,6 +24,7 @@ pub async fn bytes(body: Body) -> Result<Bytes, ApiError> {
         ReadError::Broken(error) => ApiError::bad_request(format!("cannot read the request's body: {error}")),
     })?;
     aside::begin(bytes.len()).await;
+    aside::place(What::Body, weight::of_body(&bytes, content_type(context))).await?;
     Ok(bytes)
 }
 
@@ -54,7 +58,7 @@ pub async fn object(context: &Context, body: Body) -> Result<Value, ApiError> {
         let error = decode::DecodeError::UnsupportedMediaType(content_type.to_owned());
         return Err(decode_error(error));
     }
-    let bytes = bytes(body).await?;
+    let bytes = bytes(context, body).await?;
     let decoded =
         decode::parse(&bytes, content_type).map_err(|error| unrecognized(context, &bytes, error))?;
     let mut value = decoded.value;
@@ -74,7 +78,7 @@ pub async fn object(context: &Context, body: Body) -> Result<Value, ApiError> {
 
 /// Reads a body of another kind than the resource's (options, bindings, reviews).
 pub async fn other(context: &Context, body: Body) -> Result<Value, ApiError> {
-    let bytes = bytes(body).await?;
+    let bytes = bytes(context, body).await?;
     if bytes.is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
@@ -85,7 +89,7 @@ pub async fn other(context: &Context, body: Body) -> Result<Value, ApiError> {
 
 /// The options in the body of a deletion, if it has one.
 pub async fn delete_options(context: &Context, body: Body) -> Result<Option<Value>, ApiError> {
-    let bytes = bytes(body).await?;
+    let bytes = bytes(context, body).await?;
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -144,7 +148,9 @@ fn not_an_object(kind: &Kind, bytes: &[u8], why: &str) -> ApiError {
 
 fn unrecognized(context: &Context, bytes: &[u8], error: decode::DecodeError) -> ApiError {
     match &error {
-        decode::DecodeError::UnsupportedMediaType(_) => decode_error(error),
+        decode::DecodeError::UnsupportedMediaType(_) | decode::DecodeError::TooHeavy(_) => {
+            decode_error(error)
+        }
         decode::DecodeError::Json(fault) => {
             let fault = decode::json_fault(bytes, fault);
             let why = format!("couldn't get version/kind; json parse error: {fault}");
@@ -157,6 +163,9 @@ fn unrecognized(context: &Context, bytes: &[u8], error: decode::DecodeError) -> 
 pub fn decode_error(error: decode::DecodeError) -> ApiError {
     match error {
         decode::DecodeError::UnsupportedMediaType(_) => ApiError::unsupported_media_type(error.to_string()),
+        decode::DecodeError::TooHeavy(fault) => {
+            ApiError::too_large(format!("Request entity too large: {fault}"))
+        }
         other => ApiError::bad_request(format!("error decoding the request's body: {other}")),
     }
 }

@@ -33,10 +33,12 @@ impl Patch {
             "application/apply-patch+yaml" => Self::Apply,
             _ => return Err(unknown_format(strategic)),
         };
-        let bytes = input::bytes(body).await?;
+        let bytes = input::bytes(context, body).await?;
         if content_type == "application/apply-patch+yaml" {
-            let decoded = decode::parse_yaml(&bytes)
-                .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+            let decoded = decode::parse_yaml(&bytes).map_err(|error| match error {
+                decode::DecodeError::TooHeavy(_) => input::decode_error(error),
+                other => ApiError::bad_request(format!("error decoding YAML: {other}")),
+            })?;
             let duplicates = decoded.duplicates.iter().map(ToString::to_string).collect();
             crate::audit::request_object(&decoded.value, false);
             return Ok((Self::Apply(decoded.value), duplicates));
