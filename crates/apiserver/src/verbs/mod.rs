@@ -6,6 +6,7 @@ mod components;
 mod connect;
 mod create;
 mod delete;
+mod evict;
 pub(crate) mod input;
 mod list;
 mod ownership;
@@ -133,7 +134,7 @@ async fn subresource(
             }
         }
         ("binding", _) => pods::bind(server, context, request.into_body()).await,
-        ("eviction", _) => pods::evict(server, context, request.into_body()).await,
+        ("eviction", _) => evict::evict(server, context, request.into_body()).await,
         ("token", _) => reviews::token_request(server, context, request.into_body()).await,
         ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
             connect::connect(server, context, request).await
