@@ -123,6 +123,13 @@ async fn environment_user_and_directories_are_as_configured() {
     )
     .await;
     check(
+        "groups",
+        "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/kedge-test 2>/dev/null && echo $d; done; echo none",
+        |_| {},
+        "none",
+    )
+    .await;
+    check(
         "signals",
         "grep -E 'SigBlk|SigIgn' /proc/self/status | cut -f2 | sort -u",
         |_| {},

@@ -41,6 +41,16 @@ fn taken_from_a_running_server_and_given_back() {
             && again.stderr.contains("--force")
     );
     cluster.kedge(&["store", "backup", "--force", &backup]).ok();
+    let own = |name: &str| cluster.data_dir().join(name).display().to_string();
+    for (place, why) in [
+        (own("state.redb"), "the cluster's own files"),
+        (own("pki/encryption.key"), "the cluster's own files"),
+        (own("pki"), "no ordinary file"),
+        ("/dev/null".to_owned(), "no ordinary file"),
+    ] {
+        let refused = cluster.kedge(&["store", "backup", "--force", &place]);
+        assert!(refused.code != Some(0) && refused.stderr.contains(why), "{place}: {refused:?}");
+    }
     for args in [vec!["store", "check"], vec!["store", "check", &backup]] {
         let told = cluster.kedge(&args).ok();
         assert!(told.contains(" 0 of them unreadable"), "{told}");

@@ -66,6 +66,16 @@ impl Layout {
         Some(Self::V1 { controllers, tracking })
     }
 
+    /// What the hierarchies of v1 are called where they are mounted, those too that only group; none on v2, which is one.
+    pub fn hierarchies(&self) -> Vec<String> {
+        let Self::V1 { controllers, tracking } = self else { return Vec::new() };
+        let mounted = controllers.values().chain([tracking]).filter_map(|point| point.file_name()?.to_str());
+        let mut names: Vec<String> = mounted.chain(["systemd", "unified"]).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The group's directories, one of each hierarchy.
     pub fn directories(&self, path: &str) -> Vec<PathBuf> {
         let path = path.trim_matches('/');

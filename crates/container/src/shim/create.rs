@@ -18,7 +18,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use super::container::{Container, Stdio};
 use super::outlet::Outlet;
 use super::sandbox::Sandbox;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, detect_layout};
 use crate::own::state;
 use crate::process::launch::Launch;
 use crate::protocol::receive_with_fds;
@@ -154,6 +154,7 @@ impl Creation<'_> {
             cgroup_path: self.cgroup_path,
             // What a v1 container sees is its own group already.
             cgroup_namespace: Cgroup::detect(self.cgroup_path).is_ok_and(|cgroup| cgroup.is_unified()),
+            cgroup_hierarchies: detect_layout().map(|layout| layout.hierarchies()).unwrap_or_default(),
             devices: self.devices().map_err(|error| self.invalid(format!("devices: {error}")))?,
         })?;
         let bundle = self.directory.join("bundle");

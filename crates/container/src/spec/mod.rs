@@ -36,6 +36,9 @@ const MASKED_PATHS: [&str; 12] = [
 ];
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Where a container sees its groups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// Everything the specification depends on besides the configuration itself.
 pub struct SpecInput<'a> {
     pub sandbox: &'a SandboxConfig,
@@ -47,6 +50,8 @@ pub struct SpecInput<'a> {
     pub cgroup_path: &'a str,
     /// Its own group is to look like the root of all groups.
     pub cgroup_namespace: bool,
+    /// The names of the hierarchies under `/sys/fs/cgroup`; none where there is one for all (v2).
+    pub cgroup_hierarchies: Vec<String>,
     pub devices: Vec<HostDevice>,
 }
 
@@ -117,6 +122,13 @@ fn assemble(input: &SpecInput<'_>, args: Vec<String>) -> Result<Spec, OciSpecErr
         (None, true) => Vec::new(),
         (None, false) => own(usual),
     };
+    // Of several hierarchies each is a mount of its own, which the options of the one above do not reach. Whoever may write
+    // there lifts its own limits, or freezes itself so that nothing ends it.
+    let mut readonly_paths = usual(&security.readonly_paths, &READONLY_PATHS);
+    if !security.privileged && !input.cgroup_hierarchies.is_empty() {
+        readonly_paths.push(CGROUPS.to_owned());
+        readonly_paths.extend(input.cgroup_hierarchies.iter().map(|name| format!("{CGROUPS}/{name}")));
+    }
     let resources = LinuxResourcesBuilder::default().devices(devices::cgroup_rules(input)?).build()?;
     let shared = input.config.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional);
     let linux = LinuxBuilder::default()
@@ -125,7 +137,7 @@ fn assemble(input: &SpecInput<'_>, args: Vec<String>) -> Result<Spec, OciSpecErr
         .resources(resources)
         .devices(devices::nodes(&input.devices)?)
         .masked_paths(usual(&security.masked_paths, &MASKED_PATHS))
-        .readonly_paths(usual(&security.readonly_paths, &READONLY_PATHS))
+        .readonly_paths(readonly_paths)
         .rootfs_propagation(if shared { "shared" } else { "slave" })
         .build()?;
     let mut spec = SpecBuilder::default()
@@ -203,6 +215,7 @@ mod tests {
             pid_namespace: PidNamespace::New,
             cgroup_path: "k/c",
             cgroup_namespace: false,
+            cgroup_hierarchies: Vec::new(),
             devices: Vec::new(),
         }
     }

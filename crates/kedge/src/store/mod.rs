@@ -54,7 +54,10 @@ async fn run(request: StoreRequest) -> anyhow::Result<bool> {
                 file.display()
             )
         }
-        StoreVerb::Backup { file, .. } => backup_to(&layout, &options, &file).await?,
+        StoreVerb::Backup { file, .. } => {
+            may_be_replaced(&file, layout.data_dir())?;
+            backup_to(&layout, &options, &file).await?;
+        }
         StoreVerb::Restore { file, replace } => {
             let summary = restore_from(&layout, &options, &file, Into::Empty { replace }).await?;
             answer(format_args!("{} restored, at revision {}", counted(summary.entries), summary.revision))?;
@@ -68,6 +71,22 @@ async fn run(request: StoreRequest) -> anyhow::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// A backup takes the place of another, and of nothing that the cluster lives on.
+fn may_be_replaced(file: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    let Ok(there) = file.canonicalize() else { return Ok(()) };
+    if !there.is_file() {
+        bail!("{} is no ordinary file; name another one", file.display());
+    }
+    if data_dir.canonicalize().is_ok_and(|data_dir| there.starts_with(data_dir)) {
+        bail!(
+            "{} is one of the cluster's own files, which a backup does not replace; name a file outside of {}",
+            file.display(),
+            data_dir.display()
+        );
+    }
+    Ok(())
 }
 
 fn counted(entries: u64) -> String {
