@@ -123,6 +123,14 @@ async fn a_disruption_is_taken_once_and_by_no_trial() {
         let why = "The disruption budget well does not allow evicting pods currently";
         assert_eq!((code, cause), (429, &json!(why)), "{answer}");
     }
+    // One is meant or the other.
+    for (name, code) in [("other", 400), ("", 400), ("well", 429)] {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+        let (answered, answer) = world.json("POST", &format!("{PODS}/well/eviction"), eviction).await;
+        assert_eq!(answered, code, "{name}: {answer}");
+        let why = "name in URL does not match name in Eviction object";
+        assert_eq!(answer["message"] == why, code == 400, "{answer}");
+    }
     assert!(!is_going(&world, "well").await);
     assert_eq!(evict(&world, "nobody", "", Value::Null).await.0, 404);
 }

@@ -26,6 +26,15 @@ fn source(cluster: &Cluster) -> Repository {
     repository
 }
 
+/// The namespace and the source that all Kustomizations here are from.
+fn git_repository(repository: &Repository) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
+         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
+        repository.path().display()
+    )
+}
+
 fn kustomization(name: &str, rest: &str) -> String {
     format!(
         "---\napiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {{name: {name}, namespace: gitops}}\nspec:\n  interval: 1h\n  \
@@ -39,12 +48,8 @@ fn order_substitution_and_health_of_a_few() {
     cluster.busybox();
     let repository = source(&cluster);
     let commit = repository.commit("first");
-    let mut manifest = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
-         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: place, namespace: \
-         gitops}}\ndata: {{region: north, greeting: overridden}}\n",
-        repository.path().display()
-    );
+    let mut manifest = git_repository(&repository);
+    manifest += "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: place, namespace: gitops}\ndata: {region: north, greeting: overridden}\n";
     // The one that waits comes first: the order is the engine's to find.
     manifest += &kustomization(
         "app",
@@ -109,11 +114,7 @@ fn the_inventory_keeps_up_with_commits() {
         repository.write("app/kustomization.yaml", &text).commit(&format!("number {number}"))
     };
     let first = commit(0);
-    let manifest = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
-         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
-        repository.path().display()
-    );
+    let manifest = git_repository(&repository);
     cluster.apply(&(manifest + &kustomization("app", "  wait: true\n"))).ok();
     flux::wait_applied(&cluster, "app", &first, LIMIT);
     for number in 1..16 {
@@ -149,11 +150,7 @@ fn refusals_are_told_in_words() {
     };
     repository.write("app/app.yaml", &map("{a: b}")).write("app/job.yaml", &job(0, "{}"));
     let first = repository.commit("first");
-    let manifest = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
-         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
-        repository.path().display()
-    );
+    let manifest = git_repository(&repository);
     cluster.apply(&(manifest + &kustomization("app", "  wait: true\n"))).ok();
     flux::wait_applied(&cluster, "app", &first, LIMIT);
     let refused = |wanted: &[&str]| flux::wait_refused(&cluster, "kustomization", "app", wanted, LIMIT);
@@ -225,11 +222,7 @@ fn all_that_apply_a_source_are_followed_and_lose_it() {
     };
     ["one", "two"].iter().for_each(|name| write(name, "first"));
     let first = repository.commit("first");
-    let manifest = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
-         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
-        repository.path().display()
-    );
+    let manifest = git_repository(&repository);
     // The first waits for the second.
     let both = kustomization("one", "  dependsOn: [{name: two}]\n") + &kustomization("two", "");
     cluster.apply(&(manifest + &both)).ok();
@@ -277,11 +270,7 @@ fn pods_in_trouble_are_told_with_the_next_step() {
     manifest += &pod("misnamed", "  containers: [{name: c, image: 'Bad//Name'}]\n");
     repository.write("app/app.yaml", &manifest);
     repository.commit("first");
-    let source = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: gitops}}\n---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: all, \
-         namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {{branch: main}}}}\n",
-        repository.path().display()
-    );
+    let source = git_repository(&repository);
     cluster.apply(&(source + &kustomization("app", "  wait: true\n"))).ok();
     let wanted = [
         "OOMKilled: it took more memory than its limit of 24Mi",

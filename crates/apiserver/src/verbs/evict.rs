@@ -37,6 +37,9 @@ enum Verdict {
 
 pub async fn evict(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let mut eviction = input::other(context, body).await?;
+    if meta::name(&eviction) != context.target.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
     admission::extend(server, context, &mut eviction, None, Operation::Create).await?;
     admission::validate(server, context, Some(&eviction), None, Operation::Create).await?;
     let options =
