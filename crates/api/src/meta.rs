@@ -155,7 +155,7 @@ pub fn write_served(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
 
 /// Appends `resourceVersion` and what follows the opening bracket of the metadata.
 fn write_version(out: &mut Vec<u8>, rest: &[u8], revision: u64) {
-    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(VERSION);
     out.extend_from_slice(revision.to_string().as_bytes());
     out.push(b'"');
     if rest.first() != Some(&b'}') {
@@ -210,13 +210,23 @@ fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
 pub fn write_item(out: &mut Vec<u8>, bytes: &[u8], revision: u64) {
     match metadata_offset(bytes) {
         // In the stored form only `apiVersion` and `kind` stand before it.
-        Some(at) if bytes.starts_with(b"{\"apiVersion\":") => {
+        Some(at) if bytes.starts_with(STORED) => {
             out.push(b'{');
             out.extend_from_slice(METADATA);
             write_version(out, &bytes[at..], revision);
         }
         _ => write_served(out, bytes, revision),
     }
+}
+
+/// How long [`write_item`] makes them.
+pub fn item_length(bytes: &[u8], revision: u64) -> usize {
+    let Some(at) = metadata_offset(bytes) else { return bytes.len() };
+    let rest = &bytes[at..];
+    let before = if bytes.starts_with(STORED) { 1 + METADATA.len() } else { at };
+    let comma = usize::from(rest.first() != Some(&b'}'));
+    let digits = revision.checked_ilog10().map_or(1, |log| log as usize + 1);
+    before + VERSION.len() + digits + 1 + comma + rest.len()
 }
 
 /// Appends the `PartialObjectMetadata` of stored bytes, in a version of `meta.k8s.io`, without parsing them; `false` if they
@@ -237,6 +247,9 @@ pub fn write_partial(out: &mut Vec<u8>, bytes: &[u8], revision: u64, version: &s
 }
 
 const METADATA: &[u8] = b"\"metadata\":{";
+const VERSION: &[u8] = b"\"resourceVersion\":\"";
+/// What our stored form begins with.
+const STORED: &[u8] = b"{\"apiVersion\":";
 
 /// Index of the bracket that closes what is open at `start`.
 fn object_end(bytes: &[u8], start: usize) -> Option<usize> {
@@ -306,8 +319,30 @@ mod tests {
         assert_eq!(from_stored(&stored, 42).expect("valid JSON"), served);
         let mut item = b"[".to_vec();
         write_item(&mut item, &stored, 42);
+        assert_eq!(item_length(&stored, 42), item.len() - 1);
         let item: Value = serde_json::from_slice(&item[1..]).expect("valid JSON");
         assert_eq!(item, json!({"data": object["data"], "metadata": {"name": "a", "resourceVersion": "42"}}));
+    }
+
+    #[test]
+    fn items_are_as_long_as_was_said() {
+        for bytes in [
+            "{}",
+            "[]",
+            "",
+            r#"{"metadata":{}}"#,
+            r#"{"metadata":{"a":1}}"#,
+            r#"{"apiVersion":"v1","metadata":{}}"#,
+            r#"{"apiVersion":"v1","kind":"X","metadata":{"name":"a"},"data":{"metadata":{}}}"#,
+            r#"{"apiVersion":"v1"}"#,
+            r#"{"kind":"X","apiVersion":"v1","metadata":{"name":"a"}}"#,
+        ] {
+            for revision in [0, 1, 9, 10, 99, 100, 12_345, 1_000_000_000, u64::MAX] {
+                let mut item = Vec::new();
+                write_item(&mut item, bytes.as_bytes(), revision);
+                assert_eq!(item_length(bytes.as_bytes(), revision), item.len(), "{bytes} {revision}");
+            }
+        }
     }
 
     #[test]

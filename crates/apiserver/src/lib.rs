@@ -400,7 +400,7 @@ impl Server {
                 let context = Context { who, query, headers, form, target, kind: Arc::clone(kind), warnings };
                 let answer = verbs::dispatch(handle, context, request).await?;
                 Ok(if gzip && !streams && !audit::keeps_answer() {
-                    respond::compressed(answer).await
+                    respond::compressed(answer)
                 } else {
                     answer
                 })

@@ -52,7 +52,7 @@ impl Server {
             }
             path => discovery::answer(&kinds, path, headers)?.unwrap_or_else(respond::page_not_found),
         };
-        Ok(if respond::accepts_gzip(headers) { respond::compressed(answer).await } else { answer })
+        Ok(if respond::accepts_gzip(headers) { respond::compressed(answer) } else { answer })
     }
 
     /// What must be well for the server to be.

@@ -117,7 +117,7 @@ pub fn bare(api_version: &str, kind: &str, value: &Value) -> Result<Vec<u8>, Pro
 
 /// What [`bare`] gave, in the envelope.
 pub fn whole(api_version: &str, kind: &str, bare: &[u8]) -> Result<Vec<u8>, ProtoError> {
-    let mut writer = wire::Writer::with_capacity(bare.len() + ENVELOPE_BYTES);
+    let mut writer = wire::Writer::after(Vec::with_capacity(bare.len() + ENVELOPE_BYTES));
     enveloped(api_version, kind, &mut writer, |writer| {
         writer.raw(bare);
         Ok(())
@@ -125,29 +125,40 @@ pub fn whole(api_version: &str, kind: &str, bare: &[u8]) -> Result<Vec<u8>, Prot
     Ok(writer.finish())
 }
 
-/// A list of what [`bare`] gave: every kind's list has its metadata under 1 and its items under 2.
-pub fn list<'a>(
+/// What stands before the items of a list of what [`bare`] gave, which are so many bytes as [`list_item`] writes them: every
+/// kind's list has its metadata under 1 and its items under 2.
+pub fn list_head(
     api_version: &str,
     kind: &str,
     metadata: &Value,
-    items: impl Iterator<Item = &'a [u8]> + Clone,
+    items_bytes: usize,
 ) -> Result<Vec<u8>, ProtoError> {
     let of_metadata = schema::of_model("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
     let of_metadata = of_metadata.ok_or_else(|| malformed("ListMeta", "it is not in the table"))?;
     let mut head = wire::Writer::default();
     write::message(of_metadata.node(), metadata, &mut head)?;
     let head = head.finish();
-    // A list is long: its length is worked out first, so that nothing of it is moved to make room for it.
-    let of_items: usize = items.clone().map(|item| wire::length_of_bytes(item.len())).sum();
-    let length = wire::length_of_bytes(head.len()) + of_items;
-    let mut writer = wire::Writer::with_capacity(length + ENVELOPE_BYTES);
+    let mut writer = wire::Writer::default();
     begin_envelope(api_version, kind, &mut writer);
-    writer.head(2, length);
+    writer.head(2, wire::length_of_bytes(head.len()) + items_bytes);
     writer.bytes(1, &head);
-    items.for_each(|item| writer.bytes(2, item));
-    end_envelope(&mut writer);
     Ok(writer.finish())
 }
+
+/// How long [`list_item`] makes an item.
+pub fn list_item_length(item: &[u8]) -> usize {
+    wire::length_of_bytes(item.len())
+}
+
+/// Appends an item to a list.
+pub fn list_item(out: &mut Vec<u8>, item: &[u8]) {
+    let mut writer = wire::Writer::after(std::mem::take(out));
+    writer.bytes(2, item);
+    *out = writer.finish();
+}
+
+/// What stands behind the items of a list.
+pub const LIST_TAIL: &[u8] = ENVELOPE_TAIL;
 
 /// An event of a watch: a bare message with its object as bytes in an envelope of its own.
 pub fn watch_event(kind: &str, object: &Value) -> Result<Vec<u8>, ProtoError> {
@@ -156,7 +167,7 @@ pub fn watch_event(kind: &str, object: &Value) -> Result<Vec<u8>, ProtoError> {
 
 /// An event with an object that is encoded already, in its envelope.
 pub fn event(kind: &str, object: &[u8]) -> Vec<u8> {
-    let mut event = wire::Writer::with_capacity(object.len() + ENVELOPE_BYTES);
+    let mut event = wire::Writer::after(Vec::with_capacity(object.len() + ENVELOPE_BYTES));
     event.bytes(1, kind.as_bytes());
     let open = event.open(2);
     event.bytes(1, object);
@@ -190,10 +201,12 @@ fn begin_envelope(api_version: &str, kind: &str, writer: &mut wire::Writer) {
     writer.close(meta);
 }
 
+/// Of an object in no encoding but its own, and of no other content type.
+const ENVELOPE_TAIL: &[u8] = b"\x1a\0\"\0";
+
 /// What stands behind it.
 fn end_envelope(writer: &mut wire::Writer) {
-    writer.bytes(3, b"");
-    writer.bytes(4, b"");
+    writer.raw(ENVELOPE_TAIL);
 }
 
 fn schema_of(api_version: &str, kind: &str) -> Result<Schema, ProtoError> {
@@ -275,6 +288,18 @@ mod tests {
         let list =
             json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": [item]});
         assert_eq!(decode(&encode(&list).unwrap()).unwrap(), list);
+        let items = [bare("v1", "ConfigMap", &item).unwrap(), vec![7; 200], vec![]];
+        for items in [&items[..1], &items[1..], &[]] {
+            let length = items.iter().map(|item| list_item_length(item)).sum();
+            let mut pieces = list_head("v1", "ConfigMapList", &metadata, length).unwrap();
+            let before = pieces.len();
+            items.iter().for_each(|item| list_item(&mut pieces, item));
+            assert_eq!(pieces.len() - before, length);
+            pieces.extend_from_slice(LIST_TAIL);
+            if items.len() == 1 {
+                assert_eq!(pieces, encode(&list).unwrap());
+            }
+        }
         let status = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404,
             "reason": "NotFound", "message": "no", "details": {"name": "x", "causes": [{"reason": "r", "field": "f"}]}});
         assert_eq!(decode(&encode(&status).unwrap()).unwrap(), status);

@@ -88,8 +88,9 @@ impl Writer {
         self.out
     }
 
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self { out: Vec::with_capacity(bytes) }
+    /// Goes on behind what has been written.
+    pub(super) fn after(out: Vec<u8>) -> Self {
+        Self { out }
     }
 
     /// What is encoded already.

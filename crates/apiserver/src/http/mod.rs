@@ -4,6 +4,7 @@ pub mod accept;
 pub mod body;
 pub mod options;
 pub mod pace;
+pub mod pieces;
 pub mod query;
 pub mod request;
 pub mod respond;

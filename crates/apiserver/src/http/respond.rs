@@ -1,7 +1,5 @@
 //! Answers: objects, errors and warnings, in the form the client accepts.
 
-use std::io::Write;
-
 use api::proto::ProtoError;
 use api::status::ApiError;
 use bytes::Bytes;
@@ -15,7 +13,8 @@ use serde_json::Value;
 
 use super::accept::Encoding;
 pub use super::accept::Form;
-use super::body::{Body, full, read};
+use super::body::{Body, full};
+use super::pieces::{self, Pieces};
 use super::query::Query;
 
 pub type Answer = Response<Body>;
@@ -23,6 +22,13 @@ pub type Answer = Response<Body>;
 pub fn bytes(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(full(bytes));
     *answer.status_mut() = code;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// A long answer that is put together while it is read.
+pub fn pieces<I: Send + Unpin + 'static>(content_type: &'static str, pieces: Pieces<I>) -> Answer {
+    let mut answer = Response::new(pieces.body());
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
@@ -115,31 +121,15 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// Packs a large answer. What streams has no length and stays as it is.
-pub async fn compressed(answer: Answer) -> Answer {
+pub fn compressed(answer: Answer) -> Answer {
     let large = http_body::Body::size_hint(answer.body()).exact().is_some_and(|n| n >= GZIP_FROM_BYTES);
     if !large || answer.headers().contains_key(CONTENT_ENCODING) {
         return answer;
     }
-    let (mut parts, body) = answer.into_parts();
-    let packed = match read(body, usize::MAX).await {
-        Ok(plain) => tokio::task::spawn_blocking(move || gzip(&plain)).await,
-        Err(_) => return error(Form::JSON, &ApiError::internal("the answer broke off")),
-    };
-    match packed {
-        Ok(Ok(packed)) => {
-            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
-            Response::from_parts(parts, full(packed))
-        }
-        Ok(Err(fault)) => error(Form::JSON, &ApiError::internal(fault)),
-        Err(fault) => error(Form::JSON, &ApiError::internal(fault)),
-    }
-}
-
-fn gzip(plain: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(plain)?;
-    encoder.finish()
+    let mut answer = answer.map(pieces::packed);
+    answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    answer
 }
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");

@@ -3,6 +3,7 @@
 use ::http::StatusCode;
 use api::kinds::Kind;
 use api::meta;
+use api::proto::{self, ProtoError};
 use api::selector::{FieldSelector, Selector};
 use api::status::ApiError;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,7 @@ use super::read::{is_served_as_stored, set_version};
 use crate::audit::{Layer, timed};
 use crate::http::accept::Shape;
 use crate::http::options::{self, ListOptions};
+use crate::http::pieces::Pieces;
 use crate::http::respond::{self, Answer};
 use crate::objects::store_error;
 use crate::{ApiServer, Context, aside, table};
@@ -304,20 +306,9 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
     let metadata = list_metadata(kind, &page);
     let objects = &server.0.objects;
     if context.form.is_plain_json() && is_served_as_stored(kind) {
-        let mut out =
-            Vec::with_capacity(256 + page.entries.iter().map(|e| e.value.len() + 40).sum::<usize>());
-        let head = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind, "metadata": metadata})
-            .to_string();
-        out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
-        out.extend_from_slice(b",\"items\":[");
-        for (i, entry) in page.entries.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            meta::write_item(&mut out, &objects.plain(entry)?, entry.mod_revision);
-        }
-        out.extend_from_slice(b"]}\n");
-        return Ok(respond::bytes(StatusCode::OK, "application/json", Bytes::from(out)));
+        let items = page.entries.iter().map(|entry| Ok((objects.plain(entry)?, entry.mod_revision)));
+        let items = items.collect::<Result<Vec<_>, ApiError>>()?;
+        return Ok(respond::pieces("application/json", in_json(kind, &metadata, items)));
     }
     let bytes: usize = page.entries.iter().map(|entry| entry.value.len()).sum();
     if context.form.is_plain_protobuf() && kind.custom.is_none() {
@@ -325,10 +316,8 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
         aside::begin(bytes / COPIES_TO_DECODING).await;
         let items = page.entries.iter().map(|entry| server.0.encoded.bare(kind, objects, entry));
         let items = items.collect::<Result<Vec<Bytes>, _>>()?;
-        let items = items.iter().map(|item| &item[..]);
-        let list = api::proto::list(&kind.api_version(), &kind.list_kind, &metadata, items);
-        let list = list.map_err(ApiError::internal)?;
-        return Ok(respond::bytes(StatusCode::OK, context.form.encoding.media_type(), list));
+        let list = in_protobuf(kind, &metadata, items).map_err(ApiError::internal)?;
+        return Ok(respond::pieces(context.form.encoding.media_type(), list));
     }
     // Copied at most so far; from here on it is decoded.
     aside::begin(bytes).await;
@@ -339,6 +328,32 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
         items.push(object);
     }
     Ok(list_answer(context, metadata, items))
+}
+
+/// A list of stored bytes, each with its revision.
+fn in_json(kind: &Kind, metadata: &Value, items: Vec<(Bytes, u64)>) -> Pieces<(Bytes, u64)> {
+    let head = json!({"apiVersion": kind.api_version(), "kind": &*kind.list_kind, "metadata": metadata});
+    let mut head = head.to_string().into_bytes();
+    head.pop();
+    head.extend_from_slice(b",\"items\":[");
+    let commas = items.len().saturating_sub(1);
+    let lengths = items.iter().map(|(bytes, revision)| meta::item_length(bytes, *revision));
+    let items_bytes = lengths.sum::<usize>() + commas;
+    let write = |out: &mut Vec<u8>, at: usize, (bytes, revision): &(Bytes, u64)| {
+        if at > 0 {
+            out.push(b',');
+        }
+        meta::write_item(out, bytes, *revision);
+    };
+    Pieces { head, items, write, tail: b"]}\n", items_bytes }
+}
+
+/// A list of objects that are encoded already.
+fn in_protobuf(kind: &Kind, metadata: &Value, items: Vec<Bytes>) -> Result<Pieces<Bytes>, ProtoError> {
+    let items_bytes = items.iter().map(|item| proto::list_item_length(item)).sum();
+    let head = proto::list_head(&kind.api_version(), &kind.list_kind, metadata, items_bytes)?;
+    let write = |out: &mut Vec<u8>, _: usize, item: &Bytes| proto::list_item(out, item);
+    Ok(Pieces { head, items, write, tail: proto::LIST_TAIL, items_bytes })
 }
 
 /// A list of whole objects in the form asked for.
