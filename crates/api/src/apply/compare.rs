@@ -1,7 +1,6 @@
 //! Which fields differ between two objects: added, modified, removed.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -42,15 +41,25 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
-/// The elements by name; those that have none are not looked at.
-fn items<'v>(node: Node<'_>, list: &List, value: Option<&'v Value>) -> BTreeMap<PathElement, Vec<&'v Value>> {
-    let mut out: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
-    for item in value.and_then(Value::as_array).into_iter().flatten() {
-        if let Ok(element) = element::of_item(node, list, item) {
-            out.entry(element).or_default().push(item);
+/// The elements of a list by name, in order; those that have none are not looked at.
+struct Items<'v>(Vec<(PathElement, &'v Value)>);
+
+impl<'v> Items<'v> {
+    fn new(node: Node<'_>, list: &List, value: Option<&'v Value>) -> Self {
+        let items = value.and_then(Value::as_array).into_iter().flatten();
+        let named = items.filter_map(|item| Some((element::of_item(node, list, item).ok()?, item)));
+        let mut named: Vec<_> = named.collect();
+        if !named.is_sorted_by(|a, b| a.0 <= b.0) {
+            // Those of one name stay in their order.
+            named.sort_by(|a, b| a.0.cmp(&b.0));
         }
+        Self(named)
     }
-    out
+
+    /// Each name with all that have it.
+    fn groups(&self) -> impl Iterator<Item = (&PathElement, &[(PathElement, &'v Value)])> {
+        self.0.chunk_by(|a, b| a.0 == b.0).map(|group| (&group[0].0, group))
+    }
 }
 
 /// Every path below a value that was not there before. Most of a new object is such values.
@@ -66,11 +75,11 @@ fn below(node: Option<Node<'_>>, new: &Value) -> FieldSet {
         }
         Kind::List(node, list) => {
             let item_node = Some(node.at(&list.item));
-            let items = items(node, list, Some(new)).into_iter();
-            FieldSet::from_elements(items.map(|(element, items)| match items[..] {
-                [item] => (element, true, below(item_node, item)),
+            let items = Items::new(node, list, Some(new));
+            FieldSet::from_elements(items.groups().map(|(element, items)| match items {
+                [(_, item)] => (element.clone(), true, below(item_node, item)),
                 // Of several, the name is owned and nothing else.
-                _ => (element, true, FieldSet::new()),
+                _ => (element.clone(), true, FieldSet::new()),
             }))
         }
     }
@@ -154,10 +163,9 @@ impl Walk {
                 }
             }
             Kind::List(node, list) => {
-                let (old, new) = (items(node, list, old), items(node, list, new));
-                for (element, before, after) in keys_of_both(old.iter(), new.iter()) {
-                    let (before, after) =
-                        (before.map_or(&[][..], Vec::as_slice), after.map_or(&[][..], Vec::as_slice));
+                let (old, new) = (Items::new(node, list, old), Items::new(node, list, new));
+                for (element, before, after) in keys_of_both(old.groups(), new.groups()) {
+                    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
                     self.elements(element, node.at(&list.item), before, after);
                 }
             }
@@ -165,8 +173,15 @@ impl Walk {
     }
 
     /// Elements of one name. Of several, the name is owned and nothing else.
-    fn elements(&mut self, element: &PathElement, node: Node<'_>, before: &[&Value], after: &[&Value]) {
-        let (first, then) = (before.first().copied(), after.first().copied());
+    fn elements<'v>(
+        &mut self,
+        element: &PathElement,
+        node: Node<'_>,
+        before: &[(PathElement, &'v Value)],
+        after: &[(PathElement, &'v Value)],
+    ) {
+        let first_of = |items: &[(PathElement, &'v Value)]| items.first().map(|(_, item)| *item);
+        let (first, then) = (first_of(before), first_of(after));
         let at = [self.path.as_slice(), std::slice::from_ref(element)].concat();
         match (before.len() > 1, after.len() > 1) {
             (false, false) => self.step(element.clone(), Some(node), first, then),

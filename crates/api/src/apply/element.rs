@@ -1,6 +1,6 @@
 //! How a list's elements are named in paths, and where in a schema a value's members are.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::PathElement;
 use crate::schema::{List, ListKind, Node};
@@ -40,7 +40,11 @@ pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathE
             Value::Object(_) | Value::Array(_) => {
                 Err("associative list without keys has an element that's not a scalar".into())
             }
-            scalar => Ok(PathElement::Value(scalar.to_string())),
+            scalar => {
+                let mut out = Vec::with_capacity(32);
+                json(&mut out, scalar);
+                Ok(PathElement::Value(text(out)))
+            }
         };
     };
     let Value::Object(map) = item else {
@@ -63,6 +67,21 @@ pub(super) fn of_item(node: Node<'_>, list: &List, item: &Value) -> Result<PathE
     // As an object is written, without making one.
     key.sort_by_key(|(name, _)| *name);
     key.dedup_by_key(|(name, _)| *name);
-    let members: Vec<String> = key.iter().map(|(name, value)| format!("{}:{value}", json!(name))).collect();
-    Ok(PathElement::Key(format!("{{{}}}", members.join(","))))
+    let mut out = Vec::with_capacity(64);
+    for (name, value) in key {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        json(&mut out, name);
+        out.push(b':');
+        json(&mut out, value);
+    }
+    out.extend_from_slice(if out.is_empty() { b"{}" } else { b"}" });
+    Ok(PathElement::Key(text(out)))
+}
+
+fn json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("JSON is written to memory");
+}
+
+fn text(json: Vec<u8>) -> String {
+    String::from_utf8(json).expect("JSON is UTF-8")
 }

@@ -52,10 +52,11 @@ impl Node {
 
 impl PathElement {
     fn encode(&self) -> String {
+        // Of every write these are the most numerous texts: put together without the machinery of formatting.
         match self {
-            Self::Field(name) => format!("f:{name}"),
-            Self::Key(json) => format!("k:{json}"),
-            Self::Value(json) => format!("v:{json}"),
+            Self::Field(name) => ["f:", name].concat(),
+            Self::Key(json) => ["k:", json].concat(),
+            Self::Value(json) => ["v:", json].concat(),
             Self::Index(index) => format!("i:{index}"),
         }
     }

@@ -59,27 +59,32 @@ pub(crate) fn print_time(time: jiff::Timestamp, precision: u8) -> String {
 
 fn message(node: Node<'_>, map: &mut Map<String, Value>) {
     let Some(message) = node.message() else { return };
+    // Both are in the order of their names, and of the fields that an object may have most are absent: one walk along both.
+    let mut members = map.iter_mut().peekable();
+    let mut changes: Vec<(&Field, Option<Value>)> = Vec::new();
     for field in &message.fields {
         let at = node.at(&field.ty);
+        while members.peek().is_some_and(|(name, _)| name.as_str() < &*field.name) {
+            members.next();
+        }
         let keeps_null = matches!(field.ty.shape, Shape::Any | Shape::Raw);
-        // One look for each: of the fields that an object may have most are absent.
-        let goes = match map.get_mut(&*field.name) {
-            Some(Value::Null) if !keeps_null => Some(always_written(at, field)),
-            Some(inner) => {
+        match members.next_if(|(name, _)| name.as_str() == &*field.name) {
+            Some((_, Value::Null)) if !keeps_null => changes.push((field, always_written(at, field))),
+            Some((_, inner)) => {
                 canonicalize(at, inner);
-                is_omitted(field, inner).then_some(None)
+                if is_omitted(field, inner) {
+                    changes.push((field, None));
+                }
             }
             None => {
-                if let Some(always) = always_written(at, field) {
-                    map.insert(field.name.to_string(), always);
-                }
-                None
+                changes.extend(always_written(at, field).map(|always| (field, Some(always))));
             }
-        };
-        match goes {
-            Some(Some(instead)) => drop(map.insert(field.name.to_string(), instead)),
-            Some(None) => drop(map.remove(&*field.name)),
-            None => {}
+        }
+    }
+    for (field, instead) in changes {
+        match instead {
+            Some(value) => drop(map.insert(field.name.to_string(), value)),
+            None => drop(map.remove(&*field.name)),
         }
     }
 }
