@@ -197,6 +197,45 @@ async fn stopping_a_sandbox_ends_all_and_keeps_the_records() {
     assert!(fs::read_dir(cluster.directory.path().join("state/sandboxes")).expect("dir").next().is_none());
 }
 
+/// What a loss of power leaves: the ends that were heard of, and of what ran perhaps files without a byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_are_kept_where_the_files_of_what_ran_are_empty() {
+    let mut cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    cluster.run(&sandbox, cluster.shell("done", "exit 7")).await;
+    cluster.start(&sandbox, cluster.config("ran", &["sleep", "1000"])).await;
+    let pid = cluster.runtime().container_status("ran").await.expect("status").pid;
+    cluster.runtime = None;
+    let shim = shim_pid(&cluster, pid);
+    // SAFETY: a process of this test's own.
+    unsafe { libc::kill(shim, libc::SIGKILL) };
+    wait_for("the end of the shim", || !is_alive(shim)).await;
+    // Mounts do not outlive a loss of power either.
+    let root = cluster.directory.path().join("roots/ran/merged");
+    let root = std::ffi::CString::new(root.into_os_string().into_encoded_bytes()).expect("a path");
+    // SAFETY: the path is one, and what is mounted there is this test's own.
+    assert_eq!(unsafe { libc::umount2(root.as_ptr(), libc::MNT_DETACH) }, 0);
+    let of_container = cluster.directory.path().join("state/sandboxes/s/containers/ran");
+    for file in ["container.json", "status.json"] {
+        assert!(of_container.join(file).exists());
+        fs::write(of_container.join(file), "").expect("empty it");
+    }
+    cluster.connect().await;
+    let status = async |id: &str| {
+        let status = cluster.runtime().container_status(id).await.expect("status");
+        (status.state, status.exit_code, status.reason)
+    };
+    assert_eq!(status("done").await, (ContainerState::Exited, 7, "Error".to_owned()));
+    assert_eq!(status("ran").await, (ContainerState::Exited, 137, "Unknown".to_owned()));
+    wait_for("the end of what ran", || !is_alive(pid)).await;
+    for id in ["done", "ran"] {
+        cluster.runtime().remove_container(id).await.expect("remove");
+    }
+    cluster.runtime().remove_pod_sandbox("s").await.expect("remove");
+    assert!(fs::read_dir(cluster.directory.path().join("state/sandboxes")).expect("dir").next().is_none());
+    assert_eq!(mounts_below(cluster.directory.path()), [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn purging_needs_no_state_and_leaves_nothing() {
     let mut cluster = Cluster::new().await;

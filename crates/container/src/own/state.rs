@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::rootfs;
-use crate::runtime::{ContainerConfig, ContainerStatus, Rootfs};
+use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, Rootfs};
 
 const STATUS_FILE: &str = "status.json";
 const CONFIG_FILE: &str = "container.json";
@@ -30,15 +30,25 @@ pub fn container_dir(sandbox_dir: &Path, id: &str) -> PathBuf {
 pub fn write_config(directory: &Path, cgroup_path: &str, config: &ContainerConfig) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let record = ContainerRecord { cgroup_path: cgroup_path.to_owned(), config: config.clone() };
-    write_json(&directory.join(CONFIG_FILE), &record)
+    put_json(&directory.join(CONFIG_FILE), &record)
 }
 
 pub fn read_config(directory: &Path) -> io::Result<ContainerRecord> {
     read_json(&directory.join(CONFIG_FILE))
 }
 
+/// An end is on the disk, with what it is the end of, before anybody hears of it. What lives does not outlive a loss of
+/// power, so its states need not either: a disk's flush takes as long as starting a process.
 pub fn write_status(directory: &Path, status: &ContainerStatus) -> io::Result<()> {
-    write_json(&directory.join(STATUS_FILE), status)
+    let path = directory.join(STATUS_FILE);
+    if status.state != ContainerState::Exited {
+        return put_json(&path, status);
+    }
+    match File::open(directory.join(CONFIG_FILE)).and_then(|config| config.sync_all()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_json(&path, status)
 }
 
 pub fn read_status(directory: &Path) -> io::Result<ContainerStatus> {
@@ -51,12 +61,21 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 
 /// Whole or not at all, and on the disk when it returns.
 pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    put(path, value, File::sync_all)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Whole or not at all for whoever reads it, until the power is lost: then it may be empty, or not there.
+fn put_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    put(path, value, |_| Ok(()))
+}
+
+fn put(path: &Path, value: &impl Serialize, settle: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    settle(&file)?;
+    fs::rename(&temporary, path)
 }
 
 /// Undoes everything that was made for a container, whatever of it exists.
