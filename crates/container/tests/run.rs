@@ -272,6 +272,14 @@ async fn resources_are_measured_and_changed() {
     cluster.runtime().update_resources("c", change).await.expect("update");
     let group = container::cgroup::Cgroup::detect(&format!("{}/pods/s/c", cluster.prefix)).expect("cgroup");
     assert!(group.exists());
+    // It, its children and what is executed in it, in every hierarchy.
+    let in_all = |pid: i32| group.holds(pid);
+    let pids = group.pids();
+    assert!(!pids.is_empty() && pids.iter().all(|pid| in_all(*pid)), "{pids:?}");
+    let (_, own) = cluster.exec("c", "cat /proc/self/cgroup").await;
+    let inside = |line: &str| line.ends_with("/pods/s/c") || line.ends_with(":/");
+    assert!(own.lines().filter(|line| inside(line)).count() >= 2, "{own}");
+    assert!(!own.contains("/shims"), "{own}");
     let (_, limit) = cluster
         .exec("c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null")
         .await;

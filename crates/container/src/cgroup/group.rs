@@ -27,6 +27,13 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Cgr
     move |source| CgroupError::Io { operation, path: path.to_owned(), source }
 }
 
+/// On v1 a thread that moves itself waits for nobody. Whoever moves a process keeps all from forking, and waits some ten
+/// milliseconds for those that are: longer than all else that starting a container takes.
+fn joining_file(directory: &Path) -> PathBuf {
+    let tasks = directory.join("tasks");
+    if tasks.exists() { tasks } else { directory.join("cgroup.procs") }
+}
+
 /// A group by its path from the root, whether it exists or not.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
@@ -120,22 +127,37 @@ impl Cgroup {
         }
     }
 
-    /// The files a process writes `0` to in order to join; opened ahead because the joining process may no longer see
-    /// them.
-    pub fn open_procs(&self) -> Result<Vec<fs::File>, CgroupError> {
+    /// The files that a process of one thread writes `0` to in order to join; opened ahead because the joining process may
+    /// no longer see them.
+    pub fn open_joins(&self) -> Result<Vec<fs::File>, CgroupError> {
         let directories = self.layout.directories(&self.path);
-        let existing = directories.iter().map(|d| d.join("cgroup.procs")).filter(|file| file.exists());
+        let existing = directories.iter().map(|d| joining_file(d)).filter(|file| file.exists());
         existing
             .map(|file| fs::File::options().write(true).open(&file).map_err(failed("open", &file)))
             .collect()
     }
 
-    /// Puts a process where it can be found again, without accounting it here.
-    pub fn track(&self, pid: u32) -> Result<(), CgroupError> {
+    /// Whether a process is in it, in every hierarchy.
+    pub fn holds(&self, pid: i32) -> bool {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        self.layout.is_in(&text, &self.path)
+    }
+
+    /// Puts a process in, in every hierarchy.
+    pub fn take_in(&self, pid: i32) -> Result<(), CgroupError> {
+        for directory in self.layout.directories(&self.path).iter().filter(|d| d.exists()) {
+            let file = directory.join("cgroup.procs");
+            fs::write(&file, pid.to_string()).map_err(failed("join", &file))?;
+        }
+        Ok(())
+    }
+
+    /// Puts this process, which has one thread, where it can be found again, without accounting it here.
+    pub fn track_self(&self) -> Result<(), CgroupError> {
         let directory = self.layout.tracking_directory(&self.path);
         fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
-        let file = directory.join("cgroup.procs");
-        fs::write(&file, pid.to_string()).map_err(failed("join", &file))
+        let file = joining_file(&directory);
+        fs::write(&file, "0").map_err(failed("join", &file))
     }
 
     /// Every process in it and below, in any hierarchy.

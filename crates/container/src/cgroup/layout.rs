@@ -90,6 +90,24 @@ impl Layout {
         roots.into_iter().map(|root| root.join(path)).collect()
     }
 
+    /// Whether a process whose `/proc/<pid>/cgroup` reads so is in this group, in every hierarchy that is mounted.
+    pub fn is_in(&self, text: &str, path: &str) -> bool {
+        let path = path.trim_matches('/');
+        // Each line: a number, controllers or a name, the group.
+        let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let is_ours = |group: &str| group.trim_matches('/') == path;
+        let Self::V1 { controllers, tracking } = self else {
+            return lines().any(|(names, group)| names.is_empty() && is_ours(group));
+        };
+        let is_there = |name: &str| {
+            lines().any(|(names, group)| names.split(',').any(|own| own == name) && is_ours(group))
+        };
+        let is_tracked = controllers.values().any(|root| root == tracking)
+            || is_there("name=systemd")
+            || lines().any(|(names, group)| names.is_empty() && is_ours(group));
+        is_tracked && controllers.keys().all(|controller| is_there(controller))
+    }
+
     /// Where a process is to be put only to be found again, without any accounting.
     pub fn tracking_directory(&self, path: &str) -> PathBuf {
         match self {
@@ -272,6 +290,27 @@ mod tests {
         let v2 = Layout::parse(V2).expect("v2");
         assert_eq!(v2.directories("/k/x"), [Path::new("/sys/fs/cgroup/k/x")]);
         assert_eq!(Layout::parse("1 2 0:1 / /proc rw - proc proc rw"), None);
+    }
+
+    #[test]
+    fn who_is_in_a_group_is_in_all_of_its_hierarchies() {
+        let v1 = Layout::parse(V1).expect("v1");
+        let Layout::V1 { controllers, .. } = &v1 else { panic!("{v1:?}") };
+        let text = |own: &str, group: &str| {
+            let mut lines: Vec<String> = controllers.keys().map(|name| format!("3:{name}:/k/x")).collect();
+            lines.push("1:name=systemd:/k/x".into());
+            lines.push("0::/other".into());
+            lines.join("\n").replace(&format!(":{own}:/k/x"), &format!(":{own}:{group}"))
+        };
+        assert!(v1.is_in(&text("none", ""), "/k/x"));
+        assert!(!v1.is_in(&text("none", ""), "/k/y"));
+        assert!(!v1.is_in(&text("memory", "/k"), "/k/x"));
+        assert!(!v1.is_in(&text("name=systemd", "/k/shims"), "/k/x"));
+        assert!(!v1.is_in("", "/k/x"));
+        let v2 = Layout::parse(V2).expect("v2");
+        assert!(v2.is_in("0::/k/x\n", "k/x"));
+        assert!(!v2.is_in("0::/k\n", "k/x"));
+        assert!(!v2.is_in("", "k/x"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -81,10 +81,13 @@ impl Creation<'_> {
         };
         let own_pid_namespace = pid_namespace == PidNamespace::New;
         self.save_spec(&launch, pid_namespace)?;
-        let (runtime, start_report, stdio) = self.build(&launch, inherited)?;
+        // libcontainer's own joining leaves out what has no controller of its own.
+        let joins = if cgroup.is_unified() { Ok(Vec::new()) } else { cgroup.open_joins() };
+        let joins = joins.map_err(|e| self.failed("cgroup")(&e))?;
+        let (runtime, start_report, stdio) = self.build(&launch, inherited, &joins)?;
         let pid = runtime.pid().map_or(0, |pid| pid.as_raw());
-        for procs in &mut cgroup.open_procs().map_err(|e| self.failed("cgroup")(&e))? {
-            procs.write_all(pid.to_string().as_bytes()).map_err(|e| self.failed("join cgroup")(&e))?;
+        if !cgroup.holds(pid) {
+            cgroup.take_in(pid).map_err(|e| self.failed("join cgroup")(&e))?;
         }
         // Never the shim's own. Lowering it needs a right that not everybody has; then the inherited one must do.
         let adjustment = config.resources.oom_score_adj.unwrap_or(0);
@@ -168,6 +171,7 @@ impl Creation<'_> {
         &self,
         launch: &Launch,
         inherited: Vec<RawFd>,
+        joins: &[File],
     ) -> Result<(libcontainer::container::Container, File, Stdio), RuntimeError> {
         let io = |e: io::Error| self.failed("stdio")(&e);
         let (report_read, report_write) = pipe().map_err(io)?;
@@ -176,6 +180,7 @@ impl Creation<'_> {
             launch: launch.clone(),
             report: report_write.as_raw_fd(),
             inherited,
+            joins: joins.iter().map(AsRawFd::as_raw_fd).collect(),
             propagation: mounts
                 .iter()
                 .map(|mount| (mount.container_path.clone(), mount.propagation))
@@ -281,10 +286,23 @@ struct LastSteps {
     launch: Launch,
     report: RawFd,
     inherited: Vec<RawFd>,
+    /// See [`Cgroup::open_joins`].
+    joins: Vec<RawFd>,
     propagation: Vec<(PathBuf, Propagation)>,
 }
 
 impl LastSteps {
+    fn join(&self) -> Result<(), ExecutorValidationError> {
+        for fd in &self.joins {
+            // SAFETY: opened for this, and nobody else has it in this forked process.
+            let mut file = unsafe { File::from_raw_fd(*fd) };
+            file.write_all(b"0").map_err(|error| {
+                ExecutorValidationError::ArgValidationError(format!("join cgroup: {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
     /// libcontainer leaves every bind as its source was, which is too much for those that are to be private.
     fn set_propagation(&self) -> Result<(), ExecutorValidationError> {
         for (path, propagation) in &self.propagation {
@@ -314,6 +332,7 @@ impl Executor for LastSteps {
             // SAFETY: these were the shim's; nothing in this forked process uses them.
             unsafe { libc::close(*fd) };
         }
+        self.join()?;
         self.set_propagation()
     }
 

@@ -28,7 +28,7 @@ impl Sandbox {
     pub fn set_up(directory: &Path, record: SandboxRecord) -> io::Result<Self> {
         let config = &record.config;
         Cgroup::detect(&format!("{}/shims", record.cgroup_prefix))
-            .and_then(|group| group.track(std::process::id()))
+            .and_then(|group| group.track_self())
             .map_err(io::Error::other)?;
         // The last to go when memory runs out. Not allowed to everybody, and then not essential.
         fs::write("/proc/self/oom_score_adj", "-998").ok();
