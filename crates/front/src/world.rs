@@ -140,7 +140,8 @@ fn urls_of(service: &Value) -> Vec<Url> {
     tcp.enumerate()
         .filter_map(|(index, port)| {
             let own = port["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-            let host = published.get(index).copied().or(own)?;
+            // Until that is said it may be another service's; 0 stands for one that could not be opened.
+            let host = published.get(index).copied().filter(|port| *port > 0)?;
             let secure =
                 own == Some(443) || port["name"].as_str().is_some_and(|name| name.starts_with("https"));
             let url = match (secure, host) {
@@ -160,7 +161,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn published_ports_win_over_own() {
+    fn a_service_answers_where_it_is_published() {
         let service = |annotation: Value| {
             json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web", "annotations": annotation},
                 "spec": {"type": "LoadBalancer", "ports": [{"port": 8080}, {"port": 9090, "name": "admin"}]}})
@@ -169,7 +170,8 @@ mod tests {
             let urls = urls([service].iter());
             urls.into_iter().map(|url| url.url).collect::<Vec<_>>()
         };
-        assert_eq!(shown(service(json!({}))), ["http://localhost:8080", "http://localhost:9090"]);
+        assert!(shown(service(json!({}))).is_empty(), "nobody has opened them yet");
+        assert_eq!(shown(service(json!({PUBLISHED_PORTS: "0,9090"}))), ["http://localhost:9090"]);
         let published = json!({PUBLISHED_PORTS: "41000,9090"});
         assert_eq!(shown(service(published)), ["http://localhost:41000", "http://localhost:9090"]);
         let inside = json!({"kind": "Service", "spec": {"type": "ClusterIP", "ports": [{"port": 1}]}});
