@@ -24,7 +24,7 @@ const STUCK: [&str; 8] = [
     "CreateContainerError",
     "RunContainerError",
 ];
-const OOM_KILLED: &str = "OOMKilled";
+pub const OOM_KILLED: &str = "OOMKilled";
 
 pub fn of(pod: &Value) -> Option<Trouble> {
     let list = |field: &str| {
