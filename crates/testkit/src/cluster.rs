@@ -252,7 +252,7 @@ impl Drop for Cluster {
             drop(server.kill());
             drop(server.wait());
         }
-        let purged = self.kedge(&["down", "--purge"]);
+        let purged = self.kedge(&["down", "--purge", "--now"]);
         if purged.code != Some(0) && !std::thread::panicking() {
             panic!("purge: {purged:?}");
         }
