@@ -73,8 +73,13 @@ fn up_again() {
     let (second, said) = says(&cluster);
     assert_eq!(said, "two\n");
     assert_ne!(first, second);
+    let manifest = repository.read("deploy/app.yaml");
+    repository.write("deploy/app.yaml", &manifest.replace("sleep 10000", "sleep 20000"));
     let (code, text) = up(&cluster, &[path]);
     assert!(code == Some(0) && !text.contains("older build"), "{text}");
+    let hint = "deploy/app.yaml is changed and not committed: what is deployed is what is committed";
+    assert!(text.contains(hint), "{text}");
+    repository.write("deploy/app.yaml", &manifest);
     assert_eq!(says(&cluster).0, second, "nothing has changed");
 
     let refused = |words: &[&str], wanted: &[&str]| {
@@ -86,6 +91,10 @@ fn up_again() {
     // A folder that holds nothing is a mistake, and not the wish to have nothing: what runs is not turned to it.
     repository.write("broken/kustomization.yaml", "resources: [nowhere.yaml]\n");
     repository.commit("a folder that cannot be built");
+    refused(
+        &[path, "--path", "/deploy"],
+        &["--path /deploy is absolute", "as seen from the repository's top"],
+    );
     repository.write("uncommitted/a.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n");
     let unchanged = || {
         let object = cluster.get("kustomization", "gitops", "word").expect("the Kustomization");
