@@ -35,6 +35,8 @@ pub mod annotations {
     pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
     /// Where a service's ports answer on the host's loopback: ports in the order of its own, separated by commas.
     pub const PUBLISHED_PORTS: &str = "kedge.dev/published";
+    /// Of a sandbox, as the kubelet calls it: how many seconds its containers have to end by themselves.
+    pub const POD_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
     /// Asks a Flux object to reconcile now; its value is copied to `status.lastHandledReconcileAt`.
     pub const RECONCILE_REQUESTED_AT: &str = "reconcile.fluxcd.io/requestedAt";
     /// `disabled`: a Kustomization does not delete the object.

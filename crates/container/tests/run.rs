@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use container::cgroup::{Cgroup, Layout, detect_layout};
 use container::runtime::{
     Capabilities, ContainerConfig, ContainerState, Mount, MountKind, Propagation, Resources, Runtime,
     RuntimeError, SandboxConfig, Seccomp, Security, UserSpec, reason,
@@ -429,4 +430,54 @@ async fn containers_join_the_network_namespace_given() {
     assert_eq!(lines[1..], ["lo", "77"]);
     let host = cluster.sandbox("host").await;
     assert_eq!(cluster.run(&host, cluster.shell("h", "readlink /proc/self/ns/net")).await.1.trim(), own);
+}
+
+/// Frozen by somebody, it is ended all the same: by a stop, with its sandbox, and with its cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_containers_end() {
+    let cluster = Cluster::new().await;
+    let freeze = |group: &str| {
+        let layout = detect_layout().expect("a layout");
+        let thaw = layout.thaw(&format!("{}/{group}", cluster.prefix)).expect("a freezer");
+        let frozen = if thaw.value == "0" { "1" } else { "FROZEN" };
+        std::fs::write(thaw.file, frozen).expect("frozen");
+    };
+    let sandbox = cluster.sandbox("s").await;
+    cluster.start(&sandbox, cluster.shell("one", "exec sleep 1000")).await;
+    cluster.start(&sandbox, cluster.shell("two", "exec sleep 1000")).await;
+    freeze("pods/s/one");
+    cluster.runtime().stop_container("one", Duration::from_millis(100)).await.expect("stop");
+    assert_eq!(cluster.runtime().container_status("one").await.expect("status").exit_code, 137);
+    cluster.runtime().remove_container("one").await.expect("remove");
+    // The group above.
+    freeze("pods/s");
+    cluster.runtime().remove_pod_sandbox(&sandbox).await.expect("remove");
+    let last = cluster.sandbox("last").await;
+    cluster.start(&last, cluster.shell("three", "exec sleep 1000")).await;
+    freeze("pods/last/three");
+    freeze("pods/last");
+    container::own::purge(&cluster.prefix, &[cluster.directory.path()]).expect("purged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sandbox_limits_what_all_its_containers_take() {
+    let cluster = Cluster::new().await;
+    let limited = |bytes: i64| Resources { memory_limit_bytes: Some(bytes), ..Resources::default() };
+    let config = SandboxConfig { id: "s".into(), resources: limited(24 << 20), ..SandboxConfig::default() };
+    let sandbox = cluster.sandbox_with(config).await;
+    let group = format!("{}/pods/s", cluster.prefix);
+    let has = || {
+        let layout = detect_layout().expect("a layout");
+        let file = if matches!(layout, Layout::V2 { .. }) { "memory.max" } else { "memory.limit_in_bytes" };
+        let directory = layout.controller_directory("memory", &group).expect("a memory controller");
+        std::fs::read_to_string(directory.join(file)).expect("a limit").trim().to_owned()
+    };
+    assert_eq!(has(), (24 << 20).to_string());
+    // The container itself has no limit.
+    cluster.start(&sandbox, cluster.shell("c", "exec tail /dev/zero")).await;
+    assert_eq!(cluster.exited("c").await.exit_code, 137);
+    cluster.runtime().update_sandbox_resources(&sandbox, limited(32 << 20)).await.expect("changed");
+    assert_eq!(has(), (32 << 20).to_string());
+    cluster.runtime().remove_pod_sandbox(&sandbox).await.expect("remove");
+    assert!(!Cgroup::detect(&group).expect("a group").exists());
 }

@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base::constants::paths;
 use base::layout::Layout;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::audit::AuditOptions;
 use crate::store::{StoreArguments, StoreCommand, StoreOptions, StoreRequest};
@@ -22,7 +25,10 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// `$KEDGE_STORE` and those that begin so.
     pub store: StoreOptions,
-    /// Ends every container of a cluster whose server is gone and takes its network away. The data stays.
+    /// Asks the containers of a cluster whose server is gone to end, and waits for each for as long as its pod says, but no
+    /// longer than the given time. Tells how many are left.
+    pub end_containers: fn(Layout, Duration, watch::Sender<usize>) -> BoxFuture<'static, anyhow::Result<()>>,
+    /// Kills every container of a cluster whose server is gone and takes its network away. The data stays.
     pub stop_containers: fn(&Layout) -> anyhow::Result<()>,
     /// The same, and deletes the data.
     pub purge: fn(&Layout) -> anyhow::Result<()>,

@@ -2,6 +2,8 @@
 
 use kube::Client;
 
+use crate::follow::LONGER;
+use crate::tree::trouble::OOM_KILLED;
 use crate::tree::{self, Node, State};
 use crate::world::{self, Scope};
 
@@ -19,6 +21,9 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     let mut pods = Vec::new();
     let is_told = |node: &Node| node.kind == "Pod" && node.health > State::Terminating;
     roots.iter().for_each(|root| root.walk(&mut |node| pods.extend(Some(node).filter(|node| is_told(node)))));
+    if pods.iter().any(|node| does_not_pass(node)) {
+        text = text.replace(LONGER, "");
+    }
     for node in pods.iter().take(PODS_MAX) {
         text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
     }
@@ -33,6 +38,11 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
         text += "\na commit that mends it is deployed by itself";
     }
     anyhow::anyhow!(text)
+}
+
+/// Whether more time would not help a pod.
+fn does_not_pass(pod: &Node) -> bool {
+    pod.health >= State::Failed || pod.message.contains(OOM_KILLED)
 }
 
 pub fn further(steps: &[String]) -> String {

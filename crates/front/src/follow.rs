@@ -32,7 +32,15 @@ pub async fn in_time<T>(
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     let result = tokio::time::timeout_at(deadline.into(), work).await;
-    result.unwrap_or_else(|_| Err(anyhow!("it was not done in time; give it longer with --timeout")))
+    result.unwrap_or_else(|_| Err(late("")))
+}
+
+/// Advice for what only takes its time; `explain` takes it back where something does not pass by itself.
+pub const LONGER: &str = "; give it longer with --timeout";
+
+fn late(waited_for: &str) -> anyhow::Error {
+    let what = if waited_for.is_empty() { String::new() } else { format!(": {waited_for}") };
+    anyhow!("it was not done in time{LONGER}{what}")
 }
 
 impl Application<'_> {
@@ -64,8 +72,14 @@ impl Application<'_> {
         bail!("the watch of the source ended")
     }
 
-    /// Until all is applied and healthy. What is said meanwhile names the pod that holds it up, if one does.
-    pub async fn applied(&self, step: &mut Step) -> anyhow::Result<()> {
+    /// Until all is applied and healthy. What is said meanwhile names the pod that holds it up, if one does; it is what an
+    /// error tells when the time is over.
+    pub async fn applied(&self, step: &mut Step, deadline: Instant) -> anyhow::Result<()> {
+        let followed = tokio::time::timeout_at(deadline.into(), self.until_applied(step)).await;
+        followed.unwrap_or_else(|_| Err(late(step.said())))
+    }
+
+    async fn until_applied(&self, step: &mut Step) -> anyhow::Result<()> {
         let api: Api<Kustomization> = Api::namespaced(self.client.clone(), self.namespace);
         let mut objects = std::pin::pin!(watcher(api, self.config()).applied_objects());
         let mut troubles = std::pin::pin!(troubles::of_pods(self.client));

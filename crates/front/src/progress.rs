@@ -56,6 +56,11 @@ impl Step {
         }
     }
 
+    /// What it was at last.
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
     /// The same, where somebody looks; a log of it would be noise.
     pub fn hint(&mut self, message: &str) {
         if self.bar.is_some() {

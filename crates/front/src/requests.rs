@@ -164,6 +164,9 @@ pub fn explain(error: kube::Error) -> anyhow::Error {
                 401 => {
                     "\nthe kubeconfig's credentials are not this cluster's; name the right one with --kubeconfig"
                 }
+                403 if message.contains("because it is being terminated") => {
+                    "\nthe namespace is about to go; try again when it is gone, or with its Namespace object in what is applied"
+                }
                 403 => "\nthe user of the kubeconfig may not do this",
                 409 if message.contains("conflict") => {
                     "\nanother manager owns these fields; take them over with --force-conflicts"

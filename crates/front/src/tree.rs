@@ -194,7 +194,7 @@ fn kustomization(world: &World, object: &Value) -> Node {
 fn applied(world: &World, object: &Value) -> Node {
     let mut node = Node::of(object);
     if node.kind == "Pod" {
-        return pod(object);
+        return pod(world, object);
     }
     if !node.is_workload() {
         return node;
@@ -220,7 +220,7 @@ fn applied(world: &World, object: &Value) -> Node {
         string(object, "/status/updateRevision").map(|r| r.rsplit('-').next().unwrap_or(&r).to_owned())
     });
     node.images = images(object, "/spec/template/spec");
-    node.children = pods_of(world, object).map(pod).collect();
+    node.children = pods_of(world, object).map(|object| pod(world, object)).collect();
     if node.health == State::Failed {
         let (kind, namespace, name) = (node.kind.to_lowercase(), &node.namespace, &node.name);
         node.next = format!("kedge describe -n {namespace} {kind} {name}");
@@ -248,7 +248,7 @@ fn images(object: &Value, spec: &str) -> Vec<String> {
     containers.into_iter().flatten().filter_map(|c| c["image"].as_str().map(str::to_owned)).collect()
 }
 
-fn pod(object: &Value) -> Node {
+fn pod(world: &World, object: &Value) -> Node {
     let mut node = Node::of(object);
     let statuses = object.pointer("/status/containerStatuses").and_then(Value::as_array);
     let total = object.pointer("/spec/containers").and_then(Value::as_array).map_or(0, Vec::len);
@@ -264,6 +264,9 @@ fn pod(object: &Value) -> Node {
         }
     } else if node.health != State::Healthy {
         node.next = trouble::describe(object);
+        if let Some(found) = trouble::by_probe(object, &world.unhealthy) {
+            node.message = found;
+        }
     }
     node
 }

@@ -28,6 +28,10 @@ pub struct World {
     pub replica_sets: Vec<Value>,
     pub jobs: Vec<Value>,
     pub pods: Vec<Value>,
+    /// What probes have found amiss, as events tell it.
+    pub unhealthy: Vec<Value>,
+    /// Objects that several Kustomizations apply, and these; of one application, those that it has a part in.
+    pub shared: Vec<(Id, Vec<String>)>,
     /// Of the whole cluster when all is looked at: also those that nothing from Git has made.
     pub services: Vec<Value>,
 }
@@ -48,7 +52,9 @@ pub async fn read(client: &Client, scope: Scope<'_>) -> anyhow::Result<World> {
     if let Some(resource) = discovery.by_group(KUSTOMIZE_GROUP, "Kustomization") {
         world.kustomizations = list(client, resource, None).await?;
     }
+    world.shared = shared(&world.kustomizations);
     if let Scope::One { namespace, name } = scope {
+        world.shared.retain(|(_, owners)| owners.contains(&format!("{namespace}/{name}")));
         let is_it = |o: &Value| o["metadata"]["name"] == name && o["metadata"]["namespace"] == namespace;
         world.sources.retain(is_it);
         world.kustomizations.retain(is_it);
@@ -79,6 +85,12 @@ pub async fn read(client: &Client, scope: Scope<'_>) -> anyhow::Result<World> {
                 list_of.extend(list(client, resource, Some(namespace)).await?);
             }
         }
+        if let Some(resource) = discovery.by_group("", "Event") {
+            let path = requests::path(resource, Some(namespace), None);
+            let path = requests::with_query(&path, &[("fieldSelector", "reason=Unhealthy")]);
+            let mut events = requests::get(client, &path).await?;
+            world.unhealthy.extend(events["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
+        }
     }
     Ok(world)
 }
@@ -88,6 +100,35 @@ pub fn inventory(kustomization: &Value) -> Vec<Id> {
     let inventory = kustomization.pointer("/status/inventory").cloned().unwrap_or_default();
     let inventory: Inventory = serde_json::from_value(inventory).unwrap_or_default();
     inventory.entries.iter().filter_map(Id::parse).collect()
+}
+
+/// Each of the owners changes such an object at its own interval, and so undoes what the other has done.
+fn shared(kustomizations: &[Value]) -> Vec<(Id, Vec<String>)> {
+    let mut owners: BTreeMap<Id, Vec<String>> = BTreeMap::new();
+    for kustomization in kustomizations {
+        let text = |field: &str| kustomization["metadata"][field].as_str().unwrap_or_default();
+        let owner = format!("{}/{}", text("namespace"), text("name"));
+        for id in inventory(kustomization) {
+            // The same object in whichever version.
+            let of = owners.entry(Id { version: String::new(), ..id }).or_default();
+            if !of.contains(&owner) {
+                of.push(owner.clone());
+            }
+        }
+    }
+    owners.into_iter().filter(|(_, owners)| owners.len() > 1).collect()
+}
+
+/// What is amiss without anything being ill yet.
+pub fn warnings(world: &World) -> Vec<String> {
+    let told = |(id, owners): &(Id, Vec<String>)| {
+        let owners = owners.join(" and ");
+        format!(
+            "{} is applied by the Kustomizations {owners}: each undoes what the other does; take it out of one",
+            id.label()
+        )
+    };
+    world.shared.iter().map(told).collect()
 }
 
 async fn object(client: &Client, discovery: &Discovery, id: &Id) -> anyhow::Result<(Id, Option<Value>)> {
@@ -140,7 +181,8 @@ fn urls_of(service: &Value) -> Vec<Url> {
     tcp.enumerate()
         .filter_map(|(index, port)| {
             let own = port["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-            let host = published.get(index).copied().or(own)?;
+            // Until that is said it may be another service's; 0 stands for one that could not be opened.
+            let host = published.get(index).copied().filter(|port| *port > 0)?;
             let secure =
                 own == Some(443) || port["name"].as_str().is_some_and(|name| name.starts_with("https"));
             let url = match (secure, host) {
@@ -160,7 +202,27 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn published_ports_win_over_own() {
+    fn what_two_apply_is_told() {
+        let of = |name: &str, ids: &[&str]| {
+            let entries: Vec<Value> = ids.iter().map(|id| json!({"id": id, "v": "v1"})).collect();
+            json!({"metadata": {"namespace": "gitops", "name": name}, "status": {"inventory": {"entries": entries}}})
+        };
+        let map = "shop_settings__ConfigMap";
+        let world = World {
+            shared: shared(&[of("a", &[map, "shop_web__Service"]), of("b", &[map])]),
+            ..World::default()
+        };
+        assert_eq!(
+            warnings(&world),
+            [
+                "ConfigMap/shop/settings is applied by the Kustomizations gitops/a and gitops/b: each undoes what the other does; take it out of one"
+            ]
+        );
+        assert!(shared(&[of("a", &[map]), of("b", &[])]).is_empty());
+    }
+
+    #[test]
+    fn a_service_answers_where_it_is_published() {
         let service = |annotation: Value| {
             json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web", "annotations": annotation},
                 "spec": {"type": "LoadBalancer", "ports": [{"port": 8080}, {"port": 9090, "name": "admin"}]}})
@@ -169,7 +231,8 @@ mod tests {
             let urls = urls([service].iter());
             urls.into_iter().map(|url| url.url).collect::<Vec<_>>()
         };
-        assert_eq!(shown(service(json!({}))), ["http://localhost:8080", "http://localhost:9090"]);
+        assert!(shown(service(json!({}))).is_empty(), "nobody has opened them yet");
+        assert_eq!(shown(service(json!({PUBLISHED_PORTS: "0,9090"}))), ["http://localhost:9090"]);
         let published = json!({PUBLISHED_PORTS: "41000,9090"});
         assert_eq!(shown(service(published)), ["http://localhost:41000", "http://localhost:9090"]);
         let inside = json!({"kind": "Service", "spec": {"type": "ClusterIP", "ports": [{"port": 1}]}});

@@ -11,6 +11,7 @@ fn environment() -> Environment {
         kubeconfig: None,
         home: None,
         store: Default::default(),
+        end_containers: |_, _, _| Box::pin(async { Ok(()) }),
         stop_containers: |_| Ok(()),
         purge: |_| Ok(()),
     }
@@ -68,7 +69,7 @@ fn lines_are_understood() {
         ]],
     );
     check("kedge status -o json", expect!["Status(Status { output: Some(Json) })"]);
-    check("kedge down --purge", expect!["Down(Down { purge: true })"]);
+    check("kedge down --purge", expect!["Down(Down { purge: true, now: false })"]);
     check(
         "kedge get po,svc -A -o wide",
         expect![[

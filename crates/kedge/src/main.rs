@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             password: text(variables::STORE_PASSWORD).map(Secret),
             password_file: None,
         },
+        end_containers: server::end::containers,
         stop_containers: server::purge::stop_containers,
         purge: server::purge::purge,
     };

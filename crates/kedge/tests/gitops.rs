@@ -259,6 +259,53 @@ fn a_broken_commit_changes_nothing_and_is_explained() {
     wait_for(&cluster, "app", &commit);
 }
 
+/// As `kubectl rollout restart` does it: Git says nothing of it, and it is not taken back, at once or later.
+#[test]
+fn a_restart_of_what_git_manages_runs_to_its_end() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let (repository, _) = small(&cluster);
+    let path = "/apis/apps/v1/namespaces/demo/deployments/web?fieldManager=kubectl-rollout";
+    let merge = "application/strategic-merge-patch+json";
+    let restarted = "2026-01-01T00:00:00Z";
+    let restart = format!(
+        r#"{{"spec": {{"template": {{"metadata": {{"annotations": {{"kubectl.kubernetes.io/restartedAt": "{restarted}"}}}}}}}}}}"#
+    );
+    cluster.patch(path, merge, &restart);
+    let annotations = |object: &Value| object["spec"]["template"]["metadata"]["annotations"].clone();
+    let of = |annotations: &Value| annotations["kubectl.kubernetes.io/restartedAt"] == restarted;
+    until("the new pod alone runs", LIMIT, || {
+        let pods = cluster.list("pods", "demo")?;
+        let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+        match pods.as_slice() {
+            [pod] if of(&pod["metadata"]["annotations"]) && ready(pod) => Ok(()),
+            pods => Err(format!("{pods:#?}")),
+        }
+    });
+    // Another change by kubectl is undone, and a commit is applied, beside it.
+    let paused = "/apis/apps/v1/namespaces/demo/deployments/web?fieldManager=kubectl-edit";
+    cluster.patch(
+        paused,
+        merge,
+        r#"{"spec": {"minReadySeconds": 1, "template": {"metadata": {"annotations": {"x": "y"}}}}}"#,
+    );
+    repository.write(
+        "app/extra.yaml",
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: extra}, data: {a: c}}\n",
+    );
+    let commit = repository.commit("another");
+    wait_for(&cluster, "app", &commit);
+    until("the edit is undone and the restart is not", LIMIT, || {
+        let deployment = cluster.get("deployment", "demo", "web")?;
+        let edited = deployment["spec"]["minReadySeconds"].as_i64().unwrap_or(0) != 0;
+        let annotations = annotations(&deployment);
+        if of(&annotations) && annotations["x"].is_null() && !edited {
+            Ok(())
+        } else {
+            Err(deployment.to_string())
+        }
+    });
+}
+
 #[test]
 fn drift_is_corrected_removal_prunes_and_suspension_holds() {
     let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));

@@ -242,6 +242,24 @@ fn all_that_apply_a_source_are_followed_and_lose_it() {
     let other = cluster.kedge(&["reconcile", "two"]);
     assert!(other.code == Some(1) && other.stderr.contains("kedge reconcile all"), "{other:?}");
 
+    // One that applies what another does.
+    let again = kustomization("three", "").replace("./three", "./one").replace("prune: true", "prune: false");
+    cluster.apply(&again).ok();
+    flux::wait_applied(&cluster, "three", &second, LIMIT);
+    let told = "ConfigMap/default/one is applied by the Kustomization";
+    until("the two are warned of", LIMIT, || {
+        let events = cluster.list("events", "gitops")?;
+        let found = events.iter().find(|event| event["reason"] == "Conflict").cloned().unwrap_or_default();
+        if found["message"].as_str().is_some_and(|m| m.starts_with(told)) {
+            Ok(())
+        } else {
+            Err(found.to_string())
+        }
+    });
+    let status = cluster.kedge(&["status"]);
+    let told = "warning: ConfigMap/default/one is applied by the Kustomizations gitops/one and gitops/three";
+    assert!(status.code == Some(0) && status.stdout.contains(told), "{status:?}");
+
     cluster.kedge(&["delete", "gitrepository", "all", "-n", "gitops"]).ok();
     for name in ["one", "two"] {
         flux::wait_refused(&cluster, "kustomization", name, &["Source 'GitRepository/all' not found"], LIMIT);
@@ -267,6 +285,8 @@ fn pods_in_trouble_are_told_with_the_next_step() {
     let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n".to_owned();
     manifest += &pod("greedy", greedy);
     manifest += &pod("prepared", &format!("{prepare}{main}"));
+    let never = "  containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '10000'], readinessProbe: {exec: {command: [sh, -c, 'echo not today; exit 1']}, periodSeconds: 1}}]\n";
+    manifest += &pod("unready", never);
     manifest += &pod("misnamed", "  containers: [{name: c, image: 'Bad//Name'}]\n");
     repository.write("app/app.yaml", &manifest);
     repository.commit("first");
@@ -278,6 +298,7 @@ fn pods_in_trouble_are_told_with_the_next_step() {
         "(it ended with code 5)",
         "kedge logs -n demo -p prepared -c prepare",
         "c: InvalidImageName",
+        "c: Readiness probe failed: not today",
         "write the image of the container c as REGISTRY/NAME:TAG, the name in small letters; it is \"Bad//Name\"",
     ];
     until("all troubles are told", LIMIT, || {

@@ -73,6 +73,53 @@ fn nothing_is_left_after_a_crash_and_a_purge() {
     cluster.kedge(&["down", "--purge"]).ok();
 }
 
+/// Containers are told to end, and have the time that their pod gives them; also where the server has crashed. Unless it is to
+/// be at once. One that is frozen goes as well.
+#[test]
+fn containers_are_asked_to_end_before_they_are_killed() {
+    for (words, wanted) in [(&["down", "--purge"][..], "bye\n"), (&["down", "--purge", "--now"], "")] {
+        let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+        cluster.busybox();
+        let folder = cluster.folder().join("said");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let pod = |name: &str, grace: u32, script: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: {grace}\n  volumes: [{{name: v, hostPath: \
+                 {{path: {}}}}}]\n  containers:\n  - name: c\n    image: localhost/busybox:1\n    command: [sh, -c, '{script}']\n    volumeMounts: [{{name: v, \
+                 mountPath: /v}}]\n",
+                folder.display()
+            )
+        };
+        let polite =
+            "trap \"echo bye > /v/said; exit 0\" TERM; touch /v/ready; while true; do sleep 0.05; done";
+        let manifest = pod("polite", 30, polite)
+            + &pod("deaf", 1, "exec sleep 1000")
+            + &pod("frozen", 0, "exec sleep 1000");
+        cluster.apply(&manifest).ok();
+        until("all run", LIMIT, || {
+            let pods = cluster.list("pods", "default")?;
+            let running = pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count();
+            if running == 3 && folder.join("ready").exists() { Ok(()) } else { Err(format!("{pods:?}")) }
+        });
+        let layout = Layout::new(cluster.data_dir());
+        freeze(&layout, cluster.get("pod", "default", "frozen").expect("a pod")["metadata"]["uid"].as_str());
+        cluster.kill();
+        cluster.kedge(words).ok();
+        assert_eq!(std::fs::read_to_string(folder.join("said")).unwrap_or_default(), wanted, "{words:?}");
+        let left = traces(&layout);
+        assert!(left.is_empty(), "{left:#?}");
+    }
+}
+
+/// Whatever the hierarchy, the group of a pod stands still.
+fn freeze(layout: &Layout, uid: Option<&str>) {
+    let pod = format!("{}/besteffort/pod{}", layout.cgroup_prefix(), uid.expect("a uid"));
+    let v1 = std::path::Path::new("/sys/fs/cgroup/freezer").join(&pod).join("freezer.state");
+    let v2 = std::path::Path::new("/sys/fs/cgroup").join(&pod).join("cgroup.freeze");
+    let frozen = if v1.exists() { std::fs::write(v1, "FROZEN") } else { std::fs::write(v2, "1") };
+    frozen.expect("a freezer");
+}
+
 #[test]
 fn a_foreign_directory_is_not_purged() {
     let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));

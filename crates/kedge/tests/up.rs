@@ -73,8 +73,13 @@ fn up_again() {
     let (second, said) = says(&cluster);
     assert_eq!(said, "two\n");
     assert_ne!(first, second);
+    let manifest = repository.read("deploy/app.yaml");
+    repository.write("deploy/app.yaml", &manifest.replace("sleep 10000", "sleep 20000"));
     let (code, text) = up(&cluster, &[path]);
     assert!(code == Some(0) && !text.contains("older build"), "{text}");
+    let hint = "deploy/app.yaml is changed and not committed: what is deployed is what is committed";
+    assert!(text.contains(hint), "{text}");
+    repository.write("deploy/app.yaml", &manifest);
     assert_eq!(says(&cluster).0, second, "nothing has changed");
 
     let refused = |words: &[&str], wanted: &[&str]| {
@@ -86,6 +91,10 @@ fn up_again() {
     // A folder that holds nothing is a mistake, and not the wish to have nothing: what runs is not turned to it.
     repository.write("broken/kustomization.yaml", "resources: [nowhere.yaml]\n");
     repository.commit("a folder that cannot be built");
+    refused(
+        &[path, "--path", "/deploy"],
+        &["--path /deploy is absolute", "as seen from the repository's top"],
+    );
     repository.write("uncommitted/a.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n");
     let unchanged = || {
         let object = cluster.get("kustomization", "gitops", "word").expect("the Kustomization");
@@ -144,6 +153,53 @@ fn up_again() {
         Err(error) if error.contains("not found") => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// Taken away and wanted again at once: the namespace of before is waited for, and that is said.
+#[test]
+fn a_namespace_that_goes_is_waited_for() {
+    let mut cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    cluster.launch();
+    let repository = Repository::new(cluster.folder().join("plain"));
+    repository.write("kedge.yaml", "name: plain\npath: deploy\n");
+    repository.write(
+        "deploy/app.yaml",
+        "{apiVersion: v1, kind: Namespace, metadata: {name: plain}}\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: app, namespace: plain}}\n",
+    );
+    repository.commit("first");
+    let path = repository.path().to_str().expect("a plain path");
+    let (code, text) = up(&cluster, &[path]);
+    assert_eq!(code, Some(0), "{text}");
+    // It stays until somebody lets it go.
+    let held = |finalizers: &str| {
+        let map = format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: held, namespace: plain, finalizers: {finalizers}}}}}"
+        );
+        cluster.apply(&map)
+    };
+    held("[example.org/hold]").ok();
+    cluster.kedge(&["delete", "kustomization,gitrepository", "plain", "-n", "gitops"]).ok();
+    until("the namespace goes", LIMIT, || match cluster.get("namespace", "", "plain") {
+        Ok(namespace) if namespace["metadata"]["deletionTimestamp"].is_string() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let refused = cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: new, namespace: plain}}");
+    assert!(refused.code == Some(1) && refused.stderr.contains("try again when it is gone"), "{refused:?}");
+
+    let waits = "namespace 'plain' is being deleted; what belongs into it is applied when it is gone";
+    let again = cluster.command(&["up", path, "--timeout", "2s"]).output().expect("kedge runs");
+    let told = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.code() == Some(1) && told.contains("not done in time"), "{told}");
+    assert!(told.matches(waits).count() > 1 && told.contains("--timeout"), "{told}");
+    let mut again = cluster.command(&["up", path, "--timeout", "1m"]);
+    let again = again.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+    flux::wait_refused(&cluster, "kustomization", "plain", &[waits, "example.org/hold"], LIMIT);
+    let none = r#"{"metadata": {"finalizers": null}}"#;
+    cluster.patch("/api/v1/namespaces/plain/configmaps/held", "application/merge-patch+json", none);
+    let ended = again.expect("kedge runs").wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && told.contains(waits), "{told}");
+    assert!(cluster.get("configmap", "plain", "app").is_ok());
 }
 
 /// The cluster is root's: another user is told so, and not that there is none.

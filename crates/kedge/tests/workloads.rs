@@ -322,3 +322,60 @@ fn a_replication_controller_does_what_a_replica_set_does() {
         Err(_) => Ok(()),
     });
 }
+
+/// A service's ports on the host, and the addresses that the cluster shows of it.
+fn reached_at(cluster: &Cluster, name: &str) -> Result<(String, Vec<String>), String> {
+    let service = cluster.get("service", "default", name)?;
+    let host = service["metadata"]["annotations"]["kedge.dev/published"].as_str().unwrap_or_default();
+    let ingress = service["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
+    let ips: Vec<String> = ingress.iter().filter_map(|i| i["ip"].as_str().map(str::to_owned)).collect();
+    if host.is_empty() || ips.is_empty() { Err(service.to_string()) } else { Ok((host.to_owned(), ips)) }
+}
+
+/// Two services want one port: the older has it, both answer, and a server that is started again changes nothing of that.
+#[test]
+fn a_published_port_stays_with_its_service() {
+    let mut cluster = cluster();
+    let port = testkit::etcd::free_port();
+    // By name, the younger would be the first.
+    let said = |name: &str| {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  -              {{name: c, image: 'localhost/busybox:1', command: [sh, -c, 'echo {name} > /tmp/index.html; exec httpd -f -p 80 -h /tmp']}}\n---\napiVersion:              v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, selector: {{app: {name}}}, ports: [{{port: {port}, targetPort: 80}}]}}\n"
+        );
+        cluster.apply(&manifest).ok();
+        until(&format!("{name} has an address"), LIMIT, || reached_at(&cluster, name))
+    };
+    let (old, young) = (said("older"), said("a-younger"));
+    let answers = |cluster: &Cluster, (host, _): &(String, Vec<String>), name: &str| {
+        let host: u16 = host.parse().expect("one port");
+        until(&format!("{name} answers"), LIMIT, || match testkit::http::get(host, "/") {
+            Ok((200, page)) if page.trim() == name => Ok(()),
+            other => Err(format!("{other:?}\n{}", cluster.log())),
+        });
+    };
+    let check = |cluster: &Cluster| {
+        assert_eq!(old.0, port.to_string());
+        assert_ne!(young.0, old.0);
+        assert_ne!(young.1, old.1, "one address and port for two");
+        assert_eq!(reached_at(cluster, "older"), Ok(old.clone()));
+        assert_eq!(reached_at(cluster, "a-younger"), Ok(young.clone()));
+        answers(cluster, &old, "older");
+        answers(cluster, &young, "a-younger");
+        let status = cluster.kedge(&["status", "-o", "json"]).stdout;
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        let urls: Vec<&str> =
+            status["urls"].as_array().expect("a list").iter().filter_map(|u| u["url"].as_str()).collect();
+        let url = |host: &str| format!("http://localhost:{host}");
+        assert_eq!(urls, [url(&young.0), url(&old.0)]);
+    };
+    check(&cluster);
+    cluster.kill();
+    cluster.launch();
+    check(&cluster);
+    // What the cluster shows is where it is answered, also inside of it.
+    for ((_, ips), name) in [(&old, "older"), (&young, "a-younger")] {
+        let url = format!("http://{}:{port}/", ips[0]);
+        let ran = cluster.kedge(&["exec", "older", "--", "wget", "-q", "-O", "-", &url]).ok();
+        assert_eq!(ran.trim(), name, "{url}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use container::runtime::Resources;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 const CPU_PERIOD_US: u64 = 100_000;
@@ -106,6 +106,69 @@ pub fn container_resources(pod: &Pod, container: &Container, memory_capacity_byt
     }
 }
 
+/// What the kernel is told about all containers of a pod together. Without a limit in one of its containers a pod has none,
+/// unless it has its own (`spec.resources`).
+pub fn pod_resources(pod: &Pod) -> Resources {
+    let request = |name: &str| total(pod, name, Side::Requests).unwrap_or(0);
+    let cpu_limit = total(pod, "cpu", Side::Limits).filter(|milli| *milli > 0);
+    let memory_limit = total(pod, "memory", Side::Limits).filter(|milli| *milli > 0);
+    let quota = cpu_limit.map(|milli| (milli.saturating_mul(CPU_PERIOD_US as i64) / 1000).max(QUOTA_MIN_US));
+    let shares = u64::try_from(request("cpu").saturating_mul(1024) / 1000).unwrap_or(0);
+    Resources {
+        cpu_shares: Some(shares.clamp(SHARES_MIN as u64, SHARES_MAX as u64)),
+        cpu_quota: quota,
+        cpu_period: quota.map(|_| CPU_PERIOD_US),
+        memory_limit_bytes: memory_limit.map(|milli| milli.saturating_add(999) / 1000),
+        ..Resources::default()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Requests,
+    Limits,
+}
+
+/// In thousandths: what runs together, or the init container that takes more beside the sidecars before it; and the
+/// overhead. For limits nothing if one that runs has none.
+fn total(pod: &Pod, name: &str, side: Side) -> Option<i64> {
+    let spec = pod.spec.as_ref()?;
+    let of = |resources: Option<&ResourceRequirements>| -> Option<i64> {
+        let resources = resources?;
+        let (requests, limits) = (Some(&resources.requests), Some(&resources.limits));
+        let found = match side {
+            Side::Requests => find(requests, name).or(find(limits, name)),
+            Side::Limits => find(limits, name),
+        };
+        found.map(|q| i64::try_from(amount_milli(q)).unwrap_or(i64::MAX)).filter(|milli| *milli > 0)
+    };
+    let overhead =
+        find(Some(&spec.overhead), name).map_or(0, |q| i64::try_from(amount_milli(q)).unwrap_or(0));
+    if let Some(own) = of(spec.resources.as_ref()) {
+        return Some(own.saturating_add(overhead));
+    }
+    let (mut running, mut sidecars, mut starting) = (0i64, 0i64, 0i64);
+    for container in spec.init_containers.iter().flatten() {
+        let amount = of(container.resources.as_ref());
+        if side == Side::Limits && amount.is_none() {
+            return None;
+        }
+        let amount = amount.unwrap_or(0);
+        match is_sidecar(container) {
+            true => sidecars = sidecars.saturating_add(amount),
+            false => starting = starting.max(sidecars.saturating_add(amount)),
+        }
+    }
+    for container in &spec.containers {
+        let amount = of(container.resources.as_ref());
+        if side == Side::Limits && amount.is_none() {
+            return None;
+        }
+        running = running.saturating_add(amount.unwrap_or(0));
+    }
+    Some(running.saturating_add(sidecars).max(starting).saturating_add(overhead))
+}
+
 fn oom_score(pod: &Pod, memory_request_bytes: i64, memory_capacity_bytes: i64) -> i32 {
     let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
     match qos_of(pod) {
@@ -172,5 +235,55 @@ mod tests {
         );
         let (_, r) = of(json!({"limits": {"cpu": "1m"}}));
         assert_eq!(r.cpu_quota, Some(1_000));
+    }
+
+    #[test]
+    fn a_pod_has_what_its_containers_have_together() {
+        let check = |spec: serde_json::Value, shares: u64, quota: Option<i64>, memory: Option<i64>| {
+            let pod: Pod = serde_json::from_value(json!({ "spec": spec })).expect("a pod");
+            let r = pod_resources(&pod);
+            assert_eq!(
+                (r.cpu_shares, r.cpu_quota, r.memory_limit_bytes),
+                (Some(shares), quota, memory),
+                "{spec}"
+            );
+            assert_eq!(r.cpu_period.is_some(), quota.is_some());
+        };
+        let c = |name: &str, requests: serde_json::Value, limits: serde_json::Value| json!({"name": name, "resources": {"requests": requests, "limits": limits}});
+        let small = c("a", json!({"cpu": "250m"}), json!({"cpu": "500m", "memory": "64Mi"}));
+        let other = c("b", json!({"cpu": "250m"}), json!({"cpu": "1", "memory": "32Mi"}));
+        let free = json!({"name": "free"});
+        check(json!({"containers": [free]}), 2, None, None);
+        check(json!({"containers": [small]}), 256, Some(50_000), Some(64 << 20));
+        check(json!({"containers": [small, other]}), 512, Some(150_000), Some(96 << 20));
+        // One without a limit, and nothing limits all.
+        check(json!({"containers": [small, free]}), 256, None, None);
+        check(json!({"containers": [small], "initContainers": [free]}), 256, None, None);
+        let memory = c("m", json!({}), json!({"memory": "64Mi"}));
+        check(json!({"containers": [memory]}), 2, None, Some(64 << 20));
+        // What prepares may take more than what runs; sidecars run beside both.
+        let large = c("large", json!({"cpu": "1"}), json!({"cpu": "2", "memory": "128Mi"}));
+        check(
+            json!({"containers": [small], "initContainers": [large]}),
+            1024,
+            Some(200_000),
+            Some(128 << 20),
+        );
+        let mut sidecar = other.clone();
+        sidecar["restartPolicy"] = "Always".into();
+        check(
+            json!({"containers": [small], "initContainers": [sidecar]}),
+            512,
+            Some(150_000),
+            Some(96 << 20),
+        );
+        let both = json!({"containers": [small], "initContainers": [sidecar, large]});
+        check(both, 1280, Some(300_000), Some(160 << 20));
+        let overhead = json!({"cpu": "250m", "memory": "16Mi"});
+        check(json!({"containers": [small], "overhead": overhead}), 512, Some(75_000), Some(80 << 20));
+        // Without limits the overhead alone limits nothing.
+        check(json!({"containers": [free], "overhead": overhead}), 256, None, None);
+        let own = json!({"containers": [free], "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}});
+        check(own, 1024, None, Some(1 << 30));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::api::Api;
 use crate::wait::until;
 
 pub struct Cluster {
@@ -193,6 +194,15 @@ impl Cluster {
         self.kedge_with_input(&["apply", "-f", "-"], manifest)
     }
 
+    /// Patches what is at a path of the API.
+    pub fn patch(&self, path: &str, content_type: &str, patch: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut connection = Api::read(&self.data_dir().join("kubeconfig")).connect().await;
+            connection.done_with("PATCH", path, &[("content-type", content_type)], patch.to_owned()).await;
+        });
+    }
+
     /// A real kubectl, if the machine has one.
     pub fn kubectl(&self, program: &Path, args: &[&str]) -> Ran {
         self.kubectl_command(program, args).output().expect("kubectl runs").into()
@@ -242,7 +252,7 @@ impl Drop for Cluster {
             drop(server.kill());
             drop(server.wait());
         }
-        let purged = self.kedge(&["down", "--purge"]);
+        let purged = self.kedge(&["down", "--purge", "--now"]);
         if purged.code != Some(0) && !std::thread::panicking() {
             panic!("purge: {purged:?}");
         }

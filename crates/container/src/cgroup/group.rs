@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::layout::{Layout, V2_CONTROLLERS};
+use super::layout::{Layout, LimitWrite, V2_CONTROLLERS};
 use crate::runtime::Resources;
 
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,11 @@ impl Cgroup {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(failed("create", directory)(error)),
+        }
+        // Before 5.11 a group of v1 limits what is below it only if that is said before there is anything.
+        let hierarchy = directory.join("memory.use_hierarchy");
+        if matches!(self.layout, Layout::V1 { .. }) && hierarchy.exists() {
+            drop(fs::write(&hierarchy, "1").inspect_err(|error| tracing::debug!(%error, ?hierarchy)));
         }
         // A fresh v1 cpuset allows nothing at all; no process could join it.
         for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -173,7 +178,24 @@ impl Cgroup {
         pids
     }
 
-    /// Kills every process in it and below and waits for their end. Zombies do not count.
+    /// Lets what was frozen go on, here, below, and in the groups above that are the cluster's: on v1 a frozen process does
+    /// not even die. What cannot be written is not frozen, or is missed by whoever waits for the end.
+    pub fn thaw(&self) {
+        let above = Path::new(&self.path).ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+        let mut above: Vec<&Path> = above.collect();
+        above.reverse();
+        for path in above {
+            self.layout.thaw(&path.to_string_lossy()).iter().for_each(thaw_level);
+        }
+        if let Some(write) = self.layout.thaw(&self.path) {
+            let (Some(directory), Some(name)) = (write.file.parent(), write.file.file_name()) else { return };
+            walk(directory, &mut |level| {
+                thaw_level(&LimitWrite { file: level.join(name), ..write.clone() });
+            });
+        }
+    }
+
+    /// Kills every process in it and below and waits for their end, also of those that are frozen. Zombies do not count.
     pub fn kill_all(&self, patience: Duration) -> Result<(), CgroupError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -181,6 +203,8 @@ impl Cgroup {
             if pidfds.is_empty() {
                 return Ok(());
             }
+            // Killed first, so that nothing goes on in between.
+            self.thaw();
             if !wait_all(&pidfds, deadline) {
                 return Err(CgroupError::NotEmpty { path: self.path.clone(), count: pidfds.len() });
             }
@@ -205,6 +229,16 @@ pub fn detect_layout() -> Result<Layout, CgroupError> {
     let path = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(path).map_err(failed("read", path))?;
     Layout::parse(&text).ok_or(CgroupError::NotMounted)
+}
+
+fn thaw_level(write: &LimitWrite) {
+    let Ok(text) = fs::read_to_string(&write.file) else { return };
+    // Most never were: they are not written to.
+    if !["THAWED", "0"].contains(&text.trim())
+        && let Err(error) = fs::write(&write.file, &write.value)
+    {
+        tracing::warn!(%error, file = %write.file.display(), "cannot thaw");
+    }
 }
 
 /// Parents before children.

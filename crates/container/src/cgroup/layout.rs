@@ -125,6 +125,16 @@ impl Layout {
         }
     }
 
+    /// What lets a frozen group go on.
+    pub fn thaw(&self, path: &str) -> Option<LimitWrite> {
+        let (file, value) = match self {
+            Self::V1 { .. } => ("freezer.state", "THAWED"),
+            Self::V2 { .. } => ("cgroup.freeze", "0"),
+        };
+        let directory = self.controller_directory("freezer", path)?;
+        Some(LimitWrite { file: directory.join(file), value: value.into(), optional: true })
+    }
+
     /// What must be written, in order, for the group to have these limits. Unset ones are left alone.
     pub fn limits(&self, path: &str, resources: &Resources) -> Vec<LimitWrite> {
         let mut plan = Plan { layout: self, path, writes: Vec::new() };
@@ -274,6 +284,18 @@ mod tests {
                 "/sys/fs/cgroup/k/pod/c1/pids.max=max",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_frozen_is_thawed() {
+        let check = |mountinfo: &str, wanted: Option<&str>| {
+            let write = Layout::parse(mountinfo).expect("a layout").thaw("/k/pod");
+            assert_eq!(write.map(|w| format!("{}={}", w.file.display(), w.value)).as_deref(), wanted);
+        };
+        let freezer = format!("{V1}\n42 31 0:39 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer");
+        check(&freezer, Some("/sys/fs/cgroup/freezer/k/pod/freezer.state=THAWED"));
+        check(V1, None);
+        check(V2, Some("/sys/fs/cgroup/k/pod/cgroup.freeze=0"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::sandbox::Sandbox;
 use super::session::Streams;
 use super::signal::stop_signal;
 use super::state;
+use crate::cgroup::Cgroup;
 use crate::clock::now_ns;
 use crate::protocol::{Reply as Answer, Request, SANDBOX_FILE, SandboxRecord};
 use crate::runtime::{
@@ -147,6 +148,11 @@ impl OwnRuntime {
     }
 
     async fn start_shim(&self, sandbox: &Sandbox) -> io::Result<Connection> {
+        let resources = sandbox.record.config.resources.clone();
+        if let Some(parent) = sandbox.record.parent_cgroup().filter(|_| resources != Resources::default()) {
+            let limit = move || limit(&parent, &resources, true);
+            tokio::task::spawn_blocking(limit).await.map_err(io::Error::other)??;
+        }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&sandbox.directory)?;
         state::write_json(&sandbox.directory.join(SANDBOX_FILE), &sandbox.record)?;
         let mut command = tokio::process::Command::new(&self.executable);
@@ -187,11 +193,9 @@ impl OwnRuntime {
             self.remove_from(&sandbox, &status.id).await?;
         }
         let directory = sandbox.directory.clone();
-        let record = &sandbox.record;
-        let parent = format!("{}/{}", record.cgroup_prefix, record.config.cgroup_parent.trim_matches('/'));
-        let shares_parent = record.config.cgroup_parent.trim_matches('/').is_empty();
+        let parent = sandbox.record.parent_cgroup();
         blocking("remove sandbox", id, move || {
-            if !shares_parent {
+            if let Some(parent) = parent {
                 forget_group(&parent);
             }
             discard(&directory)
@@ -403,7 +407,15 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| RuntimeError::io(operation, id, error))
 }
 
-/// Everything of a sandbox without containers.
+/// Gives a group limits; makes it first where that is said.
+fn limit(path: &str, resources: &Resources, create: bool) -> io::Result<()> {
+    let cgroup = Cgroup::detect(path).map_err(io::Error::other)?;
+    if create {
+        cgroup.create().map_err(io::Error::other)?;
+    }
+    cgroup.apply(resources).map_err(io::Error::other)
+}
+
 /// Removes the group that held a sandbox's containers, if nothing is in it: a later sandbox of the same owner may have
 /// moved in, and then the kernel refuses, which is right.
 fn forget_group(path: &str) {
@@ -415,6 +427,7 @@ fn forget_group(path: &str) {
     }
 }
 
+/// Everything of a sandbox without containers.
 fn discard(directory: &Path) -> io::Result<()> {
     crate::rootfs::unmount_all(&directory.join("shm")).map_err(io::Error::other)?;
     match std::fs::remove_dir_all(directory) {
@@ -496,6 +509,13 @@ impl Runtime for OwnRuntime {
         Box::pin(async move {
             let wanted = self.sandboxes().into_iter().filter(|s| sandbox_id.is_none_or(|id| s.id() == id));
             Ok(wanted.flat_map(|sandbox| sandbox.statuses()).collect())
+        })
+    }
+
+    fn update_sandbox_resources<'a>(&'a self, sandbox_id: &'a str, resources: Resources) -> Reply<'a, ()> {
+        Box::pin(async move {
+            let Some(parent) = self.sandbox(sandbox_id)?.record.parent_cgroup() else { return Ok(()) };
+            blocking("update resources", sandbox_id, move || limit(&parent, &resources, false)).await
         })
     }
 

@@ -31,6 +31,8 @@ pub struct SandboxConfig {
     pub sysctls: BTreeMap<String, String>,
     /// The cgroup below which each container gets one named after its id; relative to the cluster's own root cgroup.
     pub cgroup_parent: String,
+    /// Of `cgroup_parent`: what all containers together may take.
+    pub resources: Resources,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
 }

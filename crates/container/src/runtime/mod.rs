@@ -55,6 +55,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn container_status<'a>(&'a self, container_id: &'a str) -> Reply<'a, ContainerStatus>;
     /// The containers of one sandbox, or of all.
     fn list_containers<'a>(&'a self, sandbox_id: Option<&'a str>) -> Reply<'a, Vec<ContainerStatus>>;
+    /// Of all containers together; a limit below what one of them has is refused by some kernels.
+    fn update_sandbox_resources<'a>(&'a self, sandbox_id: &'a str, resources: Resources) -> Reply<'a, ()>;
     fn update_resources<'a>(&'a self, container_id: &'a str, resources: Resources) -> Reply<'a, ()>;
     fn container_stats<'a>(&'a self, container_id: &'a str) -> Reply<'a, ContainerStats>;
     /// Opens the log file again, after the caller has moved it away.

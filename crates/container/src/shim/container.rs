@@ -77,6 +77,10 @@ impl Container {
             // SAFETY: the process is our child and not yet reaped, so the number is still its own.
             unsafe { libc::kill(self.status.pid, signal) };
         }
+        if signal == libc::SIGKILL {
+            // Frozen, it would not die.
+            self.cgroup.thaw();
+        }
     }
 }
 

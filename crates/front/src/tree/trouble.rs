@@ -24,7 +24,7 @@ const STUCK: [&str; 8] = [
     "CreateContainerError",
     "RunContainerError",
 ];
-const OOM_KILLED: &str = "OOMKilled";
+pub const OOM_KILLED: &str = "OOMKilled";
 
 pub fn of(pod: &Value) -> Option<Trouble> {
     let list = |field: &str| {
@@ -52,6 +52,22 @@ pub fn of(pod: &Value) -> Option<Trouble> {
         None => reason,
     };
     Some(Trouble { message, stuck: true, next: describe() })
+}
+
+/// What a probe of a pod that runs and is not ready has found last: `web: Readiness probe failed: …`.
+pub fn by_probe(pod: &Value, events: &[Value]) -> Option<String> {
+    let uid = string(pod, "/metadata/uid")?;
+    let of_it = events.iter().filter(|event| event["involvedObject"]["uid"] == uid.as_str());
+    let time = |event: &&Value| string(event, "/lastTimestamp").or_else(|| string(event, "/eventTime"));
+    let newest = of_it.max_by_key(time)?;
+    let message = string(newest, "/message")?;
+    let message = message.lines().next().unwrap_or_default();
+    // `spec.containers{web}`
+    let place = string(newest, "/involvedObject/fieldPath").unwrap_or_default();
+    match place.split_once('{').and_then(|(_, name)| name.strip_suffix('}')) {
+        Some(container) => Some(format!("{container}: {message}")),
+        None => Some(message.to_owned()),
+    }
 }
 
 /// `kedge describe -n shop pod web-1`
@@ -188,6 +204,24 @@ mod tests {
 
     fn ended(code: i64, reason: &str) -> Value {
         json!({"terminated": {"exitCode": code, "reason": reason}})
+    }
+
+    #[test]
+    fn what_a_probe_found_last_is_told() {
+        let event = |uid: &str, time: &str, message: &str| json!({"involvedObject": {"uid": uid, "fieldPath": "spec.containers{c}"}, "lastTimestamp": time, "message": message});
+        let events = [
+            event(
+                "a",
+                "2026-01-01T00:00:02Z",
+                "Readiness probe failed: HTTP probe failed with statuscode: 500\nmore",
+            ),
+            event("a", "2026-01-01T00:00:01Z", "Readiness probe failed: refused"),
+            event("b", "2026-01-01T00:00:03Z", "another's"),
+        ];
+        let pod = |uid: &str| json!({"metadata": {"uid": uid}});
+        let told = "c: Readiness probe failed: HTTP probe failed with statuscode: 500";
+        assert_eq!(by_probe(&pod("a"), &events).as_deref(), Some(told));
+        assert_eq!(by_probe(&pod("c"), &events), None);
     }
 
     #[test]

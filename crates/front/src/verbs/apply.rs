@@ -136,7 +136,7 @@ impl Apply {
     async fn one(&self, cluster: &Cluster, discovery: &mut Discovery, object: &Value) -> anyhow::Result<String> {
         let resource = resource_of(&cluster.client, discovery, object).await?;
         let path = path_of(cluster, &resource, object);
-        let before = requests::get_optional(&cluster.client, &path).await?;
+        let before = settled(&cluster.client, &path, &resource.label()).await?;
         let after = requests::apply(&cluster.client, &path, object, self.force_conflicts).await?;
         let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
         let how = match before {
@@ -145,6 +145,34 @@ impl Apply {
             Some(_) => "configured",
         };
         Ok(format!("{}/{} {how}", resource.label(), object["metadata"]["name"].as_str().unwrap_or_default()))
+    }
+}
+
+/// How long an object of before that is being deleted is waited for.
+const GOES: Duration = Duration::from_secs(60);
+
+/// An object as it is, once it is not about to go any more: what is applied to one that goes is gone with it, and nothing can
+/// be made in such a namespace.
+async fn settled(client: &Client, path: &str, label: &str) -> anyhow::Result<Option<Value>> {
+    let deadline = Instant::now() + GOES;
+    let mut is_told = false;
+    loop {
+        let found = requests::get_optional(client, path).await?;
+        let Some(object) = found.as_ref().filter(|object| !object["metadata"]["deletionTimestamp"].is_null()) else {
+            return Ok(found);
+        };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if Instant::now() > deadline {
+            bail!(
+                "the one of before is still being deleted after {} s; see what holds it, as its finalizers: kedge get {label} {name} -o yaml",
+                GOES.as_secs()
+            );
+        }
+        if !is_told {
+            eprintln!("{label}/{name} is being deleted; it is applied when it is gone");
+            is_told = true;
+        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -7,23 +7,31 @@ use anyhow::{Context, bail};
 use base::layout::Layout;
 use clap::Args;
 use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::process::{self, Process, State};
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::session::Session;
 
 /// Stop the cluster on this machine: the server, its containers and its network
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   kedge down                     `kedge up` goes on with the same data
+  kedge down --now               kill what runs instead of asking it to end first
   kedge down --purge             delete the data as well: no trace is left
   kedge down --data-dir /tmp/k   another cluster")]
 pub struct Down {
     /// Delete the data directory as well
     #[arg(long)]
     purge: bool,
+    /// Kill the containers at once; else each has its pod's grace period to end, at most 10 seconds
+    #[arg(long)]
+    now: bool,
 }
 
+/// Containers that are asked to end have their pod's grace period, but no more than this, before they are killed.
+const GRACE_MAX: Duration = Duration::from_secs(10);
 /// A server that is told to end has this long before it is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may take until it is clear who holds the directory, and how often it is looked at.
@@ -44,9 +52,7 @@ impl Down {
         check_ours(layout)?;
         let progress = Progress::new();
         stop_server(layout, progress).await?;
-        let step = progress.step("Stop the containers");
-        hook(layout, environment.stop_containers).await?;
-        step.done("");
+        stop_containers(session, progress, self.now).await?;
         if self.purge {
             let step = progress.step(format!("Delete {}", layout.data_dir().display()));
             hook(layout, environment.purge).await?;
@@ -58,6 +64,51 @@ impl Down {
             );
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Asks the containers to end, unless it is to be at once, and kills what is left. The server has ended.
+pub async fn stop_containers(session: &Session, progress: Progress, now: bool) -> anyhow::Result<()> {
+    let mut step = progress.step("Stop the containers");
+    if !now {
+        ask(session, &mut step).await?;
+    }
+    hook(&session.layout, session.environment.stop_containers).await?;
+    step.done("");
+    Ok(())
+}
+
+/// What cannot be asked is killed afterwards as well.
+async fn ask(session: &Session, step: &mut Step) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let (left, mut changed) = watch::channel(0);
+    let ended = (session.environment.end_containers)(session.layout.clone(), GRACE_MAX, left);
+    tokio::pin!(ended);
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            result = &mut ended => {
+                if let Err(error) = result {
+                    step.say(&format!("not all could be asked to end, and are killed: {error:#}"));
+                }
+                return Ok(());
+            }
+            Ok(()) = changed.changed() => {
+                let left = *changed.borrow_and_update();
+                let text = format!("{left} are asked to end, within {} s; Ctrl-C kills them", GRACE_MAX.as_secs());
+                // In a log, once.
+                match is_told {
+                    _ if left == 0 => {}
+                    true => step.hint(&text),
+                    false => step.say(&text),
+                }
+                is_told = true;
+            }
+            _ = interrupt.recv() => {
+                step.say("at once");
+                return Ok(());
+            }
+        }
     }
 }
 

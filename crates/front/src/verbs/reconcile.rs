@@ -86,7 +86,7 @@ impl Reconcile {
                 _ => format!("Deploy {name}"),
             });
             let application = Application { client: &cluster.client, namespace, name, token: &token };
-            if let Err(error) = in_time(deadline, application.applied(&mut step)).await {
+            if let Err(error) = application.applied(&mut step, deadline).await {
                 step.failed();
                 return Err(explain::failure(&cluster.client, namespace, name, error).await);
             }

@@ -43,16 +43,23 @@ impl Status {
         let world = world::read(&cluster.client, Scope::All).await?;
         let roots = tree::build(&world);
         let urls = urls(&world);
+        let warnings = world::warnings(&world);
         let healthy = tree::worst(&roots) <= tree::State::Terminating;
         match self.output {
             Some(form @ (Form::Json | Form::Yaml)) => {
                 let value = json!({
                     "dataDir": layout.data_dir(), "kubeconfig": file.kubeconfig, "server": file.server, "pid": file.pid,
                     "running": true, "healthy": healthy, "urls": urls, "tree": roots,
+                    "warnings": warnings,
                 });
                 structured(form, &value)?;
             }
-            form => print(layout.data_dir(), &file.server, &roots, &urls, form == Some(Form::Wide))?,
+            form => {
+                print(layout.data_dir(), &file.server, &roots, &urls, form == Some(Form::Wide))?;
+                for warning in &warnings {
+                    output::line(&format!("\nwarning: {warning}"))?;
+                }
+            }
         }
         Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -64,7 +71,7 @@ impl Status {
             Some(form @ (Form::Json | Form::Yaml)) => structured(
                 form,
                 &json!({"dataDir": layout.data_dir(), "kubeconfig": layout.kubeconfig(), "server": null,
-                    "running": false, "healthy": false, "urls": [], "tree": []}),
+                    "running": false, "healthy": false, "urls": [], "tree": [], "warnings": []}),
             )?,
             _ => match state {
                 State::Between { .. } => output::line(&format!(

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use base::constants::annotations::KUSTOMIZE_FORCE;
-use client::Key;
+use base::constants::labels::{KUSTOMIZATION_NAME, KUSTOMIZATION_NAMESPACE};
+use client::{Key, Level};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use kube::api::{Patch, PatchParams};
@@ -15,7 +16,7 @@ use super::outcome::Failure;
 use crate::cluster::{Cluster, ClusterError};
 use crate::inventory::{self, Id};
 use crate::takeover;
-use crate::types::{Kustomization, KustomizationStatus};
+use crate::types::{Inventory, Kustomization, KustomizationStatus};
 
 /// Objects that are checked or applied at a time.
 const AT_ONCE: usize = 8;
@@ -51,11 +52,11 @@ impl Kustomizations {
         status: &mut KustomizationStatus,
     ) -> Result<(), Failure> {
         let forced = object.spec.force == Some(true);
-        let (_, mut faults) = self.each(objects, origins, true, forced).await;
+        let (_, mut faults) = self.each(key, object, objects, origins, true, forced).await;
         if faults.is_empty() {
             // Written first, for the process may end on the way.
             self.note(key, objects, status).await?;
-            let (changed, failed) = self.each(objects, origins, false, forced).await;
+            let (changed, failed) = self.each(key, object, objects, origins, false, forced).await;
             self.announce(object, &changed);
             faults = failed;
         }
@@ -94,19 +95,24 @@ impl Kustomizations {
     /// Applies (or tries) objects, some at a time; what changed and what went wrong.
     async fn each(
         &self,
+        key: &Key,
+        object: &Kustomization,
         objects: &[&Value],
         origins: &Origins,
         dry_run: bool,
         forced: bool,
     ) -> (Vec<String>, Vec<String>) {
-        let one = |object: &&Value| {
-            let forced = forced || is_forced(object);
-            try_one(self.cluster.clone(), (*object).clone(), dry_run, forced)
+        let one = |wanted: &&Value| {
+            let forced = forced || is_forced(wanted);
+            try_one(self.cluster.clone(), (*wanted).clone(), dry_run, forced)
         };
         let work: Vec<BoxFuture<'static, _>> = objects.iter().map(one).collect();
         let results: Vec<_> = futures::stream::iter(work).buffered(AT_ONCE).collect().await;
         let (mut changed, mut faults) = (Vec::new(), Vec::new());
         for (id, before, applied) in results {
+            if let Some(other) = before.as_ref().and_then(applier).filter(|other| other != key) {
+                self.warn_of_other(object, &id, &other);
+            }
             let version =
                 |v: &Value| v["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
             match (applied, before) {
@@ -120,6 +126,28 @@ impl Kustomizations {
         }
         (changed, faults)
     }
+}
+
+impl Kustomizations {
+    /// Two that apply one object undo each other for ever. One that has just given it up is none of them.
+    fn warn_of_other(&self, object: &Kustomization, id: &Id, other: &Key) {
+        let status = self.cache.get(other).and_then(|other| other.status.clone());
+        let entry = id.entry().id;
+        let applies = |inventory: &Inventory| inventory.entries.iter().any(|known| known.id == entry);
+        if status.and_then(|status| status.inventory).as_ref().is_some_and(applies) {
+            let text = format!(
+                "{} is applied by the Kustomization {other} as well: each undoes what the other does; take it out of one",
+                id.label()
+            );
+            self.recorder.record(object, Level::Warning, "Conflict", text);
+        }
+    }
+}
+
+/// The Kustomization that has applied an object last.
+fn applier(found: &Value) -> Option<Key> {
+    let label = |name: &str| found["metadata"]["labels"][name].as_str();
+    Some(Key::new(label(KUSTOMIZATION_NAMESPACE)?, label(KUSTOMIZATION_NAME)?))
 }
 
 /// ` (from app/web.yaml)`

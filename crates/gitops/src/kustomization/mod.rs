@@ -3,6 +3,7 @@
 
 mod apply;
 mod outcome;
+mod terminating;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -121,7 +122,12 @@ impl Kustomizations {
         if !already {
             let before = status.inventory.clone().unwrap_or_default();
             let origins = wanted.iter().map(Id::of).zip(origins).collect();
-            self.apply_all(key, object, &mut wanted, &origins, status).await?;
+            self.check_namespaces(&wanted).await?;
+            if let Err(failure) = self.apply_all(key, object, &mut wanted, &origins, status).await {
+                // One may have begun to go meanwhile: that is why, then.
+                self.check_namespaces(&wanted).await?;
+                return Err(failure);
+            }
             let after = inventory::of(&wanted);
             if object.spec.prune {
                 self.prune(key, object, &before, &wanted).await.map_err(Failure::Prune)?;

@@ -28,6 +28,10 @@ pub(super) enum Failure {
     Unsupported(&'static str),
     #[error("dependency '{0}' is not ready")]
     Dependency(String),
+    #[error(
+        "namespace '{namespace}' is being deleted; what belongs into it is applied when it is gone{held}"
+    )]
+    Terminating { namespace: String, held: String, pause: Duration },
     #[error("kustomize build failed: {0}")]
     Build(#[from] BuildError),
     #[error("post build failed: {0}")]
@@ -49,7 +53,7 @@ impl Failure {
         match self {
             Self::NoArtifact(_) | Self::NoSource(_) => "ArtifactFailed",
             Self::Unsupported(_) => "InvalidSpec",
-            Self::Dependency(_) => "DependencyNotReady",
+            Self::Dependency(_) | Self::Terminating { .. } => "DependencyNotReady",
             Self::Build(_) | Self::PostBuild(_) => "BuildFailed",
             Self::Apply(_) | Self::Inventory(_) => "ReconciliationFailed",
             Self::Prune(_) => "PruneFailed",
@@ -162,6 +166,7 @@ impl Kustomizations {
                 match failure {
                     // Told when it changes.
                     Failure::Dependency(_) => Next::OnChange,
+                    Failure::Terminating { pause, .. } => Next::After(pause),
                     _ => Next::After(retry_interval(spec)),
                 }
             }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod credentials;
+pub mod end;
 mod footprint;
 mod publish;
 pub mod purge;

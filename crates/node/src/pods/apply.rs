@@ -19,7 +19,7 @@ use super::status::build_status;
 use super::worker::{Outcome, Worker};
 use crate::cluster::StatusError;
 use crate::probes::{ProbeKind, ProbeNews, ProbeReport, Verdict};
-use crate::resources::{container_resources, find_container};
+use crate::resources::{container_resources, find_container, pod_resources};
 use crate::security::pod_title;
 use crate::volumes::Prepared;
 
@@ -125,21 +125,43 @@ impl Worker {
     /// Resources may change while a container runs.
     pub(super) fn follow_resources(&mut self, new: &Pod) {
         let (Some(old_spec), Some(new_spec)) = (&self.pod.spec, &new.spec) else { return };
+        let mut changed = Vec::new();
         for container in &new_spec.containers {
             let old = old_spec.containers.iter().find(|c| c.name == container.name);
             let record = self.record.containers.iter().find(|c| c.name == container.name);
             let run = record.and_then(|record| record.current.as_ref()).filter(|run| run.is_running());
-            let (Some(run), true) = (run, old.is_some_and(|old| old.resources != container.resources)) else {
-                continue;
+            if let (Some(run), true) = (run, old.is_some_and(|old| old.resources != container.resources)) {
+                let resources = container_resources(new, container, self.context.capacity.memory_bytes);
+                changed.push((run.id.clone(), resources));
+            }
+        }
+        let (before, together) = (pod_resources(&self.pod), pod_resources(new));
+        if changed.is_empty() && before == together {
+            return;
+        }
+        let sandbox = (self.record.sandbox != SandboxPhase::Absent)
+            .then(|| sandbox_id(&self.key.uid, self.record.sandbox_attempt));
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            let of_pod = async |sandbox: &str| {
+                context.runtime.update_sandbox_resources(sandbox, together.clone()).await
             };
-            let resources = container_resources(new, container, self.context.capacity.memory_bytes);
-            let (context, id) = (self.context.clone(), run.id.clone());
-            tokio::spawn(async move {
+            // Room for what grows comes first; what shrinks may have to wait for its containers, and is done after them.
+            let first = match &sandbox {
+                Some(sandbox) => of_pod(sandbox).await,
+                None => Ok(()),
+            };
+            for (id, resources) in changed {
                 if let Err(error) = context.runtime.update_resources(&id, resources).await {
                     tracing::warn!(%error, %id, "resize a container");
                 }
-            });
-        }
+            }
+            if let (Err(_), Some(sandbox)) = (first, &sandbox)
+                && let Err(error) = of_pod(sandbox).await
+            {
+                tracing::warn!(%error, %sandbox, "resize a pod");
+            }
+        });
     }
 
     /// A stop that ended without ending the container is tried again.

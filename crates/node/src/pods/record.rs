@@ -11,7 +11,7 @@ use crate::resources::is_sidecar;
 
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
-const GRACE_SECONDS_DEFAULT: i64 = 30;
+pub const GRACE_SECONDS_DEFAULT: i64 = 30;
 /// A run this long makes earlier crashes forgotten.
 pub const BACKOFF_RESET: Duration = Duration::from_secs(600);
 

@@ -14,11 +14,12 @@ use net::namespace::NamespaceError;
 
 use super::context::{Context, PodKey, uses_host_network};
 use super::files;
-use super::record::keys;
+use super::record::{GRACE_SECONDS_DEFAULT, keys};
 use crate::cluster::fetch_objects;
 use crate::objects::references;
-use crate::resources::cgroup_parent;
+use crate::resources::{cgroup_parent, pod_resources};
 use crate::volumes::{Prepared, SetUpError, TokenCache, VolumeContext, prepare_all};
+use base::constants::annotations::POD_GRACE_PERIOD;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -202,6 +203,12 @@ fn sandbox_config(
     let annotations = BTreeMap::from([
         (keys::POD_IP.to_owned(), pod_ip.to_string()),
         (keys::CLUSTER.to_owned(), config.cluster_id.clone()),
+        (
+            POD_GRACE_PERIOD.to_owned(),
+            spec.and_then(|s| s.termination_grace_period_seconds)
+                .unwrap_or(GRACE_SECONDS_DEFAULT)
+                .to_string(),
+        ),
     ]);
     SandboxConfig {
         id: sandbox_id(&key.uid, attempt),
@@ -230,6 +237,7 @@ fn sandbox_config(
         host_pid: spec.and_then(|s| s.host_pid).unwrap_or(false),
         sysctls: sysctls(pod).into_iter().filter(|(name, _)| !name.starts_with("net.")).collect(),
         cgroup_parent: cgroup_parent(pod, &key.uid),
+        resources: pod_resources(pod),
         labels,
         annotations,
     }

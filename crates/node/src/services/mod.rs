@@ -1,5 +1,6 @@
 //! Services on this node: translated (pure) into address translation and names, and performed whenever something changed.
 
+mod balanced;
 mod names;
 mod translate;
 
@@ -31,9 +32,12 @@ pub struct LoadBalancerPort {
     pub port: u16,
     /// Where it is served inside the node's namespace.
     pub target: SocketAddr,
+    /// The port of the host that it had the last time, as its annotation tells.
+    pub host_port: Option<u16>,
+    pub node_port: Option<u16>,
 }
 
-/// Is told the whole set whenever it changes.
+/// Is told the whole set whenever it changes: where two want one port, whose it is comes first.
 pub type Publish = Arc<dyn Fn(Vec<LoadBalancerPort>) + Send + Sync>;
 
 /// What a translation is made from.
@@ -105,7 +109,7 @@ pub(crate) async fn run(context: Arc<Context>, parts: Parts) {
         let frontends = translate::frontends(&world);
         names.publish(names::records(&world));
         if let Some(publish) = &publish {
-            let wanted = translate::published(&world);
+            let wanted = balanced::published(&world);
             if wanted != published {
                 publish(wanted.clone());
                 published = wanted;
@@ -116,7 +120,7 @@ pub(crate) async fn run(context: Arc<Context>, parts: Parts) {
         if let Err(error) = &applied {
             tracing::error!(%error, "apply service rules");
         }
-        announce(&context, &services).await;
+        announce(&context, &services, publish.is_some()).await;
         tokio::select! {
             Ok(()) = services_changed.changed() => {}
             Ok(()) = slices_changed.changed() => {}
@@ -137,16 +141,13 @@ async fn apply(rules: Rules, frontends: Vec<net::rules::Frontend>) -> (Rules, Re
     applied.await.expect("applying rules does not panic")
 }
 
-/// A load-balanced service is told the address it is reached at: the node's.
-async fn announce(context: &Context, services: &[Arc<Service>]) {
-    for service in services.iter().filter(|service| translate::is_balanced(service)) {
-        let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-        if status.and_then(|status| status.ingress.as_ref()).is_some_and(|ingress| !ingress.is_empty()) {
-            continue;
-        }
+/// A load-balanced service is told the address it is reached at; not before the host's ports are known, so that who waits
+/// for the address finds them.
+async fn announce(context: &Context, services: &[Arc<Service>], published: bool) {
+    for (service, address) in balanced::announcements(services, context.config.address, published) {
         let api: Api<Service> =
             Api::namespaced(context.proxy.clone(), &service.namespace().unwrap_or_default());
-        let ingress = json!([{"ip": context.config.address, "ipMode": "VIP"}]);
+        let ingress = json!([{"ip": address, "ipMode": "VIP"}]);
         let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": ingress}}}));
         if let Err(error) = api.patch_status(&service.name_any(), &PatchParams::default(), &patch).await {
             tracing::warn!(%error, service = %service.name_any(), "announce a load balancer");

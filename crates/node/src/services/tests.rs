@@ -76,8 +76,64 @@ fn load_balancers_are_served_at_the_node_and_published() {
     let services = [service(json!({"clusterIP": "10.43.0.5", "type": "LoadBalancer", "ports": ports(None)}))];
     let world = world(&services, vec![]);
     assert_eq!(shown(&world), ["10.43.0.5:80 refused", "10.44.0.1:80 refused"]);
-    let published = translate::published(&world);
+    let published = balanced::published(&world);
     assert_eq!((published[0].port, published[0].target.to_string().as_str()), (80, "10.43.0.5:80"));
+}
+
+/// A load-balanced service with one port, of an age in seconds of a minute, with what it was told before.
+fn balanced_service(name: &str, ip: &str, born: u8, told: Option<&str>, published: &str) -> Arc<Service> {
+    let ingress: Vec<Value> = told.into_iter().map(|ip| json!({"ip": ip})).collect();
+    typed(json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": name, "creationTimestamp": format!("2026-01-01T00:00:{born:02}Z"),
+            "annotations": {"kedge.dev/published": published}},
+        "spec": {"clusterIP": ip, "type": "LoadBalancer", "ports": ports(None)},
+        "status": {"loadBalancer": {"ingress": ingress}},
+    }))
+}
+
+#[test]
+fn one_service_alone_has_a_port_of_the_node() {
+    const NODE: &str = "10.44.0.1";
+    let check = |services: &[Arc<Service>], holder: &str, told: &[(&str, &str)]| {
+        let node = NODE.parse().expect("an address");
+        let holders = balanced::holders(services, node);
+        assert_eq!(holders.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), [holder]);
+        let announced = balanced::announcements(services, node, true);
+        let shown: Vec<(String, String)> =
+            announced.iter().map(|(service, ip)| (service.name_any(), ip.to_string())).collect();
+        let wanted: Vec<(String, String)> =
+            told.iter().map(|(name, ip)| ((*name).to_owned(), (*ip).to_owned())).collect();
+        assert_eq!(shown, wanted);
+        let world = world(services, vec![]);
+        assert_eq!(balanced::published(&world)[0].service, format!("ns/{holder}"));
+        let at_node = translate::frontends(&world)
+            .iter()
+            .filter(|frontend| frontend.external_addresses.contains(&node))
+            .count();
+        assert_eq!(at_node, 1, "its rules say the same");
+    };
+    let (old, young) = ("10.43.0.5", "10.43.0.6");
+    // The older has it, whatever it is called.
+    let services =
+        [balanced_service("z", old, 1, None, "80"), balanced_service("a", young, 2, None, "41000")];
+    check(&services, "z", &[("z", NODE), ("a", young)]);
+    // Nothing is told before the host's ports are known.
+    let services = [balanced_service("z", old, 1, None, ""), balanced_service("a", young, 2, None, "41000")];
+    check(&services, "z", &[("a", young)]);
+    // Who has it keeps it, also from an older one that wants it later.
+    let services =
+        [balanced_service("z", old, 1, None, "41000"), balanced_service("a", young, 2, Some(NODE), "80")];
+    check(&services, "a", &[("z", old)]);
+    // Both were told it, by a server of before.
+    let both =
+        [balanced_service("z", old, 1, Some(NODE), "80"), balanced_service("a", young, 1, Some(NODE), "80")];
+    check(&both, "a", &[("z", old)]);
+    // It is free again.
+    let services = [balanced_service("a", young, 2, Some(young), "41000")];
+    check(&services, "a", &[("a", NODE)]);
+    // What somebody else has told is theirs.
+    let services = [balanced_service("a", young, 2, Some("192.0.2.1"), "80")];
+    check(&services, "a", &[]);
 }
 
 #[test]

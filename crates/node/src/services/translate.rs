@@ -1,6 +1,7 @@
 //! From services and endpoint slices to frontends. Pure.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -8,14 +9,16 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use net::rules::{Backend, Frontend, Protocol};
 
-use super::{LoadBalancerPort, World};
+use super::World;
+use super::balanced::{self, is_balanced};
 
 const AFFINITY_SECONDS_DEFAULT: u64 = 10_800;
 
 pub fn frontends(world: &World<'_>) -> Vec<Frontend> {
+    let holders = balanced::holders(world.services, world.node_address);
     let mut all: Vec<Frontend> =
         // The address of DNS is the node's own: it is answered here, not translated.
-        world.services.iter().filter(|s| cluster_ip(s) != Some(world.dns_address)).flat_map(|service| of_service(world, service)).collect();
+        world.services.iter().filter(|s| cluster_ip(s) != Some(world.dns_address)).flat_map(|service| of_service(world, service, &holders)).collect();
     all.extend(host_ports(world));
     all
 }
@@ -29,13 +32,7 @@ pub fn cluster_ip(service: &Service) -> Option<Ipv4Addr> {
     spec.cluster_ip.as_deref()?.parse().ok()
 }
 
-/// Load-balanced by us: no other implementation is asked for.
-pub fn is_balanced(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    spec.is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer") && s.load_balancer_class.is_none())
-}
-
-fn of_service(world: &World<'_>, service: &Service) -> Vec<Frontend> {
+fn of_service(world: &World<'_>, service: &Service, holders: &BTreeSet<(String, String)>) -> Vec<Frontend> {
     let (Some(spec), Some(address)) = (&service.spec, cluster_ip(service)) else { return Vec::new() };
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
@@ -46,11 +43,11 @@ fn of_service(world: &World<'_>, service: &Service) -> Vec<Frontend> {
     let mut external: Vec<Ipv4Addr> =
         spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect();
     if is_balanced(service) {
-        external.push(world.node_address);
-        let ingress =
-            service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
-        external
-            .extend(ingress.into_iter().flatten().filter_map(|i| i.ip.as_ref()?.parse::<Ipv4Addr>().ok()));
+        let holds = holders.contains(&(service.namespace().unwrap_or_default(), service.name_any()));
+        external.extend(holds.then_some(world.node_address));
+        // Its status may still tell an address that another has by now; its own is served already.
+        let is_of_others = |told: &Ipv4Addr| *told == address || (*told == world.node_address && !holds);
+        external.extend(balanced::ingress(service).filter(|told| !is_of_others(told)));
     }
     external.sort();
     external.dedup();
@@ -137,25 +134,6 @@ fn host_ports(world: &World<'_>) -> Vec<Frontend> {
             let Ok(target) = u16::try_from(port.container_port) else { continue };
             let backends = vec![Backend { address: *ip, port: target, local: true }];
             all.push(Frontend { backends, ..Frontend::new(address, host_port, protocol) });
-        }
-    }
-    all
-}
-
-/// The TCP ports of load-balanced services.
-pub fn published(world: &World<'_>) -> Vec<LoadBalancerPort> {
-    let mut all = Vec::new();
-    for service in world.services.iter().filter(|service| is_balanced(service)) {
-        let (Some(spec), Some(address)) = (&service.spec, cluster_ip(service)) else { continue };
-        for port in spec.ports.iter().flatten() {
-            let number = u16::try_from(port.port).ok();
-            if let (Some(number), Some(Protocol::Tcp)) = (number, protocol(port.protocol.as_deref())) {
-                all.push(LoadBalancerPort {
-                    service: format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any()),
-                    port: number,
-                    target: SocketAddr::from((address, number)),
-                });
-            }
         }
     }
     all

@@ -16,7 +16,7 @@ use super::folder::{self, Fault};
 use super::hints;
 use super::plan::{NAMESPACE, Plan};
 use crate::follow::{Application, in_time};
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::tree::short;
 use crate::{explain, requests};
 
@@ -118,7 +118,10 @@ pub async fn run(
         definitions(client).await?;
         let annotations = json!({ RECONCILE_REQUESTED_AT: token });
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-        requests::apply(client, &format!("/api/v1/namespaces/{NAMESPACE}"), &namespace, true).await?;
+        let path = format!("/api/v1/namespaces/{NAMESPACE}");
+        gone(client, &path, &format!("the namespace {NAMESPACE}"), &mut step).await?;
+        requests::apply(client, &path, &namespace, true).await?;
+        gone(client, &source, &format!("the GitRepository {} of before", plan.name), &mut step).await?;
         apply(client, &source, &plan.source(&annotations)?).await?;
         application.fetched(&mut step).await
     };
@@ -145,8 +148,10 @@ pub async fn run(
     let mut step = progress.step(format!("Deploy {}", plan.path));
     let work = async {
         let annotations = json!({ RECONCILE_REQUESTED_AT: token });
-        apply(client, &format!("{KUSTOMIZATIONS}/{}", plan.name), &plan.kustomization(&annotations)?).await?;
-        application.applied(&mut step).await
+        let path = format!("{KUSTOMIZATIONS}/{}", plan.name);
+        gone(client, &path, &format!("the Kustomization {} of before", plan.name), &mut step).await?;
+        apply(client, &path, &plan.kustomization(&annotations)?).await?;
+        application.applied(&mut step, deadline).await
     };
     match in_time(deadline, work).await {
         Ok(()) => step.done(""),
@@ -175,6 +180,17 @@ async fn apply(client: &Client, path: &str, object: &Value) -> anyhow::Result<()
         tokio::time::sleep(RETRY).await;
     }
     requests::apply(client, path, object, true).await.map(drop)
+}
+
+/// Waits until an object that goes is gone: what is written into it goes with it.
+async fn gone(client: &Client, path: &str, what: &str, step: &mut Step) -> anyhow::Result<()> {
+    while let Some(object) = requests::get_optional(client, path).await?
+        && object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    {
+        step.say(&format!("{what} is being deleted"));
+        tokio::time::sleep(RETRY).await;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

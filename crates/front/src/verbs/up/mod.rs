@@ -7,6 +7,7 @@ mod plan;
 mod rebuilt;
 mod report;
 mod server;
+mod uncommitted;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -110,6 +111,9 @@ impl Up {
                 "  {} is not built: a bare repository has no working tree; `kedge build` does it in a clone",
                 plan.unbuilt.join(", ")
             );
+        }
+        if let Some(hint) = &plan.uncommitted {
+            eprintln!("  {hint}");
         }
         let mut built = Vec::new();
         for image in &plan.images {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Up;
 use super::folder::{self, Fault};
+use super::uncommitted;
 use crate::project::{FILE, Image, Project};
 use crate::repository::{Head, Repository, Source, name_of, object_name};
 
@@ -37,6 +38,8 @@ pub struct Plan {
     pub replaces: bool,
     /// Why nothing can come of what is committed, though the folder is there.
     pub broken: Option<String>,
+    /// What is changed on disk and not committed.
+    pub uncommitted: Option<String>,
 }
 
 impl Plan {
@@ -61,7 +64,14 @@ impl Plan {
         };
         let mut plan = Self { name, timeout_s: asked.timeout.as_secs(), replaces: asked.replace, ..Self::default() };
         let branch = asked.branch.clone().or(project.branch);
-        let mut path = asked.path.clone().map(|path| path.trim_end_matches('/').to_owned());
+        let top = match &source {
+            Source::Local(repository) => repository.top.as_path(),
+            Source::Remote(_) => Path::new(""),
+        };
+        let mut path = asked.path.as_deref().map(|path| checked(path, "--path ", top)).transpose()?;
+        let written = project.path.as_deref().filter(|path| !path.is_empty());
+        let written = written.map(|path| checked(path, &format!("the path: of {FILE}, "), top)).transpose()?;
+        let mut on_disk = false;
         match source {
             Source::Remote(url) => {
                 plan.url = url;
@@ -70,6 +80,11 @@ impl Plan {
             }
             Source::Local(repository) => {
                 plan.url = repository.top.to_string_lossy().into_owned();
+                // Another branch than the one that lies there cannot be compared with what lies there.
+                on_disk = match &repository.head {
+                    Head::Branch(head) => branch.as_ref().is_none_or(|branch| branch == head),
+                    Head::Commit(_) => branch.is_none(),
+                };
                 match (branch, repository.head.clone()) {
                     (Some(branch), _) | (None, Head::Branch(branch)) if repository.lacks(&branch) => bail!(
                         "there is no branch {branch:?} with a commit in {}, and what is deployed is what is committed\ncommit first, or name another branch with --branch (`git branch` lists them)",
@@ -80,7 +95,7 @@ impl Plan {
                 }
                 // Where one happens to stand counts only where nothing is written down.
                 let named = asked.repository.as_deref().is_some_and(|word| word != ".");
-                if path.is_none() && !repository.below.is_empty() && (named || project.path.is_none()) {
+                if path.is_none() && !repository.below.is_empty() && (named || written.is_none()) {
                     path = Some(repository.below);
                 }
                 plan.top = repository.top;
@@ -91,19 +106,22 @@ impl Plan {
                 }
             }
         }
-        let path = path.or(project.path).unwrap_or_default();
-        let path = path.trim_start_matches("./").trim_matches('/').to_owned();
+        let path = path.or(written).unwrap_or_default();
         plan.path = format!("./{path}");
         if !plan.top.as_os_str().is_empty() {
-            plan.check_folder(&path, committed.is_some())?;
+            plan.check_folder(&path, committed.is_some(), on_disk)?;
         }
         Ok(plan)
     }
 
     /// Of a repository on this machine.
-    fn check_folder(&mut self, path: &str, is_bare: bool) -> anyhow::Result<()> {
+    fn check_folder(&mut self, path: &str, is_bare: bool, is_checked_out: bool) -> anyhow::Result<()> {
         let on_disk = !is_bare && self.top.join(path).is_dir();
-        let fault = match folder::committed(&self.top, &self.reference) {
+        let committed = folder::committed(&self.top, &self.reference);
+        if let Some(files) = committed.as_ref().filter(|_| on_disk && is_checked_out) {
+            self.uncommitted = uncommitted::hint(&self.top, path, files);
+        }
+        let fault = match committed {
             Some(files) => folder::look(&files, &self.path, on_disk),
             None if on_disk || is_bare => None,
             None => Some(Fault::Nothing(format!(
@@ -181,6 +199,29 @@ impl Plan {
     }
 }
 
+/// A folder as seen from the repository's top, without `./` and slashes around; `said` is where it was named.
+fn checked(path: &str, said: &str, top: &Path) -> anyhow::Result<String> {
+    const HOW: &str = "name the folder as seen from the repository's top";
+    if path.trim().is_empty() {
+        bail!("{said}is empty; {HOW}, as --path deploy, or --path . for the top itself");
+    }
+    if Path::new(path).is_absolute() {
+        let below = Path::new(path).strip_prefix(top).ok().filter(|_| !top.as_os_str().is_empty());
+        let instead = match below.map(|below| below.display().to_string()) {
+            Some(below) if below.is_empty() => ": .".to_owned(),
+            Some(below) => format!(": {below}"),
+            None => String::new(),
+        };
+        bail!("{said}{path} is absolute; {HOW}{instead}");
+    }
+    let parts = path.split('/').filter(|part| !["", "."].contains(part));
+    let parts: Vec<&str> = parts.collect();
+    if parts.contains(&"..") {
+        bail!("{said}{path} has `..` in it; {HOW}, as --path deploy; another repository is named before its options");
+    }
+    Ok(parts.join("/"))
+}
+
 /// What a repository without a working tree holds.
 fn committed_files(repository: &Repository, asked: &Up) -> anyhow::Result<Files> {
     let mut reference = GitReference { branch: asked.branch.clone(), ..GitReference::default() };
@@ -252,6 +293,16 @@ mod tests {
         assert_eq!(named.path, "./deploy/prod");
         assert!(plan(top, &["--path", "nowhere"]).expect_err("refused").to_string().contains("--path"));
         assert!(plan(top, &["--name", "No Name"]).is_err());
+        assert_eq!(plan(top, &["--path", "."]).expect("a plan").path, "./");
+        let refused = |path: &str, wanted: &str| {
+            let told = plan(top, &["--path", path]).expect_err("refused").to_string();
+            assert!(told.starts_with("--path ") && told.contains(wanted), "{path:?}: {told}");
+        };
+        refused("", "is empty; name the folder as seen from the repository's top, as --path deploy");
+        refused("../shop", "has `..` in it; name the folder as seen");
+        refused("/srv/elsewhere", "/srv/elsewhere is absolute; name the folder as seen from the repository's top");
+        let inside = fs::canonicalize(top).expect("a folder").join("deploy/prod");
+        refused(&inside.to_string_lossy(), "as seen from the repository's top: deploy/prod");
         assert!(plan(top, &["--branch", "mian"]).expect_err("refused").to_string().contains("no branch \"mian\""));
     }
 

@@ -34,6 +34,9 @@ pub async fn deployed(session: &Session, client: &Client, plan: &Plan, took: Dur
     for url in status::urls(&world) {
         output::line(&format!("  {}  {}", paint.strong(&url.url), paint.soft(&url.service)))?;
     }
+    for warning in world::warnings(&world) {
+        output::line(&format!("\nwarning: {warning}"))?;
+    }
     output::line(&format!(
         "\n{} runs after {}; each commit to {} is deployed from now on.",
         plan.name,

@@ -160,8 +160,6 @@ pub async fn hold(session: &Session, interrupted: impl Future<Output = ()>) -> a
 pub async fn end(session: &Session) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     down::stop_server(&session.layout, progress).await?;
-    let step = progress.step("Stop the containers");
-    down::hook(&session.layout, session.environment.stop_containers).await?;
-    step.done("");
+    down::stop_containers(session, progress, false).await?;
     Ok(ExitCode::SUCCESS)
 }
