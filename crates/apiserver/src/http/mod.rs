@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod body;
+mod framing;
 pub mod options;
 pub mod pace;
 pub mod query;

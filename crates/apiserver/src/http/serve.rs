@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::body::boxed;
+use super::framing;
 use super::pace::{Traffic, paced};
 use super::timely::Timely;
 use crate::ApiServer;
@@ -197,6 +198,9 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
             let (server, peer, upgraded) = (server.clone(), Arc::clone(&peer), Arc::clone(&upgraded));
             let ticket = traffic.begin();
             async move {
+                if let Some(refused) = framing::refused(request.version(), request.headers()) {
+                    return Ok::<_, std::convert::Infallible>(paced(ticket, refused));
+                }
                 let (mut parts, body) = request.into_parts();
                 // A plain upgrade needs the connection itself; it is kept with the request.
                 let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
@@ -212,7 +216,7 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
                 if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     upgraded.store(true, Ordering::Relaxed);
                 }
-                Ok::<_, std::convert::Infallible>(paced(ticket, answer))
+                Ok(paced(ticket, answer))
             }
         })
     };
