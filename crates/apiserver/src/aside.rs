@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use api::status::ApiError;
+use bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::room::{self, Places, What, Whose};
@@ -22,6 +23,8 @@ struct Own {
     is_large: AtomicBool,
     /// None for what is done without a request, which is little and one at a time.
     places: Option<parking_lot::Mutex<Places>>,
+    /// What was decrypted last, to be weighed, by what it was: it is about to be decoded.
+    opened: parking_lot::Mutex<Option<(Bytes, Bytes)>>,
 }
 
 tokio::task_local! {
@@ -31,7 +34,7 @@ tokio::task_local! {
 /// Lets work be done aside from where it says that it is large; that of a request has its places in somebody's room.
 pub fn able<F: Future>(whose: Option<Whose>, work: F) -> Aside<F> {
     let places = whose.map(|whose| parking_lot::Mutex::new(Places::of(whose)));
-    let own = Arc::new(Own { is_large: AtomicBool::new(false), places });
+    let own = Arc::new(Own { is_large: AtomicBool::new(false), places, opened: Default::default() });
     Aside { work: Box::pin(OWN.scope(Arc::clone(&own), work)), own }
 }
 
@@ -53,6 +56,29 @@ pub async fn place(what: What, weight: usize) -> Result<(), ApiError> {
         Ok(Own { places: Some(places), .. }) => room::take(places, what, weight).await,
         _ => Ok(()),
     }
+}
+
+/// Whether this is a request, which has places.
+pub fn has_places() -> bool {
+    OWN.try_with(|own| own.places.is_some()).unwrap_or(false)
+}
+
+/// Keeps what was decrypted until the request wants it, which is once.
+pub fn keep_opened(sealed: &Bytes, plain: &Bytes) {
+    // Without a request it is decrypted again.
+    if let Ok(own) = OWN.try_with(Arc::clone) {
+        *own.opened.lock() = Some((sealed.clone(), plain.clone()));
+    }
+}
+
+pub fn take_opened(sealed: &Bytes) -> Option<Bytes> {
+    let take = |own: &Arc<Own>| {
+        let mut opened = own.opened.lock();
+        // The very bytes: while they are held nothing else lies there.
+        let same = |kept: &Bytes| (kept.as_ptr(), kept.len()) == (sealed.as_ptr(), sealed.len());
+        opened.take_if(|(kept, _)| same(kept)).map(|(_, plain)| plain)
+    };
+    OWN.try_with(take).ok().flatten()
 }
 
 pub struct Aside<F: Future> {
