@@ -13,5 +13,6 @@ pub mod service;
 pub mod timely;
 pub mod timeout;
 pub mod tls;
+mod unread;
 pub mod warnings;
 pub(crate) mod websocket;

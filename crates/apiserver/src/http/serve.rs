@@ -17,6 +17,7 @@ use super::body::boxed;
 use super::framing;
 use super::pace::{Traffic, paced};
 use super::timely::Timely;
+use super::unread;
 use crate::ApiServer;
 use crate::audit::Peer;
 
@@ -212,7 +213,8 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
                     request.extensions_mut().insert(from);
                 }
                 let who = peer.identity(request.headers(), base::time::now().as_second());
-                let answer = server.handle(request, who).await;
+                let method = request.method().clone();
+                let answer = unread::bounded(&method, server.handle(request, who).await);
                 if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     upgraded.store(true, Ordering::Relaxed);
                 }
