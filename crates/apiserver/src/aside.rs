@@ -10,27 +10,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use api::status::ApiError;
+use bytes::Bytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::room::{self, Places, What};
+use crate::room::{self, Places, What, Whose};
 
 /// From so many bytes on, bodies and objects are large: some milliseconds of work.
 const LARGE_BYTES: usize = 64 << 10;
 
 /// What a request has for itself.
-#[derive(Default)]
 struct Own {
     is_large: AtomicBool,
-    places: parking_lot::Mutex<Places>,
+    /// None for what is done without a request, which is little and one at a time.
+    places: Option<parking_lot::Mutex<Places>>,
+    /// What was decrypted last, to be weighed, by what it was: it is about to be decoded.
+    opened: parking_lot::Mutex<Option<(Bytes, Bytes)>>,
 }
 
 tokio::task_local! {
     static OWN: Arc<Own>;
 }
 
-/// Lets work be done aside from where it says that it is large.
-pub fn able<F: Future>(work: F) -> Aside<F> {
-    let own = Arc::<Own>::default();
+/// Lets work be done aside from where it says that it is large; that of a request has its places in somebody's room.
+pub fn able<F: Future>(whose: Option<Whose>, work: F) -> Aside<F> {
+    let places = whose.map(|whose| parking_lot::Mutex::new(Places::of(whose)));
+    let own = Arc::new(Own { is_large: AtomicBool::new(false), places, opened: Default::default() });
     Aside { work: Box::pin(OWN.scope(Arc::clone(&own), work)), own }
 }
 
@@ -48,11 +52,33 @@ pub async fn begin(bytes: usize) {
 
 /// Has a place in memory for what comes to so many bytes. It is the request's until that is answered.
 pub async fn place(what: What, weight: usize) -> Result<(), ApiError> {
-    match OWN.try_with(Arc::clone) {
-        Ok(own) => room::take(&own.places, what, weight).await,
-        // What is done without a request is little, and one at a time.
-        Err(_) => Ok(()),
+    match OWN.try_with(Arc::clone).as_deref() {
+        Ok(Own { places: Some(places), .. }) => room::take(places, what, weight).await,
+        _ => Ok(()),
     }
+}
+
+/// Whether this is a request, which has places.
+pub fn has_places() -> bool {
+    OWN.try_with(|own| own.places.is_some()).unwrap_or(false)
+}
+
+/// Keeps what was decrypted until the request wants it, which is once.
+pub fn keep_opened(sealed: &Bytes, plain: &Bytes) {
+    // Without a request it is decrypted again.
+    if let Ok(own) = OWN.try_with(Arc::clone) {
+        *own.opened.lock() = Some((sealed.clone(), plain.clone()));
+    }
+}
+
+pub fn take_opened(sealed: &Bytes) -> Option<Bytes> {
+    let take = |own: &Arc<Own>| {
+        let mut opened = own.opened.lock();
+        // The very bytes: while they are held nothing else lies there.
+        let same = |kept: &Bytes| (kept.as_ptr(), kept.len()) == (sealed.as_ptr(), sealed.len());
+        opened.take_if(|(kept, _)| same(kept)).map(|(_, plain)| plain)
+    };
+    OWN.try_with(take).ok().flatten()
 }
 
 pub struct Aside<F: Future> {
@@ -85,7 +111,7 @@ mod tests {
     /// Work that ends when somebody else has had a turn on the one thread there is.
     async fn others_have_turns(bytes: usize) -> bool {
         let (sender, receiver) = mpsc::channel();
-        let large = tokio::spawn(able(async move {
+        let large = tokio::spawn(able(None, async move {
             begin(bytes).await;
             tokio::spawn(async move { sender.send(()) });
             let limit = if bytes < LARGE_BYTES { Duration::from_millis(50) } else { Duration::from_secs(60) };
@@ -102,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn on_one_thread_it_is_done_as_well() {
-        let done = able(async {
+        let done = able(None, async {
             begin(LARGE_BYTES).await;
             7
         });

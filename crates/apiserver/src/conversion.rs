@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::kinds::Kind;
 use api::meta;
 use api::status::ApiError;
+use api::weight;
 use bytes::Bytes;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinitionSpec, WebhookConversion,
@@ -24,6 +25,8 @@ use crate::objects::Written;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// So many objects are sent in one review, so that neither it nor its answer grows without bounds.
 const BATCH: usize = 250;
+/// What an answer may come to in memory.
+const ANSWER_WEIGHT_LIMIT_BYTES: usize = 4 * weight::LIMIT_BYTES;
 const REVIEWS: &[&str] = &["v1", "v1beta1"];
 
 /// The webhook of one definition.
@@ -84,6 +87,12 @@ impl Converter {
             backend.post(server, &query, &review, TIMEOUT).await.map_err(|e| wrong(e.to_string()))?;
         if !code.is_success() {
             return Err(format!("the server responded with {code}"));
+        }
+        // Those of a whole list come to more than one object may.
+        if weight::of_json(&bytes) > ANSWER_WEIGHT_LIMIT_BYTES {
+            return Err(format!(
+                "the answer is larger than {ANSWER_WEIGHT_LIMIT_BYTES} bytes once it is decoded"
+            ));
         }
         let answer: Review = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
         if answer.api_version != review["apiVersion"] || answer.kind != "ConversionReview" {

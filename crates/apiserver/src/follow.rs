@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::kinds::{Kind, Storage};
 use store::{Event, StoreError};
 
-use crate::{ApiServer, Server, claims};
+use crate::{ApiServer, Server, aside, claims};
 
 const ROOT: &str = "/registry/";
 const PAUSE: Duration = Duration::from_secs(1);
@@ -51,12 +51,15 @@ impl ApiServer {
     }
 }
 
-/// Until the watch ends; then where to go on, if there is still a server.
+/// Until the watch ends; then where to go on, if there is still a server. What others write may be large: to compile a
+/// definition takes as long here as where it was written.
 async fn follow(server: &Weak<Server>, places: &Places, after: u64) -> Option<u64> {
     let watch = server.upgrade()?.objects.store.watch(ROOT, after);
     let mut watch = match watch {
         Ok(watch) => watch,
-        Err(StoreError::Compacted { .. }) => return look_anew(&*server.upgrade()?, places).await,
+        Err(StoreError::Compacted { .. }) => {
+            return aside::able(None, look_anew(&*server.upgrade()?, places)).await;
+        }
         Err(error) => {
             tracing::warn!(%error, "cannot follow the other servers");
             return Some(after);
@@ -64,9 +67,9 @@ async fn follow(server: &Weak<Server>, places: &Places, after: u64) -> Option<u6
     };
     loop {
         match watch.next().await {
-            Ok(events) => server.upgrade()?.others_wrote(places, &events).await,
+            Ok(events) => aside::able(None, server.upgrade()?.others_wrote(places, &events)).await,
             Err(StoreError::Closed) => return None,
-            Err(_) => return look_anew(&*server.upgrade()?, places).await,
+            Err(_) => return aside::able(None, look_anew(&*server.upgrade()?, places)).await,
         }
     }
 }

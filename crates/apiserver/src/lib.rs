@@ -312,10 +312,13 @@ impl ApiServer {
             Err(refused) => return refused,
         };
         let server = self.clone();
-        let answering = aside::able(audit::within(trail.clone(), async move {
-            let answer = server.0.answer(&server, request, admitted).await;
-            held.until_sent(answer.unwrap_or_else(refuse))
-        }));
+        let whose = room::Whose::of(&admitted.who);
+        let answering = audit::within(trail.clone(), async move {
+            let mut answer = server.0.answer(&server, request, admitted).await.unwrap_or_else(refuse);
+            answer.extensions_mut().insert(whose);
+            held.until_sent(answer)
+        });
+        let answering = aside::able(Some(whose), answering);
         // A write that has begun is brought to its end, whatever becomes of the one who asked: what follows it (rights,
         // kinds, addresses) must not be left out. What is audited is told of also when it fails badly.
         let reads = matches!(method, Method::GET | Method::HEAD);

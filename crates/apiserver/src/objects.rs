@@ -106,17 +106,24 @@ impl Objects {
     fn weight(&self, entry: &Entry) -> usize {
         match entry.value.len() {
             0..WEIGHED_FROM_BYTES => 0,
-            // Only where it is plain is it known; it is opened once more for that, which is much less than to decode it.
-            // What cannot be opened will not be decoded.
-            _ if cipher::is_sealed(&entry.value) => {
-                self.plain(entry).map_or(0, |plain| weight::of_json(&plain))
-            }
+            // Without a place to take it is nothing to know.
+            _ if !aside::has_places() => 0,
+            // Only where it is plain is it known. What cannot be opened will not be decoded.
+            _ if cipher::is_sealed(&entry.value) => self.plain(entry).map_or(0, |plain| {
+                aside::keep_opened(&entry.value, &plain);
+                weight::of_json(&plain)
+            }),
             _ => weight::of_json(&entry.value),
         }
     }
 
     /// The plain bytes of an entry, in our form whoever wrote it.
     pub fn plain(&self, entry: &Entry) -> Result<Bytes, ApiError> {
+        if cipher::is_sealed(&entry.value)
+            && let Some(opened) = aside::take_opened(&entry.value)
+        {
+            return Ok(opened);
+        }
         let plain = self.cipher.open_sealed(&entry.key, &entry.value).map_err(ApiError::internal)?;
         api::stored::ours(&plain).map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
     }

@@ -157,6 +157,43 @@ async fn a_request_has_one_length() {
     }
 }
 
+/// As heard from the original: what could be read in two ways is not read, and ends its connection.
+#[tokio::test]
+async fn what_is_framed_oddly_is_refused_as_by_the_original() {
+    let served = Served::new(World::new().await).await;
+    let root = client(&served.world.authority, "root", "system:masters", 1000);
+    let host = "Host: localhost\r\n";
+    let next = format!("GET /version HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+    let encoded = |encoding: &str| {
+        format!("POST {REVIEW} HTTP/1.1\r\n{host}Transfer-Encoding: {encoding}\r\n\r\n0\r\n\r\n")
+    };
+    let get = |headers: &str| format!("GET /livez HTTP/1.1\r\n{headers}\r\n");
+    for (request, expected) in [
+        (encoded("gzip, chunked"), "HTTP/1.1 501 Not Implemented"),
+        (encoded("identity, chunked"), "HTTP/1.1 501 Not Implemented"),
+        (encoded("chunked, chunked"), "HTTP/1.1 501 Not Implemented"),
+        (encoded("chunked\r\nTransfer-Encoding: chunked"), "HTTP/1.1 501 Not Implemented"),
+        (encoded("gzip\r\nTransfer-Encoding: chunked"), "HTTP/1.1 501 Not Implemented"),
+        (get(""), "HTTP/1.1 400 Bad Request"),
+        (get("Host: a\r\nHost: b\r\n"), "HTTP/1.1 400 Bad Request"),
+        (get("Host: a/b@c d\r\n"), "HTTP/1.1 400 Bad Request"),
+        ("GET https://other/livez HTTP/1.1\r\n\r\n".to_owned(), "HTTP/1.1 400 Bad Request"),
+        (get(&format!("{host}Expect: x\r\n")), "HTTP/1.1 417 Expectation Failed"),
+        (get(&format!("{host}X-A : b\r\n")), "HTTP/1.1 400 Bad Request"),
+        ("CONNECT other:443 HTTP/1.1\r\nHost: other:443\r\n\r\n".to_owned(), "HTTP/1.1 404 Not Found"),
+    ] {
+        let answer = served.raw(Some(&root), format!("{request}{next}").as_bytes()).await.expect("an answer");
+        assert!(answer.starts_with(expected), "{request:?}: {answer}");
+        let refused = request.starts_with("CONNECT") || answer.matches("HTTP/1.1").count() == 1;
+        assert!(refused, "{request:?}: {answer}");
+    }
+    // What can be read in one way only is followed by the next.
+    for request in [encoded("Chunked"), get(&format!("{host}Expect: 100-continue\r\n"))] {
+        let answer = served.raw(Some(&root), format!("{request}{next}").as_bytes()).await.expect("an answer");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 2, "{request:?}: {answer}");
+    }
+}
+
 /// What is too large is refused, and the connection that it came by serves on, whatever it speaks.
 #[tokio::test]
 async fn a_body_that_is_too_large_leaves_its_connection_usable() {

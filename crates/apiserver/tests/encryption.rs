@@ -114,14 +114,45 @@ async fn a_check_without_the_configuration_calls_nothing_damaged_that_is_not() {
     world.grant(SECRETS, secret()).await;
     let values = apiserver::values::Values::open(world.keys()).expect("opens");
     let entry = world.store.get("/registry/secrets/default/s").await.expect("reads").0.expect("an entry");
-    assert_eq!(values.check(&entry), Ok(()));
+    assert!(values.check(&entry).is_ok());
     let own = World::new().await;
     own.grant(SECRETS, secret()).await;
     let mut entry = own.store.get("/registry/secrets/default/s").await.expect("reads").0.expect("an entry");
     let values = apiserver::values::Values::open(own.keys()).expect("opens");
-    assert_eq!(values.check(&entry), Ok(()));
+    assert!(values.check(&entry).is_ok());
+    let without = apiserver::values::Values::open(folder.path()).expect("opens");
+    assert!(matches!(without.check(&entry), Err(apiserver::values::Unreadable::NoKey)), "nor without a key");
     let mut damaged = entry.value.to_vec();
     damaged.pop();
     entry.value = damaged.into();
     assert!(values.check(&entry).is_err(), "of its own key it can tell");
+}
+
+/// How many secrets were decrypted so far, which is told as the original tells it.
+async fn decrypted(world: &World) -> u64 {
+    let (_, _, told) = world.send("GET", "/metrics", &[], "").await;
+    let told = String::from_utf8(told.to_vec()).expect("text");
+    let counts = told.lines().filter(|line| {
+        line.starts_with("apiserver_storage_transformation_operations_total{")
+            && line.contains("from_storage")
+            && line.contains("secrets")
+    });
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// Also what is large, which is weighed before it is decoded.
+#[tokio::test]
+async fn what_is_sealed_is_opened_once_for_each_time_it_is_asked_for() {
+    let world = World::new().await;
+    for (name, length) in [("small", 8), ("large", 64 << 10)] {
+        let data = json!({"k": "A".repeat(length)});
+        world.grant(SECRETS, json!({"metadata": {"name": name}, "data": data})).await;
+        let path = format!("{SECRETS}/{name}");
+        for (verb, body) in [("GET", Value::Null), ("PATCH", json!({"metadata": {"labels": {"a": name}}}))] {
+            let before = decrypted(&world).await;
+            let (code, found) = world.json(verb, &path, body).await;
+            assert_eq!((code, &found["data"]), (200, &data));
+            assert_eq!(decrypted(&world).await - before, 1, "{verb} {name}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod world;
 
 use serde_json::{Value, json};
+use store::{Op, Store};
 use world::World;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -133,4 +134,18 @@ async fn a_disruption_is_taken_once_and_by_no_trial() {
     }
     assert!(!is_going(&world, "well").await);
     assert_eq!(evict(&world, "nobody", "", Value::Null).await.0, 404);
+}
+
+/// Others' budgets are not read, of which there may be many: one that cannot be read is in nobody's way elsewhere.
+#[tokio::test]
+async fn the_budgets_of_other_namespaces_are_not_looked_at() {
+    let world = world().await;
+    pod(&world, "a", true).await;
+    let put = |namespace: &str| Op::create(format!("/registry/poddisruptionbudgets/{namespace}/b"), "{");
+    world.store.txn(vec![put("elsewhere")]).await.expect("written");
+    let (code, answer) = evict(&world, "a", "?dryRun=All", Value::Null).await;
+    assert_eq!(code, 201, "{answer}");
+    world.store.txn(vec![put("default")]).await.expect("written");
+    let (code, _) = evict(&world, "a", "?dryRun=All", Value::Null).await;
+    assert_eq!(code, 500, "its own namespace's are");
 }

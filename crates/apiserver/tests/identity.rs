@@ -141,6 +141,28 @@ async fn tokens_of_another_issuer_are_met_as_the_file_says() {
     assert_eq!(world.bearer(&issuer.token(|_| ())).await.0, 401, "a user that the rules refuse");
 }
 
+/// Strangers that come together have keys asked for once; those who belong to the issuer wait for that and get in.
+#[tokio::test]
+async fn keys_are_asked_for_once_by_all_who_come_meanwhile() {
+    let issuer = Issuer::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("authentication.yaml");
+    std::fs::write(&file, issuer.configuration("oidc:")).expect("writes");
+    let settings = Authentication { configuration_file: Some(file), ..Default::default() };
+    let world = World::believing(settings).await;
+    let now = base::time::now().as_second();
+    let claims = json!({"iss": issuer.url, "aud": "kedge", "sub": "jane", "groups": [], "exp": now + 600});
+    let strange =
+        |n: usize| sign(&issuer.key, json!({"alg": "ES256", "kid": format!("unknown-{n}")}), &claims);
+    let mut tokens: Vec<(String, u16)> = (0..20).map(|n| (strange(n), 401)).collect();
+    tokens.extend((0..5).map(|_| (issuer.token(|_| ()), 201)));
+    let asking = tokens.iter().map(async |(token, expected)| {
+        assert_eq!(world.bearer(token).await.0, *expected);
+    });
+    futures::future::join_all(asking).await;
+    assert_eq!(issuer.server.asked().len(), 2, "a document and its keys");
+}
+
 #[tokio::test]
 async fn another_service_may_know_tokens() {
     let service = Extension::start(&["localhost"], |_, body| {

@@ -46,6 +46,14 @@ fn handle(parts: &Parts, body: &Value) -> Option<(u16, Value)> {
                 json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": "x", "allowed": true}})
             }
             "/broken" => return Some((500, json!("out of order"))),
+            // Some megabytes of text, and hundreds once they are decoded.
+            "/heavy" => {
+                let mut heavy = review(body, json!({"allowed": true}));
+                heavy["response"]["status"] = json!({"details": {"causes": vec![json!({}); 1 << 20]}});
+                heavy
+            }
+            "/huge" => review(body, json!({"allowed": true, "patch": "x".repeat(9 << 20)})),
+            "/garbage" => json!([1, "two"]),
             "/redirect" => return Some((302, json!(null))),
             "/hang" => return None,
             other => panic!("{other}"),
@@ -214,16 +222,21 @@ async fn failures_stop_or_are_overlooked_as_configured() {
         ("/wrong-uid", "received invalid webhook response: expected response.uid"),
         ("/broken", "the server responded with 500"),
         ("/redirect", "the server responded with 302"),
+        ("/heavy", "the answer cannot be read: the body has too many elements"),
+        ("/huge", "the answer is larger than"),
+        ("/garbage", "the answer is not an AdmissionReview"),
         ("/hang", "context deadline exceeded"),
     ] {
-        hooked.validating(path, json!({})).await;
+        // Only who hangs is waited for in vain.
+        let seconds = if path == "/hang" { 1 } else { 30 };
+        hooked.validating(path, json!({"timeoutSeconds": seconds})).await;
         let (code, answer) = hooked.create("a").await;
         assert_eq!(code, 500, "{path}: {answer}");
         let message = answer["message"].as_str().unwrap_or_default();
         let name =
             format!("Internal error occurred: failed calling webhook \"{}.kedge.example\": ", &path[1..]);
         assert!(message.starts_with(&name) && message.contains(wanted), "{path}: {message}");
-        hooked.validating(path, json!({"failurePolicy": "Ignore"})).await;
+        hooked.validating(path, json!({"failurePolicy": "Ignore", "timeoutSeconds": seconds})).await;
         let (code, answer) = hooked.create("a").await;
         assert_eq!(code, 201, "{path}: {answer}");
         hooked.world.json("DELETE", &format!("{MAPS}/a"), Value::Null).await;

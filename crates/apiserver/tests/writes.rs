@@ -332,3 +332,23 @@ async fn a_large_write_holds_nobody_up() {
     assert_eq!(answer["spec"]["ports"].as_array().map(Vec::len), Some(20_000));
     assert!(answered > 50, "{answered} probes were answered meanwhile");
 }
+
+/// As seen of the original, which tells of a hundred at most and of so many letters.
+#[tokio::test]
+async fn of_so_many_fields_that_are_unknown_one_is_told() {
+    let world = World::new().await;
+    let unknown: String = (0..1000).map(|n| format!("\"u{n}\":1,\"u{n}\":2,")).collect();
+    let body = format!("{{{unknown}\"metadata\":{{\"name\":\"a\"}}}}");
+    let path = |how| format!("{MAPS}?dryRun=All&fieldValidation={how}");
+    let (code, headers, _) = world.send("POST", &path("Warn"), &[("content-type", JSON)], body.clone()).await;
+    let warnings: Vec<_> = headers.get_all("warning").iter().filter_map(|w| w.to_str().ok()).collect();
+    assert_eq!((code, warnings.len()), (201, 100));
+    assert_eq!(
+        (warnings[0], warnings[99]),
+        (r#"299 - "unknown field \"u0\"""#, r#"299 - "unknown field \"u99\"""#)
+    );
+    let (code, refused) = told(&world, "POST", &path("Strict"), JSON, &body).await;
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert_eq!((code, message.matches("field").count()), (400, 100));
+    assert!(message.ends_with("unknown field \"u99\""), "{message}");
+}

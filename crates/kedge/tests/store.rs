@@ -55,6 +55,22 @@ fn taken_from_a_running_server_and_given_back() {
         let told = cluster.kedge(&args).ok();
         assert!(told.contains(" 0 of them unreadable"), "{told}");
     }
+    // A backup is told from the key that it needs: neither a directory without it nor one with another is a damage.
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let key = elsewhere.path().join("pki/encryption.key");
+    let data_dir = elsewhere.path().display().to_string();
+    let args = ["store", "check", &backup, "--data-dir", &data_dir];
+    let without = cluster.kedge(&args);
+    let told = (without.stdout.contains(&key.display().to_string()), without.stdout.contains("--data-dir"));
+    assert!(without.code == Some(1) && told == (true, true), "{without:?}");
+    assert!(!without.stdout.contains("kedge store restore"), "nothing is to be restored: {without:?}");
+    std::fs::create_dir_all(elsewhere.path().join("pki")).expect("a directory");
+    std::fs::write(&key, [7; 32]).expect("written");
+    let with_another = cluster.kedge(&args);
+    assert!(
+        with_another.code == Some(1) && with_another.stdout.contains("another cluster's key"),
+        "{with_another:?}"
+    );
     let running = cluster.kedge(&["store", "restore", &backup]);
     assert!(running.code != Some(0) && running.stderr.contains("another server runs"), "{running:?}");
 

@@ -59,11 +59,12 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub fn push(&mut self, fault: FieldProblem) {
+    /// Whether there was room.
+    pub fn push(&mut self, fault: FieldProblem) -> bool {
         // A value of the wrong type is always told of: with it nothing else is done.
         let typed = matches!(fault, FieldProblem::Type { .. });
         if self.bytes > TOLD_LIMIT_BYTES && (self.typed || !typed) {
-            return;
+            return false;
         }
         self.typed |= typed;
         let (FieldProblem::Unknown { path: text }
@@ -71,6 +72,7 @@ impl Told {
         | FieldProblem::Type { message: text }) = &fault;
         self.bytes += text.len() + size_of::<FieldProblem>();
         self.faults.push(fault);
+        true
     }
 }
 
@@ -133,7 +135,7 @@ impl<'a> Check<'a> {
                     match message.field(name) {
                         Some(field) => self.named(name, node.at(&field.ty), inner),
                         None if message.open => {}
-                        None => self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() }),
+                        None => self.note_unknown(),
                     }
                     self.path.cut(before);
                 }
@@ -163,13 +165,17 @@ impl<'a> Check<'a> {
         }
     }
 
+    fn note_unknown(&mut self) {
+        self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() });
+    }
+
     /// The fields of the objects in it, in whatever lists they stand.
     fn unknown(&mut self, value: &Value) {
         match value {
             Value::Object(map) => {
                 for name in map.keys() {
                     let before = self.path.field(name);
-                    self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() });
+                    self.note_unknown();
                     self.path.cut(before);
                 }
             }
@@ -199,7 +205,7 @@ impl<'a> Check<'a> {
                     let before = self.path.field(name);
                     match message.field(name) {
                         Some(field) => self.named(name, node.at(&field.ty), inner),
-                        None => self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() }),
+                        None => self.note_unknown(),
                     }
                     self.path.cut(before);
                 }

@@ -2,7 +2,7 @@
 //! one counts, as in the original; whether it is an error, a warning or nothing is the request's `fieldValidation`.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -127,6 +127,8 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 struct State {
     path: super::check::Path,
     duplicates: super::check::Told,
+    /// Those that are told of already: a field may come a hundred times.
+    told: HashSet<String>,
     /// Where each of the fields that are asked for was last seen.
     places: Option<HashMap<String, usize>>,
     /// How many fields there were so far.
@@ -227,7 +229,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
             if map.contains_key(&key) {
                 let mut state = self.state.borrow_mut();
                 let path = state.path.text().to_owned();
-                state.duplicates.push(FieldProblem::Duplicate { path });
+                if !state.told.contains(&path)
+                    && state.duplicates.push(FieldProblem::Duplicate { path: path.clone() })
+                {
+                    state.told.insert(path);
+                }
             }
             let value = access.next_value_seed(self);
             self.state.borrow_mut().path.cut(before);
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn duplicates_are_named() {
         let decoded =
-            parse(br#"{"a":{"b":[{"c":1,"c":2}]},"d":1,"d":null}"#, "application/json; charset=utf-8")
+            parse(br#"{"a":{"b":[{"c":1,"c":2,"c":2}]},"d":1,"d":null}"#, "application/json; charset=utf-8")
                 .unwrap();
         assert_eq!(decoded.value, json!({"a": {"b": [{"c": 2}]}, "d": null}));
         let texts: Vec<_> = decoded.duplicates.iter().map(ToString::to_string).collect();

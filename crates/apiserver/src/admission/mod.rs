@@ -66,9 +66,9 @@ type Judge = for<'a> fn(
 /// Those that see what an object has become, and what it replaces, and may only refuse. They are asked of parts of
 /// objects, deletions and streams as well.
 const JUDGES: &[Judge] = &[
-    node_restriction::judge,
     limit_ranger::judge,
     service_account::judge,
+    node_restriction::judge,
     pod_security::judge,
     priority::judge,
     claim_resize::judge,

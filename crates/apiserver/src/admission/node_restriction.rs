@@ -43,7 +43,16 @@ pub fn judge<'a>(
     old: Option<&'a Value>,
 ) -> BoxFuture<'a, Result<(), ApiError>> {
     Box::pin(async move {
-        let Some(node) = node::name_of(&attributes.context.who) else { return Ok(()) };
+        let who = &attributes.context.who;
+        let Some(node) = node::name_of(who) else {
+            return match node::is_nameless(who) {
+                true => Err(refused(
+                    attributes,
+                    &format!("could not determine node from user {:?}", who.username),
+                )),
+                false => Ok(()),
+            };
+        };
         let request = Written { attributes, node, object, old };
         match (attributes.group(), attributes.resource(), attributes.subresource) {
             ("", "pods", "") if attributes.operation.is_create() => request.mirror_pod(server).await,
@@ -142,7 +151,12 @@ impl Written<'_> {
         let Some(new) = self.object else { return Ok(()) };
         let none = Value::Null;
         let old = self.old.unwrap_or(&none);
+        // What a node once took its configuration from: one that is there may stay.
+        let source = &new["spec"]["configSource"];
         if self.attributes.operation == Operation::Update {
+            ensure(source.is_null() || *source == old["spec"]["configSource"], || {
+                format!("node {node:?} is not allowed to update configSource to a new non-nil configSource")
+            })?;
             let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
             ensure(list(&new["spec"]["taints"]) == list(&old["spec"]["taints"]), || {
                 format!("node {node:?} is not allowed to modify taints")
@@ -152,6 +166,9 @@ impl Written<'_> {
                 format!("node {node:?} is not allowed to modify ownerReferences")
             })?;
         }
+        ensure(source.is_null() || self.attributes.operation != Operation::Create, || {
+            format!("node {node:?} is not allowed to create pods with a non-nil configSource")
+        })?;
         let forbidden = forbidden_labels(new, old);
         let shown = || forbidden.iter().copied().collect::<Vec<_>>().join(", ");
         ensure(forbidden.is_empty(), || match self.attributes.operation {
@@ -340,24 +357,32 @@ fn check_mirror<'a>(pod: &'a Value, node: &str) -> Result<&'a str, String> {
 /// What of the API a pod refers to: an agent's own pods have nothing to do with it.
 fn reference(pod: &Value) -> Option<&'static str> {
     use node::references::Kind;
+    let volumes = || pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let has = |source: &str| volumes().any(|v| v[source].is_object());
     let typed = serde_json::from_value(pod.clone()).unwrap_or_default();
     let first = node::references::of(&typed).into_iter().next();
     let named = first.map(|reference| match reference.kind {
         Kind::ServiceAccount => "serviceaccounts",
         Kind::Secret => "secrets",
         Kind::ConfigMap => "configmaps",
-        Kind::Claim => "persistentvolumeclaims",
+        Kind::Claim if has("persistentVolumeClaim") => "persistentvolumeclaims",
+        Kind::Claim => "persistentvolumeclaims (via ephemeral volumes)",
         Kind::ResourceClaim => "resourceclaims",
     });
-    let volumes = || pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let mut sources = volumes().flat_map(|v| v["projected"]["sources"].as_array().into_iter().flatten());
-    named
-        .or_else(|| {
-            sources
-                .any(|s| s["serviceAccountToken"].is_object())
-                .then_some("serviceaccounts (via projected volumes)")
-        })
-        .or_else(|| volumes().any(|v| v["csi"].is_object()).then_some("csidrivers (via CSI volumes)"))
+    let projected = |source: &str| {
+        let mut sources = volumes().flat_map(|v| v["projected"]["sources"].as_array().into_iter().flatten());
+        sources.any(|s| s[source].is_object())
+    };
+    // Claims that would be made of a template have no name yet.
+    let claims = pod["spec"]["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty());
+    let others = [
+        (claims, "resourceclaims"),
+        (projected("serviceAccountToken"), "serviceaccounts (via projected volumes)"),
+        (projected("clusterTrustBundle"), "clustertrustbundles"),
+        (projected("podCertificate"), "podcertificates"),
+        (has("csi"), "csidrivers (via CSI volumes)"),
+    ];
+    named.or_else(|| others.into_iter().find(|(is_so, _)| *is_so).map(|(_, what)| what))
 }
 
 /// Labels that differ and are not a node's to change.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ::http::{Method, Request, StatusCode, header};
 use api::status::ApiError;
+use api::weight;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -136,7 +137,9 @@ async fn visit(server: &Server, remote: &Remote) -> Result<Heard, Fault> {
             let answer = backend.send(server, request).await?;
             let code = answer.status();
             let read = body::read(body::boxed(answer.into_body()), ANSWER_LIMIT_BYTES).await;
-            read.map(|bytes| (code, bytes)).map_err(|_| BackendError::TooLarge)
+            let bytes = read.map_err(|_| BackendError::TooLarge)?;
+            weight::bounded(weight::of_json(&bytes)).map_err(|e| BackendError::Http(e.to_string()))?;
+            Ok((code, bytes))
         };
         tokio::time::timeout(VISIT_TIMEOUT, work).await.unwrap_or(Err(BackendError::Timeout))
     };

@@ -22,7 +22,7 @@ use super::{Audit, Peer};
 use crate::Server;
 use crate::auth::rbac::Attributes;
 use crate::auth::{Identity, MASTERS};
-use crate::http::body::{Body, full, holding, read};
+use crate::http::body::{Body, full, holding, whole};
 use crate::http::query::Query;
 use crate::http::request::Asked;
 use crate::http::respond::Answer;
@@ -33,6 +33,12 @@ tokio::task_local! {
 
 /// Where answers that say how it went (`Status`) are expected among those that are no failure.
 const STATUS_MAX_BYTES: u64 = 16 << 10;
+/// Of an answer that a policy asks for; of a larger one it is told how it ended.
+const KEPT_MAX_BYTES: usize = 64 << 20;
+/// Of one that is looked at for its status.
+const REFUSAL_MAX_BYTES: usize = 1 << 20;
+/// How long those of other servers may take to come whole.
+const KEPT_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Trail {
     audit: Arc<Audit>,
@@ -165,9 +171,14 @@ impl Trail {
             return answer;
         }
         let (parts, body) = answer.into_parts();
-        let Ok(bytes) = read(body, usize::MAX).await else {
-            let error = ApiError::internal("the answer broke off");
-            return crate::http::respond::error(crate::http::respond::Form::JSON, &error);
+        // Others' answers may have no end, and are not waited for without one.
+        let limit_bytes = if keeps { KEPT_MAX_BYTES } else { REFUSAL_MAX_BYTES };
+        let bytes = match whole(body, limit_bytes, tokio::time::Instant::now() + KEPT_WAIT).await {
+            Ok(bytes) => bytes,
+            Err(body) => {
+                self.change(|event| event.response_status = Some(response_status(code.as_u16(), None)));
+                return Answer::from_parts(parts, body);
+            }
         };
         let media = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let tells = fails || bytes.starts_with(br#"{"#) && small || !media.contains("json") && small;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::http::{Request, header};
 use api::authentication::{Anonymous, Configuration, Issuer};
+use api::weight;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -22,6 +23,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Keys of an issuer are asked for this often at the most.
 const FETCH_AT_MOST_EVERY: Duration = Duration::from_secs(10);
 const DOCUMENT_MAX_BYTES: usize = 1 << 20;
+/// So many an issuer has at most; usually it has a few.
+const KEYS_MAX: usize = 100;
 /// Longer is no token.
 const TOKEN_MAX_BYTES: usize = 64 << 10;
 
@@ -45,6 +48,8 @@ struct State {
 struct Keys {
     all: Arc<Vec<Value>>,
     asked: Option<Instant>,
+    /// Held while keys are asked for: whoever comes meanwhile waits for those.
+    asking: Arc<Mutex<()>>,
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -125,26 +130,49 @@ impl Oidc {
     }
 
     async fn is_signed(&self, server: &Server, issuer: &Issuer, jwt: &Jwt<'_>) -> bool {
-        let known = self.state.lock().await.keys.get(&issuer.url).cloned().unwrap_or_default();
-        if known.all.iter().any(|key| jwt.is_signed_by(key)) {
+        let known = self.keys_of(issuer).await;
+        if known.signed(jwt) {
             return true;
         }
-        let unknown = !known.all.iter().any(|key| key["kid"] == *jwt.key_id.as_str());
-        let rested = known.asked.is_none_or(|asked| asked.elapsed() >= FETCH_AT_MOST_EVERY);
-        if !(unknown && rested) {
+        if !known.may_be_asked_for(jwt) {
             return false;
         }
-        let asked = Some(Instant::now());
+        // One at a time: strangers that come together are one.
+        let _asking = known.asking.lock().await;
+        let known = self.keys_of(issuer).await;
+        if !known.may_be_asked_for(jwt) {
+            return known.signed(jwt);
+        }
         let all = match fetch_keys(server, issuer).await {
             Ok(keys) => Arc::new(keys),
             Err(error) => {
                 tracing::warn!(issuer = issuer.url, error, "cannot fetch the keys of an issuer");
-                known.all
+                Arc::clone(&known.all)
             }
         };
-        let signed = all.iter().any(|key| jwt.is_signed_by(key));
-        self.state.lock().await.keys.insert(issuer.url.clone(), Keys { all, asked });
-        signed
+        let keys = Keys { all, asked: Some(Instant::now()), asking: Arc::clone(&known.asking) };
+        // Unless the file was read again meanwhile.
+        if let Some(held) = self.state.lock().await.keys.get_mut(&issuer.url)
+            && Arc::ptr_eq(&held.asking, &keys.asking)
+        {
+            *held = keys.clone();
+        }
+        keys.signed(jwt)
+    }
+
+    async fn keys_of(&self, issuer: &Issuer) -> Keys {
+        self.state.lock().await.keys.entry(issuer.url.clone()).or_default().clone()
+    }
+}
+
+impl Keys {
+    fn signed(&self, jwt: &Jwt<'_>) -> bool {
+        self.all.iter().any(|key| jwt.is_signed_by(key))
+    }
+
+    fn may_be_asked_for(&self, jwt: &Jwt<'_>) -> bool {
+        let unknown = !self.all.iter().any(|key| key["kid"] == *jwt.key_id.as_str());
+        unknown && self.asked.is_none_or(|asked| asked.elapsed() >= FETCH_AT_MOST_EVERY)
     }
 }
 
@@ -160,7 +188,16 @@ async fn fetch_keys(server: &Server, issuer: &Issuer) -> Result<Vec<Value>, Stri
     }
     let uri = document["jwks_uri"].as_str().ok_or("the discovery document has no jwks_uri")?;
     let keys = fetch(server, uri, authority).await?;
-    Ok(keys["keys"].as_array().cloned().unwrap_or_default())
+    key_set(&keys).map_err(|why| format!("{uri}: {why}"))
+}
+
+/// The keys of a set. Each is tried on tokens of strangers.
+fn key_set(document: &Value) -> Result<Vec<Value>, String> {
+    let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+    match keys.len() > KEYS_MAX {
+        true => Err(format!("{} keys are more than {KEYS_MAX}", keys.len())),
+        false => Ok(keys.to_vec()),
+    }
 }
 
 /// A document by HTTPS; where an answer points elsewhere is not followed.
@@ -178,7 +215,23 @@ async fn fetch(server: &Server, url: &str, authority: Option<&str>) -> Result<Va
         }
         let body = read(boxed(answer.into_body()), DOCUMENT_MAX_BYTES).await;
         let body = body.map_err(|_| format!("{url}: cannot be read"))?;
+        weight::bounded(weight::of_json(&body)).map_err(|e| format!("{url}: {e}"))?;
         serde_json::from_slice(&body).map_err(|e| format!("{url}: {e}"))
     };
     tokio::time::timeout(FETCH_TIMEOUT, work).await.map_err(|_| format!("{url}: no answer in time"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_set_of_keys_has_an_end() {
+        let set = |count: usize| key_set(&json!({"keys": vec![json!({"kty": "EC"}); count]}));
+        assert_eq!(set(KEYS_MAX).map(|keys| keys.len()), Ok(KEYS_MAX));
+        assert!(set(KEYS_MAX + 1).is_err());
+        assert_eq!(key_set(&json!([])), Ok(Vec::new()));
+    }
 }

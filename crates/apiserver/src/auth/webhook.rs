@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use api::weight;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -66,6 +67,7 @@ impl TokenWebhook {
         if !answer.0.is_success() {
             return Err(format!("it answered {}", answer.0));
         }
+        weight::bounded(weight::of_json(&answer.1)).map_err(|e| e.to_string())?;
         let review: TokenReview = serde_json::from_slice(&answer.1).map_err(|e| e.to_string())?;
         let status = review.status.unwrap_or_default();
         // One that says nothing of audiences knows of none but ours.

@@ -180,12 +180,6 @@ impl Cipher {
         }
     }
 
-    /// Whether it was sealed under a name that only a configuration has: whoever has that can look at it.
-    pub fn is_configured_elsewhere(&self, stored: &[u8]) -> bool {
-        let own = format!("k8s:enc:{}:v1:{OWN}:", Scheme::AesGcm.name());
-        self.configured.is_none() && stored.starts_with(ENCRYPTED) && !stored.starts_with(own.as_bytes())
-    }
-
     /// The plain bytes; what was stored before encryption is returned as it is.
     pub fn open_sealed(&self, key: &str, stored: &Bytes) -> Result<Bytes, CipherError> {
         if !is_sealed(stored) {
@@ -237,6 +231,12 @@ pub fn may_be_locked(stored: &[u8]) -> bool {
 /// Whether what is stored can only be read with a key.
 pub fn is_sealed(stored: &[u8]) -> bool {
     stored.starts_with(ENCRYPTED)
+}
+
+/// Whether it was sealed under a name that only a configuration has: whoever has that can look at it.
+pub fn is_sealed_elsewhere(stored: &[u8]) -> bool {
+    let own = format!("k8s:enc:{}:v1:{OWN}:", Scheme::AesGcm.name());
+    is_sealed(stored) && !stored.starts_with(own.as_bytes())
 }
 
 impl Keyring {

@@ -101,6 +101,35 @@ pub async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, ReadError
     Ok(Bytes::from(out))
 }
 
+/// The whole body if it is no longer than so much and has come by then; otherwise the body as if nobody had looked.
+pub async fn whole(mut body: Body, limit_bytes: usize, until: tokio::time::Instant) -> Result<Bytes, Body> {
+    let (mut seen, mut length) = (Vec::new(), 0);
+    while body.size_hint().lower() <= (limit_bytes - length) as u64 {
+        match tokio::time::timeout_at(until, body.frame()).await {
+            Ok(None) if seen.len() == 1 => return Ok(seen.remove(0)),
+            Ok(None) => return Ok(seen.concat().into()),
+            Ok(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else { continue };
+                length += data.len();
+                seen.push(data);
+            }
+            // That it broke off is its reader's to see.
+            Ok(Some(Err(error))) => return Err(begun(seen, futures::stream::iter([Err(error)]))),
+            Err(_) => break,
+        }
+        if length > limit_bytes {
+            break;
+        }
+    }
+    Err(begun(seen, body.into_data_stream()))
+}
+
+/// What was seen of a body, and then the rest of it.
+fn begun(seen: Vec<Bytes>, rest: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
+    let seen = futures::stream::iter(seen.into_iter().map(Ok));
+    StreamBody::new(seen.chain(rest).map(|frame| frame.map(Frame::data))).boxed_unsync()
+}
+
 /// So much of what is too large is let come, so that whoever sends it gets to read why it was refused: a stream that is
 /// cut while it is being written takes the answer with it.
 const DRAIN_LIMIT_BYTES: usize = 64 << 20;
@@ -117,4 +146,39 @@ async fn drain(mut body: Body) {
         }
     };
     drop(tokio::time::timeout(DRAIN_LIMIT, draining).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body that comes in parts; one without an end is never over.
+    fn parts(count: usize, ends: bool) -> Body {
+        let parts = futures::stream::iter((0..count).map(|_| Ok(Bytes::from_static(b"0123456789"))));
+        if ends { stream(parts) } else { stream(parts.chain(futures::stream::pending())) }
+    }
+
+    #[tokio::test]
+    async fn what_is_looked_at_is_bounded_and_its_reader_misses_nothing() {
+        let soon = || tokio::time::Instant::now() + Duration::from_secs(10);
+        let Ok(all) = whole(parts(5, true), 50, soon()).await else { panic!("it is as long as it may be") };
+        assert_eq!(all.len(), 50);
+        for (body, length) in [(parts(6, true), 60), (full(vec![7; 51]), 51)] {
+            let Err(body) = whole(body, 50, soon()).await else { panic!("it is too long") };
+            let Ok(all) = read(body, 1000).await else { panic!("it broke off") };
+            assert_eq!(all.len(), length);
+        }
+        // One that stops in between, and one that has no end.
+        let Err(mut body) = whole(parts(3, false), 50, tokio::time::Instant::now()).await else {
+            panic!("it is not over")
+        };
+        for _ in 0..3 {
+            assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        }
+        let endless = stream(futures::stream::repeat_with(|| Ok(Bytes::from_static(b"0123456789"))));
+        assert!(whole(endless, 50, soon()).await.is_err());
+        let broken = stream(futures::stream::iter([Ok(Bytes::from_static(b"0")), Err("broken".into())]));
+        let Err(body) = whole(broken, 50, soon()).await else { panic!("it is not whole") };
+        assert!(matches!(read(body, 50).await, Err(ReadError::Broken(_))));
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod body;
+mod framing;
 pub mod options;
 pub mod pace;
 pub mod pieces;
@@ -13,5 +14,6 @@ pub mod service;
 pub mod timely;
 pub mod timeout;
 pub mod tls;
+mod unread;
 pub mod warnings;
 pub(crate) mod websocket;

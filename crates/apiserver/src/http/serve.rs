@@ -14,8 +14,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::body::boxed;
+use super::framing;
 use super::pace::{Traffic, paced};
 use super::timely::Timely;
+use super::unread;
 use crate::ApiServer;
 use crate::audit::Peer;
 
@@ -197,6 +199,9 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
             let (server, peer, upgraded) = (server.clone(), Arc::clone(&peer), Arc::clone(&upgraded));
             let ticket = traffic.begin();
             async move {
+                if let Some(refused) = framing::refused(request.version(), request.headers()) {
+                    return Ok::<_, std::convert::Infallible>(paced(ticket, refused));
+                }
                 let (mut parts, body) = request.into_parts();
                 // A plain upgrade needs the connection itself; it is kept with the request.
                 let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
@@ -208,11 +213,12 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
                     request.extensions_mut().insert(from);
                 }
                 let who = peer.identity(request.headers(), base::time::now().as_second());
-                let answer = server.handle(request, who).await;
+                let method = request.method().clone();
+                let answer = unread::bounded(&method, server.handle(request, who).await);
                 if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     upgraded.store(true, Ordering::Relaxed);
                 }
-                Ok::<_, std::convert::Infallible>(paced(ticket, answer))
+                Ok(paced(ticket, answer))
             }
         })
     };

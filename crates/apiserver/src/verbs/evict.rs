@@ -89,12 +89,12 @@ async fn covering(
     kind: &Arc<Kind>,
     pod: &Value,
 ) -> Result<Vec<PodDisruptionBudget>, ApiError> {
-    let mut budgets: Vec<PodDisruptionBudget> = server.0.objects.all(kind).await?;
+    let mut budgets: Vec<PodDisruptionBudget> =
+        server.0.objects.in_namespace(kind, meta::namespace(pod)).await?;
     let labels = meta::pairs(pod, "labels").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     budgets.retain(|budget| {
-        let here = budget.metadata.namespace.as_deref() == Some(meta::namespace(pod));
         let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
-        here && api::selector::Selector::from_optional(selector).is_ok_and(|s| s.matches(&labels))
+        api::selector::Selector::from_optional(selector).is_ok_and(|s| s.matches(&labels))
     });
     Ok(budgets)
 }

@@ -8,6 +8,7 @@ use api::weight;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::strictness;
 use crate::http::body::{Body, ReadError, read};
 use crate::room::What;
 use crate::{Context, aside, audit};
@@ -64,11 +65,11 @@ pub async fn object(context: &Context, body: Body) -> Result<Value, ApiError> {
     let mut value = decoded.value;
     check_type(&context.kind, &bytes, &mut value)?;
     let duplicates: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
-    let both = !duplicates.is_empty() && context.kind.custom.is_none();
-    let (types, mut problems) = field_faults(&context.kind, &mut value, duplicates);
-    if both {
-        decode::in_order(&bytes, &mut problems, |problem| problem.split('"').nth(1).unwrap_or_default());
-    }
+    let (types, unknown) = faults_in(schema_of(&context.kind).as_ref(), &mut value);
+    let problems = match &context.kind.custom {
+        None => strictness::of_document(&bytes, duplicates, unknown),
+        Some(_) => strictness::of_custom(duplicates, unknown),
+    };
     let warnings = judge(context, &types, problems)?;
     context.warn(warnings);
     canonicalize(&context.kind, &mut value);
@@ -252,10 +253,11 @@ pub fn schema_of(kind: &Kind) -> Option<Schema> {
 pub fn check_fields(
     context: &Context,
     value: &mut Value,
-    duplicates: Vec<String>,
+    mut duplicates: Vec<String>,
 ) -> Result<Vec<String>, ApiError> {
-    let (types, problems) = field_faults(&context.kind, value, duplicates);
-    judge(context, &types, problems)
+    let (types, mut unknown) = faults_in(schema_of(&context.kind).as_ref(), value);
+    duplicates.append(&mut unknown);
+    judge(context, &types, duplicates)
 }
 
 /// What the faults of fields mean to the request: a refusal, warnings, or nothing.
@@ -275,18 +277,9 @@ fn judge(context: &Context, types: &str, problems: Vec<String>) -> Result<Vec<St
     Ok(if validation == Validation::Warn { problems } else { Vec::new() })
 }
 
-/// Values that their fields cannot hold, as one text, and what strictness minds. Unknown fields are dropped.
-pub fn field_faults(kind: &Kind, value: &mut Value, duplicates: Vec<String>) -> (String, Vec<String>) {
-    faults_in(schema_of(kind).as_ref(), value, duplicates)
-}
-
-/// The same of an object that is not of the request's own kind.
-pub fn faults_in(
-    schema: Option<&Schema>,
-    value: &mut Value,
-    duplicates: Vec<String>,
-) -> (String, Vec<String>) {
-    let Some(schema) = schema else { return (String::new(), duplicates) };
+/// Values that their fields cannot hold, as one text, and the fields that are unknown; those are dropped.
+pub fn faults_in(schema: Option<&Schema>, value: &mut Value) -> (String, Vec<String>) {
+    let Some(schema) = schema else { return (String::new(), Vec::new()) };
     let (types, unknown): (Vec<_>, Vec<_>) =
         schema.check(value).into_iter().partition(|p| matches!(p, schema::FieldProblem::Type { .. }));
     // The original goes on after the first, and tells of that alone.
@@ -294,8 +287,7 @@ pub fn faults_in(
     if types.is_empty() {
         schema.prune(value);
     }
-    let unknown = unknown.iter().map(ToString::to_string);
-    (fault, duplicates.into_iter().chain(unknown).collect())
+    (fault, unknown.iter().map(ToString::to_string).collect())
 }
 
 /// Gives a whole object the form its type writes. An applied configuration must stay as it was given: what it does not

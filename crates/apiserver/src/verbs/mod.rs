@@ -16,6 +16,7 @@ mod proxy;
 mod read;
 mod reviews;
 pub(crate) mod scale;
+mod strictness;
 mod update;
 mod versions;
 mod watch;

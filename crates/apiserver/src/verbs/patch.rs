@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::input;
 use super::ownership::Ownership;
+use super::strictness;
 use super::update::{Writes, change};
 use crate::http::body::Body;
 use crate::http::respond::Answer;
@@ -149,7 +150,11 @@ pub fn check_patched(
         Writes::Scale => api::schema::of_kind("autoscaling", "v1", "Scale"),
         _ => input::schema_of(&context.kind),
     };
-    let (types, problems) = input::faults_in(schema.as_ref(), new, duplicates);
+    let (types, unknown) = input::faults_in(schema.as_ref(), new);
+    let problems = match &context.kind.custom {
+        Some(_) if writes != Writes::Scale => strictness::of_custom(duplicates, unknown),
+        _ => strictness::of_patched(matches!(patch, Patch::Strategic(_)), duplicates, unknown),
+    };
     if !types.is_empty() {
         return refuse(shown(new), types);
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use apiserver::values::Values;
+use apiserver::values::{Unreadable, Values};
 use base::layout::Layout;
 use base::say::{AnswerError, answer};
 use front::{StoreOptions, StoreRequest, StoreVerb};
@@ -260,17 +260,20 @@ struct Checked {
     values: Values,
     entries: u64,
     bad: usize,
+    /// Of those, what is sealed with a key that is not here.
+    locked: usize,
 }
 
 impl Checked {
     fn new(layout: &Layout) -> anyhow::Result<Self> {
-        Ok(Self { values: Values::open(&layout.pki())?, entries: 0, bad: 0 })
+        Ok(Self { values: Values::open(&layout.pki())?, entries: 0, bad: 0, locked: 0 })
     }
 
     fn look(&mut self, entry: &store::Entry) {
         self.entries += 1;
         if let Err(why) = self.values.check(entry) {
             self.bad += 1;
+            self.locked += usize::from(!matches!(why, Unreadable::Damaged(_)));
             if self.bad <= TOLD_LIMIT {
                 base::tell!("{}: {why}", entry.key);
             }
@@ -279,7 +282,19 @@ impl Checked {
 
     fn told(self) -> anyhow::Result<bool> {
         answer(format_args!("{}, {} of them unreadable", counted(self.entries), self.bad))?;
-        if self.bad > 0 {
+        if self.locked > 0 {
+            let (file, locked) = (self.values.key_file().display(), self.locked);
+            // Whoever has a backup elsewhere, or the wrong directory, has lost nothing.
+            match self.values.key_file().exists() {
+                true => answer(format_args!(
+                    "remedy: {locked} of them do not open with {file}; if that is another cluster's key, name the data directory that has theirs with --data-dir"
+                ))?,
+                false => answer(format_args!(
+                    "remedy: {locked} of them are encrypted, and {file} is not there: name the data directory that has pki/encryption.key with --data-dir, or put the file there"
+                ))?,
+            }
+        }
+        if self.bad > self.locked || self.locked > 0 && self.values.key_file().exists() {
             answer(format_args!(
                 "remedy: restore a backup with `kedge store restore`, or delete the objects that are named"
             ))?;

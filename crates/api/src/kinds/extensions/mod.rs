@@ -28,9 +28,12 @@ pub fn kinds() -> Vec<Kind> {
         .generation()
         .default(default)
         .prepare_create(|definition| definition.status = Some(first_status(definition)))
-        .validate(check)
+        .validate_create(|definition, errors| check(definition, None, errors))
         .prepare_update(keep_stored_versions)
-        .validate_update(validate::update)
+        .validate_update(|new, old, errors| {
+            check(new, Some(old), errors);
+            validate::update(new, old, errors);
+        })
         .validate_status(|new, _, errors| validate::status(new, errors))
         .row(|d| {
             let created = d.metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0));
@@ -66,7 +69,8 @@ fn keep_stored_versions(new: &mut CustomResourceDefinition, old: &CustomResource
     new.status = Some(status);
 }
 
-fn check(definition: &CustomResourceDefinition, errors: &mut Errors) {
+/// Schemas are compiled only where they are new: that may take seconds, and what is held is sound.
+fn check(definition: &CustomResourceDefinition, old: Option<&CustomResourceDefinition>, errors: &mut Errors) {
     let spec = &definition.spec;
     validate::group(spec, errors);
     errors.one_of("spec.scope", Some(&spec.scope), &["Cluster", "Namespaced"]);
@@ -76,12 +80,18 @@ fn check(definition: &CustomResourceDefinition, errors: &mut Errors) {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", name, detail));
     }
-    schemas(spec, errors);
+    if old.is_none_or(|old| !same_schemas(&old.spec.versions, &spec.versions)) {
+        schemas(spec, errors);
+    }
     validate::versions(&spec.versions, errors);
     validate::names(&spec.names, errors);
     if let Some(conversion) = &spec.conversion {
         validate::conversion(conversion, errors);
     }
+}
+
+fn same_schemas(old: &[CustomResourceDefinitionVersion], new: &[CustomResourceDefinitionVersion]) -> bool {
+    old.iter().map(|version| &version.schema).eq(new.iter().map(|version| &version.schema))
 }
 
 /// The schemas' own faults, and those of their rules. One schema of all versions is told of once, where the original
@@ -125,5 +135,51 @@ fn check_schema(schema: &Value, field: &str, patterns: &mut Patterns, errors: &m
                 errors.push(FieldError { field: format!("{field}.{below}"), problem });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::expressions::compiled;
+
+    #[test]
+    fn schemas_that_are_as_they_were_are_not_compiled_again() {
+        let kinds = kinds();
+        let behaviour = &kinds[0].behaviour;
+        let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+            "type": "object", "properties": {"a": {"type": "integer",
+            "x-kubernetes-validations": [{"rule": "self > 0"}]}}}}});
+        let given = json!({"metadata": {"name": "as.example.org"}, "spec": {"group": "example.org",
+            "scope": "Cluster", "names": {"plural": "as", "kind": "A"}, "versions": [version]}});
+        let before = compiled();
+        let old = behaviour.create(given, &mut Vec::new()).expect("is sound");
+        assert_eq!(compiled(), before + 1);
+        let with = |pointer: &str, value: Value| {
+            let mut new = old.clone();
+            let (at, field) = pointer.rsplit_once('/').expect("a field");
+            new.pointer_mut(at).expect("is there")[field] = value;
+            new
+        };
+        for (pointer, value, compilings) in [
+            ("/metadata/labels", json!({"a": "b"}), 0),
+            ("/spec/names", json!({"plural": "as", "kind": "A", "shortNames": ["b"]}), 0),
+            ("/spec/versions/0/additionalPrinterColumns", json!([]), 0),
+            ("/spec/versions/0/schema/openAPIV3Schema/description", json!("new"), 1),
+        ] {
+            let before = compiled();
+            behaviour.update(with(pointer, value), &old, &mut Vec::new()).expect("is sound");
+            assert_eq!(compiled() - before, compilings, "{pointer}");
+        }
+        let conditions = with("/status/conditions", json!([]));
+        let before = compiled();
+        behaviour.update_status(conditions, &old).expect("is sound");
+        assert_eq!(compiled(), before);
+        let worse = json!([{"rule": "self > 'a'"}]);
+        let worse =
+            with("/spec/versions/0/schema/openAPIV3Schema/properties/a/x-kubernetes-validations", worse);
+        assert!(behaviour.update(worse, &old, &mut Vec::new()).is_err());
     }
 }

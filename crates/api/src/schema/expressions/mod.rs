@@ -63,5 +63,18 @@ impl Place {
 
 /// Compiles all rules of an `openAPIV3Schema` that is sound otherwise. The faults' fields begin with `path`.
 pub fn compile(schema: &Value, path: &str) -> (Option<Place>, Vec<FieldError>) {
+    #[cfg(test)]
+    COMPILED.set(COMPILED.get() + 1);
     compile::compile(schema, path)
+}
+
+#[cfg(test)]
+thread_local! {
+    static COMPILED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How often rules were compiled in this thread.
+#[cfg(test)]
+pub(crate) fn compiled() -> usize {
+    COMPILED.get()
 }

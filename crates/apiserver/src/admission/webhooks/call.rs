@@ -2,6 +2,7 @@
 
 use api::kinds::Kind;
 use api::status::ApiError;
+use api::weight;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -157,6 +158,9 @@ async fn send(
             text.trim()
         )));
     }
+    // A few megabytes can come to gigabytes.
+    weight::bounded(weight::of_json(&bytes))
+        .map_err(|e| Failure(format!("failed to call webhook: the answer cannot be read: {e}")))?;
     let review: Review = serde_json::from_slice(&bytes)
         .map_err(|e| Failure(format!("failed to call webhook: the answer is not an AdmissionReview: {e}")))?;
     if review.api_version != hook.review_version || review.kind != "AdmissionReview" {

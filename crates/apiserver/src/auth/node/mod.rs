@@ -19,3 +19,8 @@ pub const GROUP: &str = "system:nodes";
 pub fn name_of(who: &Identity) -> Option<&str> {
     who.username.strip_prefix(USER_PREFIX).filter(|name| !name.is_empty() && who.is_in(GROUP))
 }
+
+/// Of the nodes, and none of them.
+pub fn is_nameless(who: &Identity) -> bool {
+    who.username == USER_PREFIX && who.is_in(GROUP)
+}
