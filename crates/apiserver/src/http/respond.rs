@@ -16,6 +16,7 @@ pub use super::accept::Form;
 use super::body::{Body, full};
 use super::pieces::{self, Pieces};
 use super::query::Query;
+use super::unread::Unpacked;
 
 pub type Answer = Response<Body>;
 
@@ -122,11 +123,12 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 
 /// Packs a large answer. What streams has no length and stays as it is.
 pub fn compressed(answer: Answer) -> Answer {
-    let large = http_body::Body::size_hint(answer.body()).exact().is_some_and(|n| n >= GZIP_FROM_BYTES);
-    if !large || answer.headers().contains_key(CONTENT_ENCODING) {
+    let length = http_body::Body::size_hint(answer.body()).exact().filter(|n| *n >= GZIP_FROM_BYTES);
+    let Some(length) = length.filter(|_| !answer.headers().contains_key(CONTENT_ENCODING)) else {
         return answer;
-    }
+    };
     let mut answer = answer.map(pieces::packed);
+    answer.extensions_mut().insert(Unpacked(length));
     answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     answer.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
     answer

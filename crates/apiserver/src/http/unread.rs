@@ -1,7 +1,7 @@
-//! What is held of large answers until they have been read. A list is made whole before it goes out, and whoever asks for many
-//! and reads none has the server hold them all, for as long as an answer may take: so they have a place for that together,
-//! and where there is none the answer is dropped and its reader told to come back. Clients have theirs apart from the
-//! cluster's own components and nodes.
+//! What is held of large answers until they have been read. A list keeps what it is written from, as it was when it was asked
+//! for, and whoever asks for many and reads none has the server hold it all, for as long as an answer may take: so they have
+//! a place for that together, and where there is none the answer is dropped and its reader told to come back. Clients have
+//! theirs apart from the cluster's own components and nodes.
 
 use std::sync::{Arc, LazyLock};
 
@@ -21,6 +21,10 @@ const CLIENTS_BYTES: u64 = 1 << 30;
 const STEP_BYTES: u64 = 64 << 10;
 const RETRY_AFTER_SECONDS: i32 = 1;
 
+/// In the extensions of an answer that is packed as it is read: what is held of it meanwhile, at most.
+#[derive(Clone, Copy)]
+pub struct Unpacked(pub u64);
+
 struct Places {
     free: Arc<Semaphore>,
     all: u32,
@@ -37,7 +41,8 @@ impl Places {
 
     /// The answer with its place, or another one.
     fn hold(&self, answer: Answer) -> Answer {
-        let length = answer.body().size_hint().exact().unwrap_or_default();
+        let packed = answer.extensions().get::<Unpacked>().map(|unpacked| unpacked.0);
+        let length = answer.body().size_hint().exact().or(packed).unwrap_or_default();
         if length < FREE_BYTES {
             return answer;
         }
@@ -89,6 +94,20 @@ mod tests {
         let all = of(100 * FREE_BYTES);
         assert_eq!((all.status().as_u16(), of(FREE_BYTES).status().as_u16()), (200, 429));
         assert_eq!(all.body().size_hint().exact(), Some(100 * FREE_BYTES), "it keeps its length");
+    }
+
+    #[test]
+    fn what_is_packed_is_held_as_it_is() {
+        let places = Places::new(2 * FREE_BYTES);
+        let of = || places.hold(respond::compressed(Answer::new(full(vec![7; 2 << 20]))));
+        let held = of();
+        assert_eq!(
+            (held.status().as_u16(), held.headers()["content-encoding"].to_str().ok()),
+            (200, Some("gzip"))
+        );
+        assert_eq!(of().status(), 429);
+        drop(held);
+        assert_eq!(of().status(), 200);
     }
 
     #[test]
