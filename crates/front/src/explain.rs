@@ -80,6 +80,33 @@ pub fn unreachable(message: &str, url: &str) -> String {
 mod tests {
     use super::*;
 
+    fn pod() -> Node {
+        Node {
+            kind: "Pod".into(),
+            namespace: "shop".into(),
+            name: "web-1".into(),
+            health: State::Healthy,
+            ready: None,
+            revision: None,
+            images: Vec::new(),
+            created: None,
+            message: String::new(),
+            next: String::new(),
+            children: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn more_time_is_no_advice_where_it_would_not_help() {
+        let check = |health: State, message: &str, wanted: bool| {
+            let pod = Node { health, message: message.into(), ..pod() };
+            assert_eq!(does_not_pass(&pod), wanted, "{message}");
+        };
+        check(State::Failed, "c: ImagePullBackOff", true);
+        check(State::Progressing, "c: started again after OOMKilled: it took more memory", true);
+        check(State::Progressing, "c: Readiness probe failed: not yet", false);
+    }
+
     #[test]
     fn who_cannot_be_reached_is_told_how_to_look() {
         let url = "https://nowhere.example/a.git";

@@ -61,6 +61,31 @@ pub fn look(layout: &Layout) -> anyhow::Result<State> {
     }
 }
 
+/// What is left of a cluster whose directory was deleted while it ran: its place under `/run`, which is named after the
+/// directory, and perhaps its server, which still has the lock open. Said with what to do.
+pub fn lost(layout: &Layout) -> Option<String> {
+    let is_lost = !layout.lock().exists() && (layout.runtime_dir().exists() || orphan(layout).is_some());
+    let data_dir = layout.data_dir().display();
+    let what = if layout.data_dir().exists() { "most of " } else { "" };
+    is_lost.then(|| {
+        format!(
+            "{what}{data_dir} was deleted while its cluster ran
+what is left of it (processes, mounts, network) is taken away by: kedge down --purge --data-dir {data_dir}"
+        )
+    })
+}
+
+/// The server of a directory that was deleted.
+pub fn orphan(layout: &Layout) -> Option<u32> {
+    let lock = PathBuf::from(format!("{} (deleted)", layout.lock().display()));
+    let has_it = |pid: &u32| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|file| std::fs::read_link(file.path()).is_ok_and(|link| link == lock))
+    };
+    let pids = std::fs::read_dir("/proc").ok()?.flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(has_it)
+}
+
 fn run_file(layout: &Layout) -> Option<RunFile> {
     serde_json::from_slice(&std::fs::read(layout.run_file()).ok()?).ok()
 }
@@ -257,5 +282,19 @@ mod tests {
         assert!(process.wait(Duration::from_secs(10)).expect("waited"));
         holder.wait().expect("reaped");
         assert_eq!(look(&layout).expect("looked"), State::Down);
+    }
+
+    #[test]
+    fn whose_directory_is_gone_is_found_by_its_lock() {
+        let directory = tempfile::Builder::new().prefix("kedge-t").tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        assert_eq!(lost(&layout), None, "an empty directory");
+        let held = File::create(layout.lock()).expect("a lock file");
+        assert_eq!((lost(&layout), orphan(&layout)), (None, None));
+        std::fs::remove_file(layout.lock()).expect("removed");
+        assert_eq!(orphan(&layout), Some(std::process::id()));
+        assert!(lost(&layout).is_some_and(|told| told.contains("kedge down --purge --data-dir ")));
+        drop(held);
+        assert_eq!(lost(&layout), None);
     }
 }

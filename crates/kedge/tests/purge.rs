@@ -73,6 +73,39 @@ fn nothing_is_left_after_a_crash_and_a_purge() {
     cluster.kedge(&["down", "--purge"]).ok();
 }
 
+/// Somebody deletes the directory under a running cluster: that is said, and all of it can still be taken away.
+#[test]
+fn a_deleted_directory_leaves_a_cluster_that_can_be_purged() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    cluster
+        .apply("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}]}}")
+        .ok();
+    until("the pod runs", LIMIT, || {
+        let pod = cluster.get("pod", "default", "a")?;
+        if pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
+    });
+    let layout = Layout::new(cluster.data_dir());
+    // What is mounted there stays: busy.
+    let removed =
+        std::process::Command::new("rm").arg("-rf").arg("--one-file-system").arg(cluster.data_dir()).output();
+    removed.expect("rm runs");
+    assert!(!layout.lock().exists());
+    for verb in ["status", "down", "up"] {
+        let mut command = cluster.command(&[verb]);
+        let output = command.current_dir("/").output().expect("kedge runs");
+        let told =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let wanted = ["was deleted while its cluster ran", "kedge down --purge --data-dir"];
+        assert!(output.status.code() == Some(1) && wanted.iter().all(|w| told.contains(w)), "{verb}: {told}");
+    }
+    cluster.kedge(&["down", "--purge"]).ok();
+    // Ended already; to be reaped.
+    cluster.kill();
+    let left = traces(&layout);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
 /// Containers are told to end, and have the time that their pod gives them; also where the server has crashed. Unless it is to
 /// be at once. One that is frozen goes as well.
 #[test]

@@ -41,6 +41,12 @@ const LOOK: Duration = Duration::from_millis(25);
 impl Down {
     pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
         let (layout, environment) = (&session.layout, &session.environment);
+        if let Some(why) = process::lost(layout) {
+            if !self.purge {
+                bail!("{why}");
+            }
+            return self.take_away(session).await;
+        }
         if !layout.data_dir().exists() {
             // What a deleted directory has left behind is found by its name.
             if self.purge {
@@ -62,6 +68,29 @@ impl Down {
                 "The data stays in {}: `kedge up` goes on with it, `kedge down --purge` deletes it.",
                 layout.data_dir().display()
             );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Down {
+    /// What is left of a cluster whose directory was deleted while it ran. There is nobody to ask any more.
+    async fn take_away(self, session: &Session) -> anyhow::Result<ExitCode> {
+        let layout = &session.layout;
+        let progress = Progress::new();
+        if let Some(pid) = process::orphan(layout)
+            && let Some(process) = Process::open(pid)?
+            && process::orphan(layout) == Some(pid)
+        {
+            end_process(pid, process, progress).await?;
+        }
+        stop_containers(session, progress, true).await?;
+        if layout.data_dir().exists() {
+            let step = progress.step(format!("Delete {}", layout.data_dir().display()));
+            // What the cluster has made is told by name; with its lock it is a cluster's directory again, to be deleted as any.
+            std::fs::create_dir_all(layout.pki()).and_then(|()| std::fs::write(layout.lock(), ""))?;
+            hook(layout, session.environment.purge).await?;
+            step.done("");
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -143,12 +172,18 @@ pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<
     let pid = pid.with_context(|| {
         format!("a process that cannot be seen from here holds {}; run as root", layout.lock().display())
     })?;
-    let step = progress.step("Stop the server");
     let Some(process) = Process::open(pid)? else { return Ok(()) };
     // The number may have been given away between the look and the opening.
-    if process::look(layout)? != State::Down {
-        process.signal(Signal::TERM)?;
+    if process::look(layout)? == State::Down {
+        return Ok(());
     }
+    end_process(pid, process, progress).await
+}
+
+/// Tells it to end; kills it if it does not.
+async fn end_process(pid: u32, process: Process, progress: Progress) -> anyhow::Result<()> {
+    let step = progress.step("Stop the server");
+    process.signal(Signal::TERM)?;
     let started = Instant::now();
     let ended = tokio::task::spawn_blocking(move || -> anyhow::Result<bool> {
         if process.wait(PATIENCE)? {

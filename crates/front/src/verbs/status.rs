@@ -78,6 +78,7 @@ impl Status {
                     "the cluster in {data_dir} starts or ends just now; see {}",
                     layout.log().display()
                 ))?,
+                _ if let Some(why) = process::lost(layout) => output::line(&why)?,
                 _ if !layout.data_dir().exists() => {
                     output::line(&format!("there is no cluster in {data_dir}; start one with `kedge up`"))?;
                 }

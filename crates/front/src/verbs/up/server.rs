@@ -70,6 +70,9 @@ async fn begin(
             process::last_words(layout)
         ),
         State::Down => {
+            if let Some(why) = process::lost(layout) {
+                bail!("{why}");
+            }
             step.hint("the server starts");
             let mut child = process::start(layout, asked.api_port, asked.node_name.as_deref())?;
             (process::wait_serving(layout, &mut child, deadline).await?, "")
