@@ -128,8 +128,7 @@ pub struct Server {
     policies: Reloaded<Policies>,
     aggregation: Aggregation,
     fairness: Arc<Fairness>,
-    /// Held while quotas are asked and charged.
-    quotas: tokio::sync::Mutex<()>,
+    quotas: admission::QuotaTurns,
     addresses: allocate::Addresses,
     documents: documents::Documents,
     metrics: Arc<metrics::Metrics>,
@@ -206,7 +205,7 @@ impl ApiServer {
             policies: Reloaded::default(),
             aggregation,
             fairness: Fairness::new(&config.requests),
-            quotas: tokio::sync::Mutex::default(),
+            quotas: admission::QuotaTurns::default(),
             addresses,
             documents: documents::Documents::default(),
             metrics: Arc::default(),

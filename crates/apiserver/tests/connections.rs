@@ -177,6 +177,7 @@ async fn what_is_framed_oddly_is_refused_as_by_the_original() {
         (get(""), "HTTP/1.1 400 Bad Request"),
         (get("Host: a\r\nHost: b\r\n"), "HTTP/1.1 400 Bad Request"),
         (get("Host: a/b@c d\r\n"), "HTTP/1.1 400 Bad Request"),
+        (format!("GET livez HTTP/1.1\r\n{host}\r\n"), "HTTP/1.1 400 Bad Request"),
         ("GET https://other/livez HTTP/1.1\r\n\r\n".to_owned(), "HTTP/1.1 400 Bad Request"),
         (get(&format!("{host}Expect: x\r\n")), "HTTP/1.1 417 Expectation Failed"),
         (get(&format!("{host}X-A : b\r\n")), "HTTP/1.1 400 Bad Request"),

@@ -15,7 +15,7 @@ const UIDS: [(&str, &str); 3] = [
 ];
 
 /// Where ours are answered otherwise, and why that lets nothing in.
-const KNOWN: [(&str, &str); 13] = [
+const KNOWN: [(&str, &str); 11] = [
     ("create generateName", "the name is made first"),
     ("lease generate", "as above"),
     ("csr bad", "what cannot be read is refused by its kind"),
@@ -24,8 +24,6 @@ const KNOWN: [(&str, &str); 13] = [
     ("empty taints/status", "as above"),
     ("configSource/status", "as above"),
     ("delete all", "no node may delete collections; each object is judged, and those that are refused stay"),
-    ("status qos", "not about nodes"),
-    ("status nominated", "not about nodes"),
     ("resize", "what the pod may become is looked at first"),
     ("evict names another", "the name is looked at first"),
     ("evict missing", "the kind is named as everywhere else"),

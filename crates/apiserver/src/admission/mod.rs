@@ -34,6 +34,7 @@ use crate::{ApiServer, Context};
 
 use attributes::Attributes;
 pub use attributes::Operation;
+pub(crate) use resource_quota::Turns as QuotaTurns;
 use webhooks::Seen;
 
 type Plugin =

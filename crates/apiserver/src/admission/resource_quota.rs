@@ -1,6 +1,7 @@
 //! Resource quotas: nothing is made, or grows, beyond what its namespace may use. The last to be asked: what others
 //! refuse is not counted. Amounts are added with compare-and-swap, so that requests at the same time do not share room.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::kinds::Kind;
@@ -10,6 +11,7 @@ use api::status::ApiError;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::attributes::{Attributes, Operation};
 use crate::auth::{Identity, MASTERS};
@@ -18,6 +20,26 @@ use crate::{ApiServer, Context};
 
 /// Of the core group, what can grow after it was made.
 const GROWING: &[&str] = &["pods", "services", "persistentvolumeclaims"];
+
+/// Held while the quotas of a namespace are asked and charged, which takes a write: who fills one holds up no other, but
+/// for those few that share a turn.
+pub struct Turns(Vec<Mutex<()>>);
+
+const TURNS: usize = 256;
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..TURNS).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Turns {
+    fn of(&self, namespace: &str) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        namespace.hash(&mut hasher);
+        &self.0[(hasher.finish() % TURNS as u64) as usize]
+    }
+}
 
 pub fn admit<'a>(
     server: &'a ApiServer,
@@ -44,7 +66,7 @@ pub fn admit<'a>(
             return Ok(());
         }
         // One at a time: who comes second must see what the first has taken.
-        let _turn = server.0.quotas.lock().await;
+        let _turn = server.0.quotas.of(attributes.namespace()).lock().await;
         let quotas: Vec<ResourceQuota> = server.0.objects.in_namespace(kind, attributes.namespace()).await?;
         let mut taken = Vec::new();
         for quota in &quotas {
@@ -144,4 +166,18 @@ async fn take(
     })
     .await
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fills_a_namespace_holds_up_no_other() {
+        let turns = Turns::default();
+        let _held = turns.of("a").try_lock().expect("free");
+        assert!(turns.of("a").try_lock().is_err());
+        let free = (0..1000).filter(|n| turns.of(&format!("b-{n}")).try_lock().is_ok()).count();
+        assert!(free > 980, "{free}");
+    }
 }

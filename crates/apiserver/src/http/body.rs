@@ -103,8 +103,11 @@ pub async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, ReadError
 
 /// The whole body if it is no longer than so much and has come by then; otherwise the body as if nobody had looked.
 pub async fn whole(mut body: Body, limit_bytes: usize, until: tokio::time::Instant) -> Result<Bytes, Body> {
+    if body.size_hint().lower() > limit_bytes as u64 {
+        return Err(body);
+    }
     let (mut seen, mut length) = (Vec::new(), 0);
-    while body.size_hint().lower() <= (limit_bytes - length) as u64 {
+    loop {
         match tokio::time::timeout_at(until, body.frame()).await {
             Ok(None) if seen.len() == 1 => return Ok(seen.remove(0)),
             Ok(None) => return Ok(seen.concat().into()),
@@ -164,7 +167,9 @@ mod tests {
         let Ok(all) = whole(parts(5, true), 50, soon()).await else { panic!("it is as long as it may be") };
         assert_eq!(all.len(), 50);
         for (body, length) in [(parts(6, true), 60), (full(vec![7; 51]), 51)] {
+            let exact = body.size_hint().exact();
             let Err(body) = whole(body, 50, soon()).await else { panic!("it is too long") };
+            assert_eq!(body.size_hint().exact(), exact, "it keeps its length");
             let Ok(all) = read(body, 1000).await else { panic!("it broke off") };
             assert_eq!(all.len(), length);
         }

@@ -3,19 +3,26 @@
 //! it reads and the original refuses is refused here, and the connection ends.
 
 use http::header::{CONNECTION, EXPECT, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::{Body, full};
 
 /// Why a request is not looked at any further.
-pub fn refused(version: Version, headers: &HeaderMap) -> Option<Response<Body>> {
-    let (status, why) = fault(version, headers)?;
+pub fn refused<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let target = (request.method(), request.uri());
+    let (status, why) = nowhere(target).or_else(|| fault(request.version(), request.headers()))?;
     let mut answer = Response::new(full(why));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     Some(answer)
+}
+
+/// A host without a path is a place to connect to, and for nothing else.
+fn nowhere((method, uri): (&Method, &Uri)) -> Option<(StatusCode, &'static str)> {
+    let is_bare = uri.scheme().is_none() && uri.authority().is_some();
+    (is_bare && method != Method::CONNECT).then_some((StatusCode::BAD_REQUEST, "400 Bad Request"))
 }
 
 fn fault(version: Version, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {

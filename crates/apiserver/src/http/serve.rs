@@ -199,7 +199,7 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
             let (server, peer, upgraded) = (server.clone(), Arc::clone(&peer), Arc::clone(&upgraded));
             let ticket = traffic.begin();
             async move {
-                if let Some(refused) = framing::refused(request.version(), request.headers()) {
+                if let Some(refused) = framing::refused(&request) {
                     return Ok::<_, std::convert::Infallible>(paced(ticket, refused));
                 }
                 let (mut parts, body) = request.into_parts();

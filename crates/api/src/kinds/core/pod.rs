@@ -103,13 +103,7 @@ pub fn kind() -> Kind {
                 pod_update::settle_status(status, &old.status.clone().unwrap_or_default());
             }
         })
-        .validate_status(|pod, _, errors| {
-            let status = pod.status.clone().unwrap_or_default();
-            let ips: Vec<String> = status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
-            pod_update::check_addresses("status.podIPs", &ips, errors);
-            let ips: Vec<String> = status.host_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
-            pod_update::check_addresses("status.hostIPs", &ips, errors);
-        })
+        .validate_status(pod_update::check_status)
         .validate_create(|pod, errors| {
             let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
             if ephemeral.is_some_and(|e| !e.is_empty()) {

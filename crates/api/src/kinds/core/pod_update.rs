@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{
 use serde_json::Value;
 
 use super::scheduling_validate::check_tolerations;
-use crate::kinds::Errors;
 use crate::kinds::validate::json;
+use crate::kinds::{Errors, names};
 use crate::status::FieldError;
 
 const REFUSED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -195,8 +195,39 @@ pub fn settle_status(new: &mut PodStatus, old: &PodStatus) {
     }
 }
 
-/// Of several addresses, one is of each family.
-pub fn check_addresses(field: &str, ips: &[String], errors: &mut Errors) {
+/// What a status may say that its pod's node, or its scheduler, has written.
+pub fn check_status(new: &Pod, old: &Pod, errors: &mut Errors) {
+    let status = |pod: &Pod| pod.status.clone().unwrap_or_default();
+    let (is_bound, now, before) =
+        (new.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()), status(new), status(old));
+    let nominated = now.nominated_node_name.as_deref().filter(|name| !name.is_empty());
+    if let Some(name) = nominated.filter(|name| before.nominated_node_name.as_deref() != Some(*name)) {
+        const FIELD: &str = "status.nominatedNodeName";
+        if is_bound {
+            let detail = "may not be set on pods that are already bound to a node";
+            errors.push(FieldError::forbidden(FIELD, detail));
+        }
+        if let Some(fault) = names::fault(names::Rule::Subdomain, name) {
+            errors.push(FieldError::invalid(FIELD, name, fault));
+        }
+    }
+    if let (Some(class), Some(held)) = (&now.qos_class, &before.qos_class) {
+        errors.immutable("status.qosClass", class, held);
+    }
+    let of_pod = |status: &PodStatus| status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+    check_addresses("status.podIPs", of_pod(&now), of_pod(&before), errors);
+    let of_host = |status: &PodStatus| status.host_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
+    check_addresses("status.hostIPs", of_host(&now), of_host(&before), errors);
+}
+
+/// New ones are addresses; of several, one is of each family.
+fn check_addresses(field: &str, ips: Vec<String>, old: Vec<String>, errors: &mut Errors) {
+    for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| !old.contains(ip)) {
+        if ip.parse::<IpAddr>().is_err() {
+            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.push(FieldError::invalid(format!("{field}[{i}]"), ip.as_str(), detail));
+        }
+    }
     let families: Vec<bool> =
         ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|ip| ip.is_ipv4()).collect();
     let pair = families.len() == 2 && families[0] != families[1];
@@ -212,6 +243,37 @@ pub fn check_addresses(field: &str, ips: &[String], errors: &mut Errors) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// As heard from kube-apiserver v1.36.2.
+    #[test]
+    fn a_status_says_nothing_that_is_not_its_writers_to_say() {
+        let pod = |node: &str, status: Value| -> Pod {
+            let mut pod = json!({"spec": {"containers": []}, "status": status});
+            if !node.is_empty() {
+                pod["spec"]["nodeName"] = node.into();
+            }
+            serde_json::from_value(pod).expect("a pod")
+        };
+        let check = |node: &str, old: Value, new: Value, expected: &[&str]| {
+            let mut errors = Errors::default();
+            check_status(&pod(node, new.clone()), &pod(node, old), &mut errors);
+            let found: Vec<&str> = errors.0.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(found, expected, "{node} {new}");
+        };
+        let class = json!({"qosClass": "BestEffort"});
+        check("n", class.clone(), json!({"qosClass": "Guaranteed"}), &["status.qosClass"]);
+        check("n", class.clone(), class, &[]);
+        let nominated = |name: &str| json!({"nominatedNodeName": name});
+        check("n", json!({}), nominated("m"), &["status.nominatedNodeName"]);
+        check("n", nominated("m"), nominated("m"), &[]);
+        check("n", nominated("m"), nominated(""), &[]);
+        check("", json!({}), nominated("m"), &[]);
+        check("", json!({}), nominated("M_"), &["status.nominatedNodeName"]);
+        let ips = |ip: &str| json!({"podIPs": [{"ip": ip}], "hostIPs": [{"ip": ip}]});
+        check("n", json!({}), ips("x"), &["status.podIPs[0]", "status.hostIPs[0]"]);
+        check("n", ips("x"), ips("x"), &[]);
+        check("n", json!({}), ips("fd00::1"), &[]);
+    }
 
     fn check(old: Value, change: Value, expected: &[&str]) {
         let mut base = json!({"containers": [{"name": "c", "image": "i"}]});
