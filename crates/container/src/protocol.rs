@@ -33,13 +33,13 @@ pub struct SandboxRecord {
 }
 
 impl SandboxRecord {
-    /// From the cgroup root.
     /// The group that holds all containers of the sandbox, if it has one of its own.
     pub fn parent_cgroup(&self) -> Option<String> {
         let parent = self.config.cgroup_parent.trim_matches('/');
         (!parent.is_empty()).then(|| format!("{}/{parent}", self.cgroup_prefix.trim_matches('/')))
     }
 
+    /// From the cgroup root.
     pub fn container_cgroup(&self, id: &str) -> String {
         let parts = [self.cgroup_prefix.as_str(), self.config.cgroup_parent.as_str(), id]
             .map(|part| part.trim_matches('/'));
