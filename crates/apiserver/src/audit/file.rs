@@ -42,6 +42,8 @@ pub struct Rotating {
     file: Option<File>,
     size_bytes: u64,
     limit_bytes: u64,
+    /// When it is as large as this, it is set aside.
+    due_bytes: u64,
     rotation: Rotation,
     tidying: Arc<Mutex<()>>,
 }
@@ -58,8 +60,15 @@ impl Output {
         };
         let limit_bytes = megabytes.saturating_mul(MEGABYTE);
         let tidying = Arc::default();
-        let mut file =
-            Rotating { path: path.to_owned(), file: None, size_bytes: 0, limit_bytes, rotation, tidying };
+        let mut file = Rotating {
+            path: path.to_owned(),
+            file: None,
+            size_bytes: 0,
+            limit_bytes,
+            due_bytes: limit_bytes,
+            rotation,
+            tidying,
+        };
         file.reopen()?;
         // What a server that was stopped has left.
         file.tidy(base::time::now())?;
@@ -92,8 +101,13 @@ impl Rotating {
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let length = line.len() as u64;
-        if self.size_bytes > 0 && self.size_bytes + length > self.limit_bytes {
-            self.rotate(base::time::now())?;
+        if self.size_bytes > 0 && self.size_bytes + length > self.due_bytes {
+            self.due_bytes = self.limit_bytes;
+            if let Err(error) = self.rotate(base::time::now()) {
+                // What happened is written nevertheless, where there is room; and it is tried again, but not each time.
+                tracing::error!(%error, path = %self.path.display(), "cannot set the audit's file aside");
+                self.due_bytes = self.size_bytes.max(self.limit_bytes) + MEGABYTE;
+            }
         }
         let file = match &mut self.file {
             Some(file) => file,
@@ -307,6 +321,21 @@ mod tests {
             assert!(std::time::Instant::now() < end, "{:?}", names(folder.path()));
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn nothing_is_lost_where_a_file_cannot_be_set_aside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // With the time in it the name would be too long.
+        let path = folder.path().join(format!("{}.log", "a".repeat(240)));
+        let mut output =
+            Output::open(&path, Rotation { max_megabytes: 1, ..Rotation::default() }).expect("opens");
+        for n in 0..10 {
+            output.write(&[format!("{n}{}", "x".repeat(400 << 10))]).expect("writes");
+        }
+        let text = std::fs::read_to_string(&path).expect("reads");
+        assert_eq!(text.lines().map(|line| &line[..1]).collect::<String>(), "0123456789");
+        assert_eq!(names(folder.path()).len(), 1);
     }
 
     #[test]
