@@ -46,6 +46,12 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
             encoder.read_to_end(&mut packed).expect("packs");
             Bytes::from(packed)
         }
+        "/containerLogs/default/web/c"
+            if request.uri().query().is_some_and(|q| q.contains("previous=true")) =>
+        {
+            *answer.status_mut() = StatusCode::BAD_REQUEST;
+            Bytes::from("previous terminated container \"c\" in pod \"web\" not found\n")
+        }
         "/containerLogs/default/web/c" => Bytes::from("one\ntwo\n"),
         "/moved" => {
             set(LOCATION, "/there?a=b");
@@ -307,4 +313,16 @@ async fn logs_over_a_websocket() {
         }
         assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))), "{protocol}");
     }
+    // What a node says against it is told as clients read it.
+    let path = format!("{NAMESPACE}/pods/web/log?previous=true");
+    let (code, refusal) = served.world.json("GET", &path, Value::Null).await;
+    assert_eq!(
+        (code, &refusal["kind"], &refusal["reason"], &refusal["message"]),
+        (
+            400,
+            &"Status".into(),
+            &"BadRequest".into(),
+            &"previous terminated container \"c\" in pod \"web\" not found".into()
+        )
+    );
 }

@@ -1,5 +1,6 @@
 //! Why an application is not deployed: the engine's word, what its pods say, and what to look at next.
 
+use gitops::health::UNCONTROLLED;
 use kube::Client;
 
 use crate::follow::LONGER;
@@ -21,7 +22,7 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     let mut pods = Vec::new();
     let is_told = |node: &Node| node.kind == "Pod" && node.health > State::Terminating;
     roots.iter().for_each(|root| root.walk(&mut |node| pods.extend(Some(node).filter(|node| is_told(node)))));
-    if pods.iter().any(|node| does_not_pass(node)) {
+    if pods.iter().any(|node| does_not_pass(node)) || text.contains(UNCONTROLLED) {
         text = text.replace(LONGER, "");
     }
     for node in pods.iter().take(PODS_MAX) {

@@ -36,7 +36,7 @@ pub fn of(object: &Value) -> Health {
                 (number("/status/desiredNumberScheduled"), number("/status/numberAvailable").unwrap_or(0));
             // The counts are there from birth on; that somebody counts is told by the generation alone.
             observed.and(want).map_or_else(
-                || Health::Progressing("no status yet".into()),
+                || Health::Progressing(UNCONTROLLED.into()),
                 |want| counted(want, have, "available"),
             )
         }
@@ -64,6 +64,10 @@ pub fn of(object: &Value) -> Health {
         _ => custom(object),
     }
 }
+
+/// Of a kind that not every cluster has a controller of: then no time helps.
+pub const UNCONTROLLED: &str =
+    "nothing has acted on it yet: kedge keeps DaemonSets, but has no controller of them so far";
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let list = object.pointer("/status/conditions")?.as_array()?;
@@ -195,7 +199,7 @@ mod tests {
             progressing("0 of 2 replicas are updated: no account"),
         );
         let counted = json!({"desiredNumberScheduled": 0, "numberReady": 0});
-        check(json!({"kind": "DaemonSet", "status": counted}), progressing("no status yet"));
+        check(json!({"kind": "DaemonSet", "status": counted}), progressing(UNCONTROLLED));
         check(json!({"kind": "ConfigMap"}), Health::Healthy);
         check(
             json!({"kind": "Service", "spec": {"type": "LoadBalancer"}}),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{proxy, read};
 use crate::admission::{self, Operation};
-use crate::http::body::{Body, full};
+use crate::http::body::{self, Body, full};
 use crate::http::query::percent_encode;
 use crate::http::respond::{self, Answer};
 use crate::http::websocket;
@@ -60,13 +60,47 @@ pub async fn connect(
     let address = server.0.node_address(node).await?;
     if subresource == "log" && websocket::is_asked(&request) {
         let answer = server.0.nodes.forward(address, &path, Request::new(full(""))).await?;
+        let answer = readable(answer, &name_of_log(context)).await?;
         return match answer.status() {
             StatusCode::OK => websocket::stream_body(request, answer.into_body()),
             _ => Ok(answer),
         };
     }
-    server.0.nodes.forward(address, &path, request).await
+    let answer = server.0.nodes.forward(address, &path, request).await?;
+    match subresource {
+        "log" => readable(answer, &name_of_log(context)).await,
+        _ => Ok(answer),
+    }
 }
+
+/// As the original names what it could not read.
+fn name_of_log(context: &Context) -> String {
+    format!("pods/log {}", context.target.name)
+}
+
+/// A node's refusal to show a log is text; clients read refusals as objects.
+async fn readable(answer: Answer, what: &str) -> Result<Answer, ApiError> {
+    let status = answer.status();
+    if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    let text = match body::read(answer.into_body(), REFUSAL_LIMIT_BYTES).await {
+        Ok(text) => String::from_utf8_lossy(&text).trim_end().to_owned(),
+        Err(_) => "the node's answer broke off or is too long".to_owned(),
+    };
+    Err(match status {
+        StatusCode::BAD_REQUEST => ApiError::bad_request(text),
+        StatusCode::NOT_FOUND => {
+            let mut error = ApiError::no_such_path();
+            error.message = format!("{} ( {what}): {text}", error.message);
+            error
+        }
+        _ => ApiError::internal(text),
+    })
+}
+
+/// Of what a node says why it shows no log.
+const REFUSAL_LIMIT_BYTES: usize = 50_000;
 
 /// What a stream was asked to be, as admission sees it.
 fn connect_options(context: &Context, subresource: &str) -> Value {
