@@ -89,6 +89,7 @@ impl Committer {
             if !self.finish(shared, group) {
                 // Whoever waits is told that the store is closed, and that is all it may be told.
                 shared.ring.close();
+                refuse_all(&runtime, requests);
                 return;
             }
             for reply in replies {
@@ -248,9 +249,34 @@ impl Committer {
     }
 }
 
+/// Drops all that was asked and is about to be: who has a place in the queue already may put something there after it was
+/// emptied, where it would lie, unanswered, for as long as there is a store.
+fn refuse_all<T>(runtime: &Runtime, mut requests: mpsc::Receiver<T>) {
+    requests.close();
+    runtime.block_on(async { while requests.recv().await.is_some() {} });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_place_in_the_queue_is_refused_as_well() {
+        let runtime = || Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let (sender, requests) = mpsc::channel::<oneshot::Sender<()>>(1);
+        let place = sender.try_reserve().expect("a place");
+        std::thread::scope(|scope| {
+            scope.spawn(|| refuse_all(&runtime(), requests));
+            while !sender.is_closed() {
+                std::thread::yield_now();
+            }
+            let (reply, answer) = oneshot::channel();
+            place.send(reply);
+            let answer = async { tokio::time::timeout(Duration::from_secs(20), answer).await };
+            let answer = runtime().block_on(answer).expect("an answer in time");
+            assert!(answer.is_err(), "it is dropped");
+        });
+    }
 
     #[test]
     fn a_group_waits_for_what_is_announced_and_for_nothing_else() {
