@@ -22,9 +22,10 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     let mut pods = Vec::new();
     let is_told = |node: &Node| node.kind == "Pod" && node.health > State::Terminating;
     roots.iter().for_each(|root| root.walk(&mut |node| pods.extend(Some(node).filter(|node| is_told(node)))));
-    if pods.iter().any(|node| does_not_pass(node)) || text.contains(UNCONTROLLED) {
+    if pods.iter().any(|node| does_not_pass(node)) {
         text = text.replace(LONGER, "");
     }
+    text = without_false_hope(text);
     for node in pods.iter().take(PODS_MAX) {
         text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
     }
@@ -39,6 +40,11 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
         text += "\na commit that mends it is deployed by itself";
     }
     anyhow::anyhow!(text)
+}
+
+/// What nobody acts on is not done later either.
+fn without_false_hope(text: String) -> String {
+    if text.contains(UNCONTROLLED) { text.replace(LONGER, "") } else { text }
 }
 
 /// Whether more time would not help a pod.
@@ -106,6 +112,10 @@ mod tests {
         check(State::Failed, "c: ImagePullBackOff", true);
         check(State::Progressing, "c: started again after OOMKilled: it took more memory", true);
         check(State::Progressing, "c: Readiness probe failed: not yet", false);
+        let late =
+            |why: &str| without_false_hope(format!("it was not done in time{LONGER}: DaemonSet/a/b: {why}"));
+        assert!(!late(UNCONTROLLED).contains(LONGER));
+        assert!(late("1 of 2 replicas are available").contains(LONGER));
     }
 
     #[test]

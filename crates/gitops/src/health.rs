@@ -65,9 +65,9 @@ pub fn of(object: &Value) -> Health {
     }
 }
 
-/// Of a kind that not every cluster has a controller of: then no time helps.
+/// Of a kind that not every cluster has a controller of, kedge's own for one: then no time helps.
 pub const UNCONTROLLED: &str =
-    "nothing has acted on it yet: kedge keeps DaemonSets, but has no controller of them so far";
+    "no status yet; in a cluster without a controller of DaemonSets, as kedge is so far, there will be none";
 
 fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let list = object.pointer("/status/conditions")?.as_array()?;

@@ -43,6 +43,17 @@ fn traces(layout: &Layout) -> Vec<String> {
     found
 }
 
+fn running_pod(cluster: &Cluster) {
+    cluster.busybox();
+    cluster
+        .apply("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}]}}")
+        .ok();
+    until("the pod runs", LIMIT, || {
+        let pod = cluster.get("pod", "default", "a")?;
+        if pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
+    });
+}
+
 #[test]
 fn nothing_is_left_after_a_crash_and_a_purge() {
     let links = || {
@@ -54,14 +65,7 @@ fn nothing_is_left_after_a_crash_and_a_purge() {
     };
     let links_before = links();
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
-    cluster.busybox();
-    cluster
-        .apply("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}]}}")
-        .ok();
-    until("the pod runs", LIMIT, || {
-        let pod = cluster.get("pod", "default", "a")?;
-        if pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
-    });
+    running_pod(&cluster);
     let layout = Layout::new(cluster.data_dir());
     assert!(!traces(&layout).is_empty(), "the check sees nothing of a running cluster");
     assert_eq!(links(), links_before, "the host's links were touched");
@@ -77,14 +81,7 @@ fn nothing_is_left_after_a_crash_and_a_purge() {
 #[test]
 fn a_deleted_directory_leaves_a_cluster_that_can_be_purged() {
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
-    cluster.busybox();
-    cluster
-        .apply("{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: c, image: 'localhost/busybox:1', command: [sleep, '1000']}]}}")
-        .ok();
-    until("the pod runs", LIMIT, || {
-        let pod = cluster.get("pod", "default", "a")?;
-        if pod["status"]["phase"] == "Running" { Ok(()) } else { Err(pod["status"].to_string()) }
-    });
+    running_pod(&cluster);
     let layout = Layout::new(cluster.data_dir());
     // What is mounted there stays: busy.
     let removed =
