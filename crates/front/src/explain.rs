@@ -4,7 +4,7 @@ use gitops::health::UNCONTROLLED;
 use kube::Client;
 
 use crate::follow::LONGER;
-use crate::tree::trouble::OOM_KILLED;
+use crate::tree::trouble::{OOM_KILLED, UNSCHEDULED};
 use crate::tree::{self, Node, State};
 use crate::world::{self, Scope};
 
@@ -49,7 +49,7 @@ fn without_false_hope(text: String) -> String {
 
 /// Whether more time would not help a pod.
 fn does_not_pass(pod: &Node) -> bool {
-    pod.health >= State::Failed || pod.message.contains(OOM_KILLED)
+    pod.health >= State::Failed || pod.message.contains(OOM_KILLED) || pod.message.starts_with(UNSCHEDULED)
 }
 
 pub fn further(steps: &[String]) -> String {
@@ -111,6 +111,7 @@ mod tests {
         };
         check(State::Failed, "c: ImagePullBackOff", true);
         check(State::Progressing, "c: started again after OOMKilled: it took more memory", true);
+        check(State::Progressing, "not scheduled: 0/1 nodes are available: 1 Insufficient cpu.", true);
         check(State::Progressing, "c: Readiness probe failed: not yet", false);
         let late =
             |why: &str| without_false_hope(format!("it was not done in time{LONGER}: DaemonSet/a/b: {why}"));

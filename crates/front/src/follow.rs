@@ -1,7 +1,7 @@
 //! An application's way through the engine: what its objects say until what was asked for is done. Each run carries a
 //! token, so that what an earlier one has left in the status is not taken for news.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{anyhow, bail};
@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 
+use crate::application;
 use crate::progress::Step;
 use crate::troubles::{self, Troubles};
 
@@ -82,9 +83,9 @@ impl Application<'_> {
     async fn until_applied(&self, step: &mut Step) -> anyhow::Result<()> {
         let api: Api<Kustomization> = Api::namespaced(self.client.clone(), self.namespace);
         let mut objects = std::pin::pin!(watcher(api, self.config()).applied_objects());
-        let mut troubles = std::pin::pin!(troubles::of_pods(self.client));
+        let mut pods = std::pin::pin!(troubles::watch(self.client));
         let (mut said, mut own) = (String::new(), BTreeSet::new());
-        let mut trouble: Troubles = BTreeMap::new();
+        let mut troubles = Troubles::default();
         loop {
             tokio::select! {
                 object = objects.next() => {
@@ -102,13 +103,10 @@ impl Application<'_> {
                         News::Old => {}
                     }
                 }
-                Some(changed) = troubles.next() => trouble = changed,
+                Some(seen) = pods.next() => troubles.note(seen),
             }
             // Pods of others are none of its business.
-            match trouble.iter().find(|((namespace, _), _)| own.contains(namespace)) {
-                Some(((namespace, pod), why)) => step.say(&format!("pod {namespace}/{pod}: {why}")),
-                None => step.say(&said),
-            }
+            step.say(&troubles.worst(&own).unwrap_or_else(|| said.clone()));
         }
     }
 }
@@ -143,9 +141,8 @@ fn ready(conditions: &[Condition]) -> Option<&Condition> {
 
 fn suspended(kind: &str, name: &str, namespace: &str) -> String {
     format!(
-        "the {kind} {name} is suspended, so nothing is done until its `spec.suspend` is taken away, as with\nkubectl patch {} {name} -n {namespace} --type \
-         merge -p '{{\"spec\":{{\"suspend\":null}}}}'",
-        kind.to_lowercase()
+        "the {kind} {name} is suspended, so nothing is done until its `spec.suspend` is taken away: {}",
+        application::resume(namespace, name)
     )
 }
 

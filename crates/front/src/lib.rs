@@ -4,6 +4,7 @@
 //!
 //! One verb is one file below `verbs/`, and [`verbs`] holds the table of them.
 
+mod application;
 mod audit;
 mod builds;
 mod cli;

@@ -69,7 +69,7 @@ fn lines_are_understood() {
         ]],
     );
     check("kedge status -o json", expect!["Status(Status { output: Some(Json) })"]);
-    check("kedge down --purge", expect!["Down(Down { purge: true, now: false })"]);
+    check("kedge down --purge", expect!["Down(Down { purge: true, now: false, grace_period: None })"]);
     check(
         "kedge get po,svc -A -o wide",
         expect![[
@@ -176,6 +176,8 @@ fn help_lists_every_verb() {
         up          Start the cluster on this machine and deploy a Git repository to it
         status      Show what runs: sources, what they deploy, workloads and pods, each with its health
         reconcile   Look at an application's Git repository now, and wait until what it holds is deployed
+        suspend     Hold an application as it is: commits are not deployed, and changes by hand stay
+        resume      Let Git drive an application again that was suspended
         down        Stop the cluster on this machine: the server, its containers and its network
         get         List objects, or show some
         describe    Show an object in words, with its events

@@ -10,7 +10,8 @@ use serde_json::Value;
 /// A value that is longer says nothing in a sentence.
 const VALUE_LIMIT: usize = 120;
 const UNSTRUCTURED: &str = "&value.valueUnstructured{Value:";
-const IMMUTABLE: &str = "immutable";
+/// How what stays as it was made is told of: in general, and of a service's address.
+const IMMUTABLE: [&str; 2] = ["immutable", "may not change once set"];
 
 /// What the server said of an object that it refused.
 pub fn refusal(status: &Status, object: &Value) -> String {
@@ -36,9 +37,10 @@ pub fn refusal(status: &Status, object: &Value) -> String {
 /// Whether nothing is wrong with an object but that it may not be changed like this: made anew, it would be taken.
 pub fn is_immutable(status: &Status) -> bool {
     let causes = causes(status);
+    let says = |message: &str| IMMUTABLE.iter().any(|words| message.contains(words));
     match status.code {
-        422 if causes.is_empty() => status.message.contains(IMMUTABLE),
-        422 => causes.iter().all(|cause| cause.message.contains(IMMUTABLE) || is_frozen(cause)),
+        422 if causes.is_empty() => says(&status.message),
+        422 => causes.iter().all(|cause| says(&cause.message) || is_frozen(cause)),
         _ => false,
     }
 }
@@ -232,6 +234,8 @@ mod tests {
         );
         let frozen = "Forbidden: updates to statefulset spec for fields other than 'replicas' are forbidden";
         assert!(is_immutable(&status("StatefulSet.apps \"x\" is invalid: …", &[("spec", frozen)])));
+        let address = "Invalid value: [\"10.43.0.9\"]: may not change once set";
+        assert!(is_immutable(&status("Service \"x\" is invalid: …", &[("spec.clusterIPs[0]", address)])));
         assert!(!is_immutable(&status("x", &[("spec", "Required value")])));
         let told = made_anew("Job", "demo", "x");
         assert!(told.contains("delete it (`kedge delete job x -n demo`)"), "{told}");

@@ -208,9 +208,14 @@ fn here_documents_arguments_and_targets() {
     assert_eq!(record.config.labels["built-by"], "test");
     assert_eq!(record.config.shell, ["/bin/sh", "-ec"]);
     request.target = Some("nowhere".into());
-    assert_eq!(
-        chain(&bench.try_build(&request).expect_err("no target")),
-        "target stage \"nowhere\" could not be found"
+    let refused = |request: &BuildRequest| chain(&bench.try_build(request).expect_err("refused"));
+    assert_eq!(refused(&request), "target stage \"nowhere\" could not be found");
+    request.target = Some("lats".into());
+    assert_eq!(refused(&request), "target stage \"lats\" could not be found (did you mean last?)");
+    let told = refused(&bench.request("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld a /\n"));
+    assert!(
+        told.contains("no stage is called \"biuld\" (did you mean build?), and there is no such image"),
+        "{told}"
     );
 }
 

@@ -205,7 +205,8 @@ fn small(cluster: &Cluster) -> (Repository, String) {
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 1\n  \
          selector: {matchLabels: {app: web}}\n  progressDeadlineSeconds: 600\n  template:\n    metadata: {labels: {app: web}}\n    spec:\n      \
          terminationGracePeriodSeconds: 0\n      containers:\n      - name: c\n        image: localhost/busybox:1\n        command: [sh, -c, 'mkdir -p /tmp/w; echo \
-         v1 > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w']\n        readinessProbe: {httpGet: {port: 8080, path: /index.html}, periodSeconds: 1}\n",
+         v1 > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w']\n        readinessProbe: {httpGet: {port: 8080, path: /index.html}, periodSeconds: 1}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: \
+         LoadBalancer, selector: {app: web}, ports: [{port: 18081, targetPort: 8080}]}\n",
     );
     let commit = repository.commit("first");
     let url = repository.path().display();
@@ -236,23 +237,38 @@ fn a_broken_commit_changes_nothing_and_is_explained() {
     };
     let serving = pod_of();
     assert!(!serving.is_null());
+    let port = port(&cluster);
+    let page = || http::get(port, "/index.html");
+    until("the page", LIMIT, || {
+        page().and_then(|(code, _)| if code == 200 { Ok(()) } else { Err(code.to_string()) })
+    });
 
-    repository.write("app/app.yaml", &good.replace("replicas: 1", "replicas: [1"));
-    repository.commit("not YAML");
-    message_with(&cluster, &["app/app.yaml: line "]);
-    let status = cluster.kedge(&["status"]);
-    assert!(status.stdout.contains("app/app.yaml: line "), "{status:?}");
-    assert_eq!(pod_of(), serving);
-
-    repository.write("app/app.yaml", &good.replace("replicas: 1", "replicaz: 1"));
-    repository.commit("an unknown field");
-    message_with(&cluster, &["Deployment/demo/web", ".spec.replicaz: field not declared in schema"]);
-    assert_eq!(pod_of(), serving);
-
-    repository.write("app/app.yaml", &good.replace("path: /index.html", "path: /nowhere"));
-    repository.commit("never ready");
-    message_with(&cluster, &["health check failed", "Deployment/demo/web"]);
-    assert_eq!(pod_of(), serving, "the old version still serves");
+    // A commit, what the condition says of it, and what `kedge status` says.
+    let refused = |text: &str, condition: &[&str], told: &[&str]| {
+        repository.write("app/app.yaml", text);
+        repository.commit("wrong");
+        message_with(&cluster, condition);
+        until(&format!("status says {told:?}"), LIMIT, || {
+            let status = cluster.kedge(&["status"]);
+            let says = status.code == Some(1) && told.iter().all(|words| status.stdout.contains(words));
+            if says { Ok(()) } else { Err(format!("{status:?}")) }
+        });
+        assert_eq!(pod_of(), serving, "the old version still runs");
+        assert_eq!(page(), Ok((200, "v1\n".to_owned())), "and serves");
+    };
+    let line = ["app/app.yaml: line 10"];
+    refused(&good.replace("replicas: 1", "replicas: [1"), &line, &line);
+    let field = ["Deployment/demo/web", ".spec.replicaz: field not declared in schema"];
+    refused(&good.replace("replicas: 1", "replicaz: 1"), &field, &field);
+    refused(
+        &good.replace("path: /index.html", "path: /nowhere"),
+        &["health check failed", "Deployment/demo/web"],
+        &[
+            "health check failed",
+            "Deployment demo/web",
+            "c: Readiness probe failed: HTTP probe failed with statuscode: 404",
+        ],
+    );
 
     repository.write("app/app.yaml", &good);
     let commit = repository.commit("good again");
@@ -318,25 +334,37 @@ fn drift_is_corrected_removal_prunes_and_suspension_holds() {
         if value == "b" { Ok(()) } else { Err(value.to_string()) }
     });
 
-    let suspend = |on: bool| {
-        let manifest = format!(
-            "{{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, metadata: {{name: app, namespace: gitops}}, spec: {{interval: 1m, timeout: 3s, path: \
-             ./app, prune: true, wait: true, suspend: {on}, sourceRef: {{kind: GitRepository, name: app}}}}}}"
-        );
-        cluster.apply(&manifest).ok();
-    };
-    suspend(true);
+    cluster.kedge(&["suspend", "app"]).ok();
+    let late = cluster.kedge(&["reconcile", "app"]);
+    assert!(late.stderr.contains("is suspended") && late.stderr.contains(": kedge resume app"), "{late:?}");
+    // The same source, and not held: when it has come to a commit, the one that is held has had its chance.
+    let other = "{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, metadata: {name: other, namespace: gitops}, spec: {interval: 1m, timeout: 3s, path: \
+        ./other, prune: true, wait: true, sourceRef: {kind: GitRepository, name: app}}}";
     repository
         .write("app/kustomization.yaml", "namespace: demo\nresources: [app.yaml]\n")
-        .remove("app/extra.yaml");
+        .remove("app/extra.yaml")
+        .write(
+            "other/a.yaml",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: other, namespace: demo}, data: {a: b}}",
+        );
     let commit = repository.commit("without the extra");
-    until("the source has seen the commit", LIMIT, || {
-        let revision =
-            cluster.list("gitrepositories", "gitops")?[0]["status"]["artifact"]["revision"].to_string();
-        if revision.contains(&commit) { Ok(()) } else { Err(revision) }
-    });
+    cluster.apply(other).ok();
+    wait_for(&cluster, "other", &commit);
     assert!(cluster.get("configmap", "demo", "extra").is_ok(), "suspended, and yet pruned");
-    suspend(false);
+    // So with what is changed by hand: of the two, one is changed back.
+    for name in ["extra", "other"] {
+        let edit = format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}, namespace: demo}}, data: {{a: by-hand}}}}"
+        );
+        cluster.kedge_with_input(&["apply", "--force-conflicts", "-f", "-"], &edit).ok();
+    }
+    let value = |name: &str| Ok::<_, String>(cluster.get("configmap", "demo", name)?["data"]["a"].clone());
+    until("the drift of the other is corrected", LIMIT, || match value("other")? {
+        value if value == "b" => Ok(()),
+        value => Err(value.to_string()),
+    });
+    assert_eq!(value("extra"), Ok("by-hand".into()));
+    cluster.kedge(&["resume", "app"]).ok();
     wait_for(&cluster, "app", &commit);
     until("the removed manifest is pruned", LIMIT, || match cluster.get("configmap", "demo", "extra") {
         Err(error) if error.contains("not found") => Ok(()),

@@ -268,6 +268,164 @@ fn all_that_apply_a_source_are_followed_and_lose_it() {
     assert_eq!(cluster.kedge(&["status"]).code, Some(1));
 }
 
+/// What a Kustomization changes in what it builds: the namespace, images, and fields by both kinds of patches.
+#[test]
+fn what_is_built_is_changed_as_the_kustomization_says() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = source(&cluster);
+    let manifest = repository.read("base/base.yaml");
+    let deployment = manifest
+        .split("---\n")
+        .nth(1)
+        .expect("a Deployment")
+        .replace("localhost/busybox:1", "example.org/other:9");
+    repository.write("app/app.yaml", &deployment.replace("[test, -e, /tmp/on]", "[\"true\"]"));
+    let commit = repository.commit("first");
+    cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: moved}}").ok();
+    let changes = "  wait: true\n  targetNamespace: moved\n  images: [{name: example.org/other, newName: localhost/busybox, newTag: '1'}]\n  patches:\n  - target: {kind: Deployment}\n    \
+        patch: |\n      - {op: add, path: /spec/replicas, value: 2}\n  - patch: |\n      {apiVersion: apps/v1, kind: Deployment, metadata: {name: store}, spec: {template: {metadata: \
+        {labels: {tier: data}}}}}\n";
+    cluster.apply(&(git_repository(&repository) + &kustomization("app", changes))).ok();
+    flux::wait_applied(&cluster, "app", &commit, LIMIT);
+    let pods = cluster.list("pods", "moved").expect("pods");
+    let told = |pod: &serde_json::Value| {
+        let ready = pod["status"]["containerStatuses"][0]["ready"] == true;
+        (
+            pod["spec"]["containers"][0]["image"].to_string(),
+            pod["metadata"]["labels"]["tier"].to_string(),
+            ready,
+        )
+    };
+    let wanted = ("\"localhost/busybox:1\"".to_owned(), "\"data\"".to_owned(), true);
+    assert!(pods.len() == 2 && pods.iter().all(|pod| told(pod) == wanted), "{pods:#?}");
+    assert_eq!(cluster.list("deployments", "demo").expect("a list"), Vec::<serde_json::Value>::new());
+}
+
+/// Tried, refused, mended: the newest first, each revision once, and told of by events.
+#[test]
+fn what_was_tried_is_remembered_and_told() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let repository = Repository::new(cluster.folder().join("repo"));
+    let write = |text: &str| {
+        repository.write(
+            "app/map.yaml",
+            &format!(
+                "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: app, namespace: default}}, {text}}}\n"
+            ),
+        );
+    };
+    write("data: {a: b}");
+    let first = repository.commit("good");
+    cluster.apply(&(git_repository(&repository) + &kustomization("app", ""))).ok();
+    flux::wait_applied(&cluster, "app", &first, LIMIT);
+    write("dota: {a: b}");
+    let second = repository.commit("bad");
+    flux::wait_refused(&cluster, "kustomization", "app", &["dota"], LIMIT);
+    write("data: {a: c}");
+    let third = repository.commit("good again");
+    flux::wait_applied(&cluster, "app", &third, LIMIT);
+
+    let object = cluster.get("kustomization", flux::NAMESPACE, "app").expect("it is there");
+    let history = object["status"]["history"].as_array().cloned().unwrap_or_default();
+    let told: Vec<(String, String)> = history
+        .iter()
+        .map(|entry| (entry["metadata"]["revision"].to_string(), entry["lastReconciledStatus"].to_string()))
+        .collect();
+    let of = |commit: &str, outcome: &str| (format!("\"main@sha1:{commit}\""), format!("\"{outcome}\""));
+    let wanted = [
+        of(&third, "ReconciliationSucceeded"),
+        of(&second, "ReconciliationFailed"),
+        of(&first, "ReconciliationSucceeded"),
+    ];
+    assert_eq!(told, wanted, "{object}");
+    assert!(
+        history.iter().all(|entry| entry["digest"].as_str().is_some_and(|d| d.starts_with("sha256:"))),
+        "{object}"
+    );
+    let wanted = [
+        (
+            "GitRepository",
+            "Normal",
+            "NewArtifact",
+            format!("stored artifact for revision 'main@sha1:{first}'"),
+        ),
+        ("Kustomization", "Normal", "Progressing", "ConfigMap/default/app created".to_owned()),
+        (
+            "Kustomization",
+            "Normal",
+            "ReconciliationSucceeded",
+            format!("applied revision: main@sha1:{third}"),
+        ),
+        ("Kustomization", "Warning", "ReconciliationFailed", "dota".to_owned()),
+    ];
+    until("all of it is told by events", LIMIT, || {
+        let events = cluster.list("events", "gitops")?;
+        let is_told = |(kind, level, reason, text): &(&str, &str, &str, String)| {
+            events.iter().any(|event| {
+                let message = event["message"].as_str().unwrap_or_default();
+                event["involvedObject"]["kind"] == *kind
+                    && event["type"] == *level
+                    && event["reason"] == *reason
+                    && message.contains(text)
+            })
+        };
+        if wanted.iter().all(is_told) { Ok(()) } else { Err(format!("{events:#?}")) }
+    });
+}
+
+/// A branch, a tag, a range of versions, the name of a reference, a commit; and a source that is suspended stays where it was.
+#[test]
+fn each_kind_of_reference_finds_its_commit() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let repository = source(&cluster);
+    let mut commits = Vec::new();
+    for version in ["v1.0.0", "v1.2.0", "v2.0.0"] {
+        commits.push(repository.commit(version));
+        // With an object of its own, as releases have.
+        repository.git(&["tag", "--annotate", "--message", version, version]);
+    }
+    repository.git(&["update-ref", "refs/pull/7/head", &commits[0]]);
+    let last = repository.commit("after the releases");
+    let sources = [
+        ("branch", "{branch: main}".to_owned(), format!("main@sha1:{last}")),
+        ("held", "{branch: main}".to_owned(), format!("main@sha1:{last}")),
+        ("tag", "{tag: v1.0.0}".to_owned(), format!("v1.0.0@sha1:{}", commits[0])),
+        ("semver", "{semver: '^1.0'}".to_owned(), format!("v1.2.0@sha1:{}", commits[1])),
+        ("name", "{name: refs/pull/7/head}".to_owned(), format!("refs/pull/7/head@sha1:{}", commits[0])),
+        ("commit", format!("{{commit: {}}}", commits[2]), format!("sha1:{}", commits[2])),
+    ];
+    let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: gitops}\n".to_owned();
+    for (name, reference, _) in &sources {
+        manifest += &format!(
+            "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {{name: {name}, namespace: gitops}}\nspec: {{url: '{}', interval: 1h, ref: {reference}}}\n",
+            repository.path().display()
+        );
+    }
+    cluster.apply(&manifest).ok();
+    let at = |name: &str, wanted: &str| {
+        until(&format!("{name} is at {wanted}"), LIMIT, || {
+            let object = cluster.get("gitrepository", flux::NAMESPACE, name)?;
+            if object["status"]["artifact"]["revision"] == wanted {
+                Ok(())
+            } else {
+                Err(object["status"].to_string())
+            }
+        });
+    };
+    sources.iter().for_each(|(name, _, wanted)| at(name, wanted));
+
+    let held = "/apis/source.toolkit.fluxcd.io/v1/namespaces/gitops/gitrepositories/held";
+    cluster.patch(held, "application/merge-patch+json", r#"{"spec": {"suspend": true}}"#);
+    let newest = repository.commit("another");
+    at("branch", &format!("main@sha1:{newest}"));
+    at("held", &format!("main@sha1:{last}"));
+    let ran = cluster.kedge(&["reconcile", "held", "--timeout", "20s"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("the GitRepository held is suspended"), "{ran:?}");
+    cluster.kedge(&["resume", "held"]).ok();
+    at("held", &format!("main@sha1:{newest}"));
+}
+
 /// Pods that cannot run say why, each with the container it is about and the next step.
 #[test]
 fn pods_in_trouble_are_told_with_the_next_step() {

@@ -54,25 +54,67 @@ fn running_pod(cluster: &Cluster) {
     });
 }
 
+/// Of the host, not of a cluster's own namespace.
+fn links() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/net/dev").expect("links");
+    text.lines().map(|line| line.split(':').next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+fn rules() -> String {
+    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What was stored stays, what ran does not; and what there is not is no fault.
+#[test]
+fn down_ends_what_runs_and_keeps_the_data() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    running_pod(&cluster);
+    cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: b}}").ok();
+    let uid = cluster.get("pod", "default", "a").expect("the pod")["metadata"]["uid"].clone();
+    let layout = Layout::new(cluster.data_dir());
+    let server = cluster.server_pid();
+    let told = cluster.kedge(&["down"]);
+    let wanted = ["Stop the server", "Stop the containers", "`kedge up` goes on with it"];
+    assert!(told.code == Some(0) && wanted.iter().all(|words| told.stderr.contains(words)), "{told:?}");
+    assert!(cluster.ended().success(), "process {server} did not end well\n{}", cluster.log());
+    let left: Vec<String> = traces(&layout).into_iter().filter(|trace| !trace.starts_with("file ")).collect();
+    assert!(left.is_empty(), "{left:#?}");
+    let again = cluster.kedge(&["down"]);
+    assert!(again.code == Some(0) && again.stderr.contains("no server runs"), "{again:?}");
+    cluster.launch();
+    assert_eq!(cluster.get("configmap", "default", "kept").expect("kept")["data"]["a"], "b");
+    until("the same pod runs again", LIMIT, || {
+        let pod = cluster.get("pod", "default", "a")?;
+        let runs = pod["status"]["containerStatuses"][0]["state"]["running"].is_object();
+        if runs && pod["metadata"]["uid"] == uid { Ok(()) } else { Err(pod["status"].to_string()) }
+    });
+    // From a server that runs, all of it at once.
+    cluster.kedge(&["down", "--purge"]).ok();
+    assert!(cluster.ended().success(), "{}", cluster.log());
+    let left = traces(&layout);
+    assert!(left.is_empty(), "{left:#?}");
+}
+
 #[test]
 fn nothing_is_left_after_a_crash_and_a_purge() {
-    let links = || {
-        std::fs::read_to_string("/proc/net/dev")
-            .expect("links")
-            .lines()
-            .map(|l| l.split(':').next().unwrap_or_default().trim().to_owned())
-            .collect::<Vec<_>>()
-    };
     let links_before = links();
+    let rules_before = rules();
     let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
     running_pod(&cluster);
     let layout = Layout::new(cluster.data_dir());
     assert!(!traces(&layout).is_empty(), "the check sees nothing of a running cluster");
-    assert_eq!(links(), links_before, "the host's links were touched");
+    assert_eq!(
+        (links(), rules()),
+        (links_before.clone(), rules_before.clone()),
+        "the host's network was touched"
+    );
     cluster.kill();
     cluster.kedge(&["down", "--purge"]).ok();
     let left = traces(&layout);
     assert!(left.is_empty(), "{left:#?}");
+    assert_eq!((links(), rules()), (links_before, rules_before));
     // Again, with nothing there: as good.
     cluster.kedge(&["down", "--purge"]).ok();
 }
@@ -104,10 +146,15 @@ fn a_deleted_directory_leaves_a_cluster_that_can_be_purged() {
 }
 
 /// Containers are told to end, and have the time that their pod gives them; also where the server has crashed. Unless it is to
-/// be at once. One that is frozen goes as well.
+/// be at once, or within a shorter time. One that is frozen goes as well.
 #[test]
 fn containers_are_asked_to_end_before_they_are_killed() {
-    for (words, wanted) in [(&["down", "--purge"][..], "bye\n"), (&["down", "--purge", "--now"], "")] {
+    let cases = [
+        (&["down", "--purge"][..], "bye\n"),
+        (&["down", "--purge", "--now"], ""),
+        (&["down", "--purge", "--grace-period", "1s"], ""),
+    ];
+    for (words, wanted) in cases {
         let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
         cluster.busybox();
         let folder = cluster.folder().join("said");
@@ -120,8 +167,7 @@ fn containers_are_asked_to_end_before_they_are_killed() {
                 folder.display()
             )
         };
-        let polite =
-            "trap \"echo bye > /v/said; exit 0\" TERM; touch /v/ready; while true; do sleep 0.05; done";
+        let polite = "trap \"sleep 2; echo bye > /v/said; exit 0\" TERM; touch /v/ready; while true; do sleep 0.05; done";
         let manifest = pod("polite", 30, polite)
             + &pod("deaf", 1, "exec sleep 1000")
             + &pod("frozen", 0, "exec sleep 1000");

@@ -81,6 +81,17 @@ fn a_repository_behind_https_is_followed_and_a_push_is_noticed_at_once() {
     let map = cluster.get("configmap", "default", "app").expect("the map");
     assert_eq!(map["data"]["a"], "two");
 
+    // Without a hook it is looked at by its interval.
+    std::fs::remove_file(bare.join("hooks/post-receive")).expect("removed");
+    let interval = "/apis/source.toolkit.fluxcd.io/v1/namespaces/gitops/gitrepositories/app";
+    cluster.patch(interval, "application/merge-patch+json", r#"{"spec": {"interval": "1s"}}"#);
+    write_map(&repository, "three");
+    let third = repository.commit("third");
+    repository.git(&["push", "--quiet", bare.to_str().expect("a plain path"), "main"]);
+    flux::wait_applied(&cluster, "app", &third, LIMIT);
+    cluster.patch(interval, "application/merge-patch+json", r#"{"spec": {"interval": "1h"}}"#);
+    install_hook(&cluster, &bare);
+
     // A branch that is deleted there cannot be deployed from what was fetched before.
     repository.git(&["push", "--quiet", bare.to_str().expect("a plain path"), "main:other"]);
     until("the other branch is mirrored", LIMIT, || mirrored(&cluster, "other"));

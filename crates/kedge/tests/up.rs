@@ -54,14 +54,68 @@ fn says(cluster: &Cluster) -> (String, String) {
     })
 }
 
+fn status(cluster: &Cluster) -> serde_json::Value {
+    serde_json::from_str(&cluster.kedge(&["status", "-o", "json"]).stdout).expect("JSON")
+}
+
+fn shown(path: &Path) -> String {
+    path.to_str().expect("a plain path").to_owned()
+}
+
+/// Whether a step ends with how long it took: `…  0.4s`.
+fn is_timed(step: &str) -> bool {
+    let time = step.rsplit(' ').next().and_then(|last| last.strip_suffix('s')).unwrap_or_default();
+    time.parse::<f64>().is_ok()
+}
+
+/// Whether a process of the machine sleeps for just so long.
+fn sleeps(time: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let wanted = format!("sleep\0{time}\0");
+    processes
+        .into_iter()
+        .any(|p| std::fs::read_to_string(p.path().join("cmdline")).is_ok_and(|line| line == wanted))
+}
+
+/// Gives the application a sleep that nothing else on the machine has.
+fn own_sleep(repository: &Repository, number: u32) -> String {
+    let time = format!("{number}{:07}", std::process::id());
+    let manifest = repository.read("deploy/app.yaml").replace("10000", &time);
+    repository.write("deploy/app.yaml", &manifest).commit("a sleep of its own");
+    time
+}
+
 #[test]
 fn up_again() {
     let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
     cluster.busybox();
     let repository = word(&cluster.folder().join("word"));
     let path = repository.path().to_str().expect("a plain path");
-    let (code, text) = up(&cluster, &[path]);
+    let (code, text) = up(&cluster, &[&format!("file://{path}")]);
     assert_eq!(code, Some(0), "{text}\n{}", cluster.log());
+    let steps: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("✓ ")).collect();
+    let wanted = [
+        "Start the cluster  https://127.0.0.1:",
+        "Build localhost/word:1  ",
+        "Read main of ",
+        "Deploy ./deploy  ",
+    ];
+    assert_eq!(steps.len(), wanted.len(), "{text}");
+    for (step, wanted) in steps.iter().zip(wanted) {
+        assert!(step.starts_with(wanted) && is_timed(step), "{wanted}: {text}");
+    }
+    let row = text.lines().find(|line| line.starts_with("word/word (Deployment)")).unwrap_or_default();
+    assert!(row.contains(" 1/1 ") && row.ends_with("localhost/word:1"), "{text}");
+    let kubeconfig = cluster.data_dir().join("kubeconfig");
+    assert!(text.contains(&format!("kubectl --kubeconfig {} get pods -A", kubeconfig.display())), "{text}");
+    let status = status(&cluster);
+    let server = std::fs::read_to_string(&kubeconfig).expect("a kubeconfig");
+    let said = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
+    assert_eq!((said("dataDir"), said("kubeconfig")), (shown(&cluster.data_dir()), shown(&kubeconfig)));
+    assert!(
+        !said("server").is_empty() && server.contains(&format!("server: {}\n", said("server"))),
+        "{status}\n{server}"
+    );
     let (first, said) = says(&cluster);
     assert_eq!(said, "one\n");
 
@@ -222,4 +276,86 @@ fn another_user_is_told_whose_it_is() {
         assert_eq!(output.status.code(), Some(1), "{verb}: {told}");
         assert!(told.contains("belongs to another user; run as root"), "{verb}: {told}");
     }
+}
+
+/// It stays, and ends all that it has started: at Ctrl-C, and where what is deployed does not get healthy.
+#[test]
+fn in_the_foreground_it_ends_with_all_that_it_started() {
+    let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = word(&cluster.folder().join("word"));
+    let time = own_sleep(&repository, 1);
+    let path = repository.path().to_str().expect("a plain path");
+    let begin = || {
+        let mut command =
+            cluster.command(&["up", path, "--foreground", "--timeout", "1m", "--api-port", "0"]);
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("kedge runs")
+    };
+    let mut child = begin();
+    until("the application is healthy", LIMIT, || match cluster.kedge(&["status"]) {
+        ran if ran.code == Some(0) && ran.stdout.contains("Deployment word/word") => Ok(()),
+        ran => Err(format!("{ran:?}")),
+    });
+    assert!(sleeps(&time));
+    assert!(child.try_wait().expect("looked").is_none(), "it did not stay");
+    let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(told.expect("kill runs").success());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!sleeps(&time) && status(&cluster)["running"] == false, "{output:?}");
+
+    repository
+        .write("deploy/kustomization.yaml", "namespace: word\nresources: [nowhere.yaml]\n")
+        .commit("broken");
+    let output = begin().wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("nowhere.yaml"), "{told}");
+    assert!(told.lines().any(|line| line.starts_with("✗ Deploy ./deploy") && is_timed(line)), "{told}");
+    assert!(!sleeps(&time) && status(&cluster)["running"] == false, "{told}");
+}
+
+/// No other program, no library, no network but the machine's own loopback.
+#[test]
+fn nothing_else_is_needed() {
+    assert_eq!(
+        dynamic_parts(&std::fs::read(env!("CARGO_BIN_EXE_kedge")).expect("the program")),
+        0,
+        "it is not static"
+    );
+    assert!(dynamic_parts(&std::fs::read("/bin/sh").expect("a shell")) > 0, "the check sees nothing");
+    let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    cluster.busybox();
+    let repository = word(&cluster.folder().join("word"));
+    let alone = |words: &str| {
+        let mut command = Command::new("unshare");
+        let data_dir = cluster.data_dir();
+        // Without a path, no program is found by its name.
+        let script = format!(
+            "ip link set lo up && exec env -i KEDGE_DATA_DIR={} PATH=/nowhere {} {words}",
+            data_dir.display(),
+            env!("CARGO_BIN_EXE_kedge")
+        );
+        command.args(["--net", "sh", "-c", &script]).output().expect("unshare runs")
+    };
+    let output = alone(&format!("up {} --api-port 0 --timeout 1m", repository.path().display()));
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("word/word (Deployment)"), "{told}\n{}", cluster.log());
+    let output = alone("down --purge --now");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// How many of a program's parts ask for a loader or a library.
+fn dynamic_parts(file: &[u8]) -> usize {
+    let number = |at: usize, bytes: usize| {
+        let field = &file[at..at + bytes];
+        field.iter().rev().fold(0_usize, |number, byte| (number << 8) | usize::from(*byte))
+    };
+    assert_eq!((&file[..4], file[4]), (&b"\x7fELF"[..], 2), "no program of 64 bits");
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    // PT_DYNAMIC, PT_INTERP
+    (0..count).filter(|part| [2, 3].contains(&number(table + part * size, 4))).count()
 }

@@ -121,12 +121,7 @@ impl Cluster {
     /// Starts the server, which ends by itself with a fault; what it said.
     pub fn launch_in_vain(&mut self) -> String {
         self.begin();
-        let mut server = self.server.take().expect("the server runs");
-        let status = until("the server's end", START_LIMIT, || match server.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            other => Err(format!("{other:?}")),
-        });
-        assert!(!status.success(), "it ended well");
+        assert!(!self.ended().success(), "it ended well");
         self.log()
     }
 
@@ -146,6 +141,15 @@ impl Cluster {
         let mut server = self.server.take().expect("the server runs");
         server.kill().expect("killed");
         server.wait().expect("reaped");
+    }
+
+    /// How the server ended that somebody has told to.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        let mut server = self.server.take().expect("the server runs");
+        until("the server's end", START_LIMIT, || match server.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            other => Err(format!("{other:?}")),
+        })
     }
 
     /// A `kedge` command on this cluster.

@@ -25,6 +25,7 @@ const STUCK: [&str; 8] = [
     "RunContainerError",
 ];
 pub const OOM_KILLED: &str = "OOMKilled";
+pub const UNSCHEDULED: &str = "not scheduled: ";
 
 pub fn of(pod: &Value) -> Option<Trouble> {
     let list = |field: &str| {
@@ -41,7 +42,7 @@ pub fn of(pod: &Value) -> Option<Trouble> {
     let describe = || describe(pod);
     let scheduled = list("conditions").find(|c| c["type"] == "PodScheduled" && c["status"] == "False");
     if let Some(scheduled) = scheduled {
-        let message = format!("not scheduled: {}", scheduled["message"].as_str().unwrap_or_default());
+        let message = format!("{UNSCHEDULED}{}", scheduled["message"].as_str().unwrap_or_default());
         return Some(Trouble { message, stuck: false, next: describe() });
     }
     // Evicted, or never taken in by its node.

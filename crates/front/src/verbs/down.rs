@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::duration;
 use crate::process::{self, Process, State};
 use crate::progress::{Progress, Step};
 use crate::session::Session;
@@ -19,19 +20,23 @@ use crate::session::Session;
 #[command(after_help = "Examples:
   kedge down                     `kedge up` goes on with the same data
   kedge down --now               kill what runs instead of asking it to end first
+  kedge down --grace-period 2m   a database that takes its time to end well
   kedge down --purge             delete the data as well: no trace is left
   kedge down --data-dir /tmp/k   another cluster")]
 pub struct Down {
     /// Delete the data directory as well
     #[arg(long)]
     purge: bool,
-    /// Kill the containers at once; else each has its pod's grace period to end, at most 10 seconds
-    #[arg(long)]
+    /// Kill the containers at once instead of asking them to end first
+    #[arg(long, conflicts_with = "grace_period")]
     now: bool,
+    /// How long containers have to end, at most; a pod with a shorter grace period has that [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    grace_period: Option<Duration>,
 }
 
-/// Containers that are asked to end have their pod's grace period, but no more than this, before they are killed.
-const GRACE_MAX: Duration = Duration::from_secs(10);
+/// As Docker gives: who ends a cluster wants to go on, and what does not heed the signal would take its pod's 30 seconds.
+pub const GRACE: Duration = Duration::from_secs(10);
 /// A server that is told to end has this long before it is killed.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may take until it is clear who holds the directory, and how often it is looked at.
@@ -57,8 +62,10 @@ impl Down {
         }
         check_ours(layout)?;
         let progress = Progress::new();
-        stop_server(layout, progress).await?;
-        stop_containers(session, progress, self.now).await?;
+        if !stop_server(layout, progress).await? && !self.purge {
+            eprintln!("no server runs; containers that one has left are stopped");
+        }
+        stop_containers(session, progress, (!self.now).then_some(self.grace_period.unwrap_or(GRACE))).await?;
         if self.purge {
             let step = progress.step(format!("Delete {}", layout.data_dir().display()));
             hook(layout, environment.purge).await?;
@@ -84,7 +91,7 @@ impl Down {
         {
             end_process(pid, process, progress).await?;
         }
-        stop_containers(session, progress, true).await?;
+        stop_containers(session, progress, None).await?;
         if layout.data_dir().exists() {
             let step = progress.step(format!("Delete {}", layout.data_dir().display()));
             // What the cluster has made is told by name; with its lock it is a cluster's directory again, to be deleted as any.
@@ -96,11 +103,15 @@ impl Down {
     }
 }
 
-/// Asks the containers to end, unless it is to be at once, and kills what is left. The server has ended.
-pub async fn stop_containers(session: &Session, progress: Progress, now: bool) -> anyhow::Result<()> {
+/// Asks the containers to end and gives them some time, if any, and kills what is left. The server has ended.
+pub async fn stop_containers(
+    session: &Session,
+    progress: Progress,
+    grace: Option<Duration>,
+) -> anyhow::Result<()> {
     let mut step = progress.step("Stop the containers");
-    if !now {
-        ask(session, &mut step).await?;
+    if let Some(grace) = grace {
+        ask(session, &mut step, grace).await?;
     }
     hook(&session.layout, session.environment.stop_containers).await?;
     step.done("");
@@ -108,10 +119,10 @@ pub async fn stop_containers(session: &Session, progress: Progress, now: bool) -
 }
 
 /// What cannot be asked is killed afterwards as well.
-async fn ask(session: &Session, step: &mut Step) -> anyhow::Result<()> {
+async fn ask(session: &Session, step: &mut Step, grace: Duration) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let (left, mut changed) = watch::channel(0);
-    let ended = (session.environment.end_containers)(session.layout.clone(), GRACE_MAX, left);
+    let ended = (session.environment.end_containers)(session.layout.clone(), grace, left);
     tokio::pin!(ended);
     let mut is_told = false;
     loop {
@@ -124,7 +135,7 @@ async fn ask(session: &Session, step: &mut Step) -> anyhow::Result<()> {
             }
             Ok(()) = changed.changed() => {
                 let left = *changed.borrow_and_update();
-                let text = format!("{left} are asked to end, within {} s; Ctrl-C kills them", GRACE_MAX.as_secs());
+                let text = format!("{left} are asked to end, within {} s; Ctrl-C kills them", grace.as_secs());
                 // In a log, once.
                 match is_told {
                     _ if left == 0 => {}
@@ -157,12 +168,12 @@ fn check_ours(layout: &Layout) -> anyhow::Result<()> {
     )
 }
 
-/// Tells the server to end and waits until it has.
-pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<()> {
+/// Tells the server to end and waits until it has; whether there was one.
+pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let pid = loop {
         match process::look(layout)? {
-            State::Down => return Ok(()),
+            State::Down => return Ok(false),
             State::Serving(file) => break Some(file.pid),
             // One that was killed holds the lock until the kernel has taken it down, and is not found any more.
             State::Between { pid: None } if begun.elapsed() < SETTLES => tokio::time::sleep(LOOK).await,
@@ -172,12 +183,13 @@ pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<
     let pid = pid.with_context(|| {
         format!("a process that cannot be seen from here holds {}; run as root", layout.lock().display())
     })?;
-    let Some(process) = Process::open(pid)? else { return Ok(()) };
+    let Some(process) = Process::open(pid)? else { return Ok(false) };
     // The number may have been given away between the look and the opening.
     if process::look(layout)? == State::Down {
-        return Ok(());
+        return Ok(false);
     }
-    end_process(pid, process, progress).await
+    end_process(pid, process, progress).await?;
+    Ok(true)
 }
 
 /// Tells it to end; kills it if it does not.

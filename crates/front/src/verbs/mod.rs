@@ -31,6 +31,8 @@ verbs! {
     up::Up,
     status::Status,
     reconcile::Reconcile,
+    suspend::Suspend,
+    resume::Resume,
     down::Down,
     get::Get,
     describe::Describe,

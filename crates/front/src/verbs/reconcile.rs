@@ -9,6 +9,7 @@ use base::constants::annotations::RECONCILE_REQUESTED_AT;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::application::{KUSTOMIZATION, NAMESPACE, SOURCE};
 use crate::follow::{Application, in_time};
 use crate::progress::Progress;
 use crate::session::Session;
@@ -32,27 +33,24 @@ pub struct Reconcile {
     timeout: Duration,
 }
 
-/// Where `kedge up` puts an application's objects, unless -n says otherwise.
-const NAMESPACE: &str = "gitops";
-const SOURCES: (&str, &str) = ("source.toolkit.fluxcd.io", "gitrepositories");
-const KUSTOMIZATIONS: (&str, &str) = ("kustomize.toolkit.fluxcd.io", "kustomizations");
-
 impl Reconcile {
     pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
         let cluster = session.cluster().await?;
         let namespace = session.namespace_named().unwrap_or(NAMESPACE);
         let token = base::time::rfc3339_nanos(base::time::now());
         let patch = json!({"metadata": {"annotations": {RECONCILE_REQUESTED_AT: token}}});
-        let source = path(SOURCES, namespace, &self.name);
+        let source = SOURCE.path(namespace, &self.name);
         let Some(known) = requests::get_optional(&cluster.client, &source).await? else {
-            let kustomization = path(KUSTOMIZATIONS, namespace, &self.name);
+            let kustomization = KUSTOMIZATION.path(namespace, &self.name);
             let of = requests::get_optional(&cluster.client, &kustomization).await?;
             let of = of.as_ref().and_then(|found| found["spec"]["sourceRef"]["name"].as_str());
-            let next = match of.filter(|of| *of != self.name) {
-                Some(of) => format!("the Kustomization of that name is of the GitRepository {of}: kedge reconcile {of}"),
-                None => "`kedge get gitrepositories -A` lists them".to_owned(),
-            };
-            bail!("there is no GitRepository {} in the namespace {namespace}; {next}", self.name);
+            if let Some(of) = of.filter(|of| *of != self.name) {
+                bail!(
+                    "there is no GitRepository {} in the namespace {namespace}; the Kustomization of that name is of the GitRepository {of}: kedge reconcile {of}",
+                    self.name
+                );
+            }
+            bail!("{}", SOURCE.not_there(namespace, &self.name));
         };
         requests::merge(&cluster.client, &source, &patch).await?;
         if !self.wait {
@@ -73,12 +71,11 @@ impl Reconcile {
             }
         };
         step.done(&short(&revision));
-        let (group, plural) = KUSTOMIZATIONS;
-        let all = requests::get(&cluster.client, &format!("/apis/{group}/v1/{plural}")).await?;
+        let all = requests::get(&cluster.client, &KUSTOMIZATION.everywhere()).await?;
         let all = all["items"].as_array().cloned().unwrap_or_default();
         let followed = of_source(&all, namespace, &self.name);
         for (namespace, name) in &followed {
-            requests::merge(&cluster.client, &path(KUSTOMIZATIONS, namespace, name), &patch).await?;
+            requests::merge(&cluster.client, &KUSTOMIZATION.path(namespace, name), &patch).await?;
         }
         for (namespace, name) in &followed {
             let mut step = progress.step(match followed.len() {
@@ -98,10 +95,6 @@ impl Reconcile {
         output::line(&format!("{} is at {}", self.name, short(&revision)))?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn path((group, plural): (&str, &str), namespace: &str, name: &str) -> String {
-    format!("/apis/{group}/v1/namespaces/{namespace}/{plural}/{name}")
 }
 
 /// Namespaces and names of the Kustomizations that apply a source, those that others wait for first: what holds them up is

@@ -181,7 +181,7 @@ fn remember(status: &mut KustomizationStatus, revision: &str, started: Instant, 
         return;
     }
     let now = base::time::rfc3339_seconds(base::time::now());
-    let digest = base::id::sha256_hex(revision.as_bytes());
+    let digest = format!("sha256:{}", base::id::sha256_hex(revision.as_bytes()));
     let old = status.history.iter().position(|s| s.digest == digest).map(|at| status.history.remove(at));
     let first = old.as_ref().map_or_else(|| now.clone(), |o| o.first_reconciled.clone());
     status.history.insert(

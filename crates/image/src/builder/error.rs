@@ -11,8 +11,9 @@ pub enum BuildError {
     Read { path: PathBuf, source: io::Error },
     #[error("the Dockerfile has no FROM: no build stage in current context")]
     Empty,
-    #[error("target stage {0:?} could not be found")]
-    NoTarget(String),
+    /// With what may have been meant.
+    #[error("target stage {target:?} could not be found{hint}")]
+    NoTarget { target: String, hint: String },
     #[error("dockerfile parse error on line {line}: {message}")]
     Parse { line: usize, message: String },
     #[error("dockerfile line {line}: {instruction}")]
@@ -29,6 +30,9 @@ pub enum StepError {
     Invalid(String),
     #[error("{0:?}: not found in the build context (check .dockerignore)")]
     NoSource(String),
+    /// A name that stands for an image, as no stage is called so, though one is called nearly so.
+    #[error("no stage is called {name:?}{hint}, and there is no such image")]
+    NoStage { name: String, hint: String, source: Box<StepError> },
     #[error("process {command:?} did not complete successfully: exit code: {exit_code}")]
     Command { command: String, exit_code: i32, output: String },
     #[error("{operation}")]

@@ -14,6 +14,7 @@ mod instruction;
 mod parse;
 mod runner;
 mod stage;
+mod suggest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -160,9 +161,10 @@ impl<'a> Plan<'a> {
         let mut plan = Self { global_arguments: &steps[..first], stages, needed: BTreeSet::new(), target: 0 };
         plan.target = match &request.target {
             None => plan.stages.len() - 1,
-            Some(target) => plan
-                .stage_index(target, plan.stages.len())
-                .ok_or_else(|| BuildError::NoTarget(target.clone()))?,
+            Some(target) => plan.stage_index(target, plan.stages.len()).ok_or_else(|| {
+                let hint = suggest::hint(target, plan.names(plan.stages.len()));
+                BuildError::NoTarget { target: target.clone(), hint }
+            })?,
         };
         plan.need(plan.target);
         Ok(plan)
@@ -174,6 +176,11 @@ impl<'a> Plan<'a> {
             .iter()
             .rposition(|stage| stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name)));
         named.or_else(|| name.parse().ok().filter(|index| *index < limit))
+    }
+
+    /// What the stages before `limit` are called.
+    fn names(&self, limit: usize) -> impl Iterator<Item = &str> {
+        self.stages[..limit].iter().filter_map(|stage| stage.name.as_deref())
     }
 
     fn need(&mut self, index: usize) {
@@ -208,6 +215,7 @@ impl<'a> Plan<'a> {
         let mut finished: BTreeMap<usize, Finished> = BTreeMap::new();
         for index in &self.needed {
             let stage_index = |name: &str| self.stage_index(name, *index);
+            let stage_hint = |name: &str| suggest::hint(name, self.names(*index));
             let mut stage = Stage {
                 store,
                 context,
@@ -215,6 +223,7 @@ impl<'a> Plan<'a> {
                 tools,
                 finished: &finished,
                 stage_index: &stage_index,
+                stage_hint: &stage_hint,
                 global_arguments: self.global_arguments,
                 numbering: (done, total),
                 state: Finished::default(),

@@ -2,6 +2,7 @@
 
 use super::error::BuildError;
 use super::instruction::{Command, Copy, Heredoc, Instruction, Step};
+use super::suggest;
 use crate::manifest::Healthcheck;
 
 /// One instruction as it stands: continued lines joined, comments gone, here-documents beside it.
@@ -125,6 +126,26 @@ fn heredoc_markers(text: &str) -> Vec<(String, String, bool, bool)> {
     found
 }
 
+const INSTRUCTIONS: [&str; 17] = [
+    "FROM",
+    "ARG",
+    "ENV",
+    "LABEL",
+    "MAINTAINER",
+    "RUN",
+    "COPY",
+    "ADD",
+    "WORKDIR",
+    "USER",
+    "EXPOSE",
+    "ENTRYPOINT",
+    "CMD",
+    "VOLUME",
+    "STOPSIGNAL",
+    "SHELL",
+    "HEALTHCHECK",
+];
+
 fn understand(raw: Raw) -> Result<Step, BuildError> {
     let instruction = match raw.keyword.as_str() {
         "FROM" => from(&raw)?,
@@ -149,7 +170,10 @@ fn understand(raw: Raw) -> Result<Step, BuildError> {
         "ONBUILD" => {
             return Err(raw.error("ONBUILD is not supported: write the instruction where it is needed"));
         }
-        other => return Err(raw.error(format!("unknown instruction: {other}"))),
+        other => {
+            let hint = suggest::hint(other, INSTRUCTIONS);
+            return Err(raw.error(format!("unknown instruction: {other}{hint}")));
+        }
     };
     let flags_understood = ["FROM", "RUN", "COPY", "ADD", "HEALTHCHECK"].contains(&raw.keyword.as_str());
     if let (Some((flag, _)), false) = (raw.flags.first(), flags_understood) {
@@ -375,7 +399,10 @@ mod tests {
         let check = |text: &str, expect: &str| {
             assert_eq!(parse(text).expect_err(text).to_string(), expect);
         };
-        check("FROM a\nRUM x", "dockerfile parse error on line 2: unknown instruction: RUM");
+        check(
+            "FROM a\nRUM x",
+            "dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)",
+        );
         check(
             "FROM",
             "dockerfile parse error on line 1: FROM requires either one argument, or three: FROM <source> [AS <name>]",

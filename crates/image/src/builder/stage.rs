@@ -49,6 +49,8 @@ pub struct Stage<'a, 't> {
     pub finished: &'a BTreeMap<usize, Finished>,
     /// An earlier stage by name or number.
     pub stage_index: &'a dyn Fn(&str) -> Option<usize>,
+    /// What an earlier stage is called, if it is called nearly so.
+    pub stage_hint: &'a dyn Fn(&str) -> String,
     pub global_arguments: &'a [Step],
     /// Steps done, and steps in all.
     pub numbering: (usize, usize),
@@ -141,9 +143,19 @@ impl Stage<'_, '_> {
         } else if let Some(earlier) = (self.stage_index)(&image).and_then(|index| self.finished.get(&index)) {
             Finished { arguments: BTreeMap::new(), own_cmd: false, ..earlier.clone() }
         } else {
-            self.base_image(&image)?
+            self.image(&image)?
         };
         Ok(())
+    }
+
+    /// What is called so is no stage.
+    fn image(&mut self, name: &str) -> Result<Finished, StepError> {
+        let hint = (self.stage_hint)(name);
+        let wrong = |source: StepError| match hint.is_empty() {
+            true => source,
+            false => StepError::NoStage { name: name.to_owned(), hint, source: Box::new(source) },
+        };
+        self.base_image(name).map_err(wrong)
     }
 
     fn base_image(&mut self, image: &str) -> Result<Finished, StepError> {
@@ -374,7 +386,7 @@ impl Stage<'_, '_> {
     fn other_files(&mut self, name: &str, work: &Path) -> Result<View, StepError> {
         let diff_ids = match (self.stage_index)(name).and_then(|index| self.finished.get(&index)) {
             Some(stage) => stage.diff_ids.clone(),
-            None => self.base_image(name)?.diff_ids,
+            None => self.image(name)?.diff_ids,
         };
         fs::create_dir_all(work).map_err(failed("create", work))?;
         Ok(View::mount(work, &self.store.snapshots().lower(&chain_ids(&diff_ids)))?)

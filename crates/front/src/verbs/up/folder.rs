@@ -46,6 +46,13 @@ pub fn look(files: &Files, path: &str, on_disk: bool) -> Option<Fault> {
         BuildError::Empty { .. } => {
             Some(Fault::Nothing(hints::other_folders(&fault.to_string(), &folders(files))))
         }
+        // Who has folders for it did not mean all the manifests of the repository together.
+        fault if path.is_empty() && !own && !folders(files).is_empty() => Some(Fault::Nothing(
+            hints::other_folders(
+                &format!("the top of the repository has no kustomization.yaml, and what lies there cannot be deployed as it is: {fault}"),
+                &folders(files),
+            ),
+        )),
         fault => Some(Fault::Broken(fault.to_string())),
     }
 }
@@ -84,8 +91,8 @@ mod tests {
             entry(("empty/README.md", "")),
             entry(("web/node_modules/x/kustomization.yaml", "")),
         ]));
-        let check = |path: &str, on_disk: bool, wanted: Option<&str>| {
-            let told = match look(&files, path, on_disk) {
+        let look_at = |files: &Files, path: &str, on_disk: bool, wanted: Option<&str>| {
+            let told = match look(files, path, on_disk) {
                 Some(Fault::Nothing(text)) => Some(text),
                 Some(Fault::Broken(text)) => Some(format!("broken: {text}")),
                 None => None,
@@ -95,6 +102,7 @@ mod tests {
                 (told, wanted) => assert_eq!(told.as_deref(), wanted, "{path}"),
             }
         };
+        let check = |path: &str, on_disk: bool, wanted: Option<&str>| look_at(&files, path, on_disk, wanted);
         check("./deploy", true, None);
         check("./plain", true, None);
         check("./empty", true, Some("./empty has neither a kustomization.yaml nor a manifest"));
@@ -103,5 +111,9 @@ mod tests {
         check("./nowhere", false, Some("are broken, deploy; name one"));
         check("./new", true, Some("git add new && git commit"));
         check("./broken", true, Some("broken: broken/b.yaml: no such file"));
+        check("./", true, Some("the top of the repository has no kustomization.yaml, and what lies there"));
+        check("./", true, Some("are broken, deploy; name one with --path"));
+        let plain = Files::new(BTreeMap::from_iter([entry(("a.yaml", "kind: [")), entry(("b/c.yaml", map))]));
+        look_at(&plain, "./", true, Some("broken: "));
     }
 }

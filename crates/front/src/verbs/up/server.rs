@@ -163,6 +163,6 @@ pub async fn hold(session: &Session, interrupted: impl Future<Output = ()>) -> a
 pub async fn end(session: &Session) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     down::stop_server(&session.layout, progress).await?;
-    down::stop_containers(session, progress, false).await?;
+    down::stop_containers(session, progress, Some(down::GRACE)).await?;
     Ok(ExitCode::SUCCESS)
 }
