@@ -12,6 +12,7 @@ pub const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const NODE_SERVING: &str = "kubernetes.io/kubelet-serving";
 pub const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
+const MASTERS: &str = "system:masters";
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
 
@@ -89,13 +90,17 @@ pub fn objection(signer: &str, request: &Request, usages: &[String]) -> Option<S
     let only = |allowed: &[&str]| usages.iter().all(|u| allowed.contains(&u.as_str()));
     let asks = |usage: &str| usages.iter().any(|u| u == usage);
     let say = |text: &str| Some(text.to_owned());
+    let of_masters = || {
+        request
+            .organizations
+            .iter()
+            .any(|o| o == MASTERS)
+            .then(|| format!("subject organization must not be {MASTERS}"))
+    };
     match signer {
         CLIENT => {
             match asks("client auth") && only(&["digital signature", "key encipherment", "client auth"]) {
-                true if request.organizations.iter().any(|o| o == "system:masters") => {
-                    say("subject organization must not be system:masters")
-                }
-                true => None,
+                true => of_masters(),
                 false => say("usages did not match [client auth digital signature key encipherment]"),
             }
         }
@@ -129,7 +134,8 @@ pub fn objection(signer: &str, request: &Request, usages: &[String]) -> Option<S
                 false => Some(format!("usages did not match [{usage} digital signature key encipherment]")),
             }
         }
-        LEGACY => None,
+        // Nobody says what its certificates are good for; ours come from the authority that clients are known by.
+        LEGACY => of_masters(),
         other => Some(format!("unknown signer {other}")),
     }
 }
@@ -202,6 +208,12 @@ mod tests {
             "usages did not match [client auth digital signature key encipherment]",
         );
         check(LEGACY, |_| (), &serving, "");
+        check(
+            LEGACY,
+            |r| r.organizations.push("system:masters".into()),
+            &client,
+            "subject organization must not be system:masters",
+        );
         check("example.com/mine", |_| (), &client, "unknown signer example.com/mine");
     }
 

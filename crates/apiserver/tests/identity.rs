@@ -166,9 +166,16 @@ async fn keys_are_asked_for_once_by_all_who_come_meanwhile() {
 #[tokio::test]
 async fn another_service_may_know_tokens() {
     let service = Extension::start(&["localhost"], |_, body| {
-        let known = body["spec"]["token"] == "known";
+        let token = body["spec"]["token"].as_str().unwrap_or_default();
         let user = json!({"username": "jane", "uid": "7", "groups": ["devs"]});
-        Some((200, json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": {"authenticated": known, "user": user}})))
+        let mut status = json!({"authenticated": token != "unknown", "user": user});
+        if let Some(audience) = token.strip_prefix("known-to-") {
+            status["audiences"] = json!([audience, "somebody-else"]);
+        }
+        Some((
+            200,
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}),
+        ))
     })
     .await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -184,6 +191,26 @@ async fn another_service_may_know_tokens() {
         assert_eq!(world.bearer("unknown").await.0, 401);
     }
     assert_eq!(service.asked().len(), 2, "answers are kept for a while");
+
+    // Whom a token is for is what the service says: of those that were asked for, no others; and ours where it says nothing.
+    assert_eq!(world.bearer("known-to-vault").await.0, 401, "it is for another");
+    let ours = "https://kubernetes.default.svc.cluster.local";
+    let cases = [
+        ("known-to-vault", json!(["kube", "vault"]), json!(["vault"])),
+        ("known-to-vault", json!(["kube"]), Value::Null),
+        ("known", json!(["vault"]), Value::Null),
+        ("known", json!(["vault", ours]), json!([ours])),
+    ];
+    for (token, asked, wanted) in cases {
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, "audiences": asked}});
+        let (code, answer) = world.json("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review).await;
+        let is_known = answer["status"]["authenticated"] == true;
+        assert_eq!(
+            (code, is_known, &answer["status"]["audiences"]),
+            (201, !wanted.is_null(), &wanted),
+            "{token} for {asked}: {answer}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -289,6 +289,10 @@ async fn nobody_gets_a_certificate_for_the_masters_and_a_node_one_for_itself() {
         cluster.world.json("POST", requests, asked("m", "masters", "kube-apiserver-client")).await;
     let why = "certificatesigningrequests.certificates.k8s.io \"m\" is forbidden: use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
     assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+    let (code, answer) = cluster.world.json("POST", requests, asked("m", "masters", "legacy-unknown")).await;
+    let why = "CertificateSigningRequest.certificates.k8s.io \"m\" is invalid: spec.signerName: Invalid value: \"kubernetes.io/legacy-unknown\": the legacy signerName is not \
+               allowed via this API version";
+    assert_eq!((code, answer["message"].as_str()), (422, Some(why)));
     let why =
         cluster.check("n2", "POST", requests, asked("x", "n1", "kube-apiserver-client-kubelet"), 403).await;
     assert!(why.ends_with("can only create a node CSR with CN=system:node:n2"), "{why}");

@@ -352,3 +352,56 @@ async fn of_so_many_fields_that_are_unknown_one_is_told() {
     assert_eq!((code, message.matches("field").count()), (400, 100));
     assert!(message.ends_with("unknown field \"u99\""), "{message}");
 }
+
+/// The one address and the list that begins with it; both recorded from the original.
+#[tokio::test]
+async fn a_services_address_stays_and_is_the_first_of_all() {
+    let world = World::new().await;
+    let path = "/api/v1/namespaces/default/services";
+    let own =
+        json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.43.0.77", "ports": [{"port": 80}]}});
+    world.grant(path, own).await;
+    let fault =
+        |value: &str, detail: &str| format!("spec.clusterIPs: Invalid value: [\"{value}\"]: {detail}");
+    let first = "first value must match `clusterIP`";
+    let alone = "must be empty when `clusterIP` is not specified";
+    let fixed =
+        |value: &str| format!("spec.clusterIPs[0]: Invalid value: [\"{value}\"]: may not change once set");
+    let changes = [
+        (json!({"clusterIP": ""}), String::new()),
+        (json!({"clusterIPs": null}), String::new()),
+        (json!({"clusterIP": "10.43.0.78"}), fixed("10.43.0.78")),
+        (json!({"clusterIP": "10.43.0.78", "clusterIPs": null}), fixed("10.43.0.78")),
+        (json!({"clusterIP": "None"}), fixed("None")),
+        (json!({"clusterIPs": ["10.43.0.78"]}), fault("10.43.0.78", first)),
+        (json!({"clusterIP": "10.43.0.78", "clusterIPs": ["10.43.0.79"]}), fault("10.43.0.79", first)),
+    ];
+    for (spec, wanted) in changes {
+        let body = json!({"spec": spec}).to_string();
+        let (code, answer) = told(&world, "PATCH", &format!("{path}/s"), MERGE, &body).await;
+        match wanted.as_str() {
+            "" => assert_eq!(
+                (code, &answer["spec"]["clusterIPs"]),
+                (200, &json!(["10.43.0.77"])),
+                "{spec}: {answer}"
+            ),
+            wanted => {
+                let wanted = format!("Service \"s\" is invalid: {wanted}");
+                assert_eq!((code, answer["message"].as_str()), (422, Some(wanted.as_str())), "{spec}");
+            }
+        }
+    }
+    for (spec, wanted) in [
+        (json!({"clusterIPs": ["10.43.0.90"]}), fault("10.43.0.90", alone)),
+        (json!({"clusterIPs": ["None"]}), fault("None", alone)),
+        (json!({"clusterIP": "10.43.0.91", "clusterIPs": ["10.43.0.92"]}), fault("10.43.0.92", first)),
+        (json!({"clusterIP": "None", "clusterIPs": ["10.43.0.92"]}), fault("10.43.0.92", first)),
+    ] {
+        let mut spec = spec;
+        spec["ports"] = json!([{"port": 80}]);
+        let body = json!({"metadata": {"name": "n"}, "spec": spec}).to_string();
+        let (code, answer) = told(&world, "POST", path, JSON, &body).await;
+        let wanted = format!("Service \"n\" is invalid: {wanted}");
+        assert_eq!((code, answer["message"].as_str()), (422, Some(wanted.as_str())), "{body}");
+    }
+}

@@ -140,7 +140,12 @@ pub fn up(args: &[String]) -> anyhow::Result<()> {
         bail!("containers need root: run the same command as root, for example with `sudo -E`");
     }
     cargo(&["build", "--release", "--package", "kedge", "--package", "shop"])?;
-    let built = built("release")?;
+    let status = up_command(&built("release")?, args)?.status().context("cannot run kedge")?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+/// `kedge up` on the example, with what lies in a folder of built programs.
+fn up_command(built: &Path, args: &[String]) -> anyhow::Result<Command> {
     let bin = root().join("examples/shop/bin");
     std::fs::create_dir_all(&bin)?;
     std::fs::copy(built.join("shop"), bin.join("shop"))
@@ -151,8 +156,48 @@ pub fn up(args: &[String]) -> anyhow::Result<()> {
     if args.iter().all(|arg| arg.starts_with('-')) {
         command.arg(root());
     }
-    let status = command.args(args).status().context("cannot run kedge")?;
-    std::process::exit(status.code().unwrap_or(1));
+    command.args(args);
+    Ok(command)
+}
+
+/// The README's first command, with what was built for the tests, in this checkout: it ends well, and the address that it
+/// names answers.
+fn walk() -> anyhow::Result<()> {
+    println!("── the first command");
+    let built = built("debug")?;
+    let folder = std::env::temp_dir().join(format!("kedge-t-walk-{}", std::process::id()));
+    let data_dir = format!("--data-dir={}", folder.display());
+    let args = [data_dir.clone(), "--api-port=0".to_owned()];
+    let output = up_command(&built, &args)?.output().context("cannot run kedge")?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answered = page(&told);
+    let purged = Command::new(built.join("kedge")).args(["down", "--purge", "--now", &data_dir]).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        bail!("`cargo xtask up` failed: {told}\n{}", text(&output.stderr));
+    }
+    println!("{told}── {}", answered.with_context(|| format!("the example does not answer:\n{told}"))?);
+    if !purged.status.success() || folder.exists() {
+        bail!("`kedge down --purge` left something: {}", text(&purged.stderr));
+    }
+    Ok(())
+}
+
+/// Asks for the page at the address that was told.
+fn page(told: &str) -> anyhow::Result<String> {
+    use std::io::{Read, Write};
+    let (_, rest) = told.split_once("http://localhost:").context("no address was told")?;
+    let port: u16 = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let line = answer.lines().next().unwrap_or_default();
+    if !line.contains(" 200 ") {
+        bail!("it answered {line:?}");
+    }
+    Ok(format!("http://localhost:{port} answers {line}"))
 }
 
 pub fn test() -> anyhow::Result<()> {
@@ -176,7 +221,29 @@ pub fn test() -> anyhow::Result<()> {
     super::tidy::run()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     cargo(&["build", "--package", "shop", "--package", "kedge", "--package", "testkit"])?;
-    cargo(&["test", "--workspace", "--no-fail-fast"])
+    walk()?;
+    cargo(&["test", "--workspace", "--no-fail-fast"])?;
+    for missing in untried()? {
+        println!("── not tried, as this machine has none: {missing}");
+    }
+    Ok(())
+}
+
+/// What tests leave out where it is not there.
+fn untried() -> anyhow::Result<Vec<String>> {
+    let clients = target()?.join("clients");
+    let folders = ["/usr/lib/google-cloud-sdk/bin", "/usr/local/bin", "/usr/bin"].map(Path::new);
+    let is_kubectl = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("kubectl"))
+    };
+    let kubectl =
+        folders.iter().any(|folder| std::fs::read_dir(folder).into_iter().flatten().any(is_kubectl));
+    let all = [
+        ("kubectl".to_owned(), kubectl),
+        (format!("Python's client {PYTHON_CLIENT}"), clients.join("python/version").exists()),
+        (format!("JavaScript's client {JAVASCRIPT_CLIENT}"), clients.join("javascript/version").exists()),
+    ];
+    Ok(all.into_iter().filter(|(_, is_there)| !is_there).map(|(name, _)| name).collect())
 }
 
 pub fn bench(names: &[String]) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::validate::json;
 use super::{Build, Errors, Kind, Part, names};
 use crate::columns::{age_cell, name_cell};
+use crate::csr::LEGACY;
 use crate::status::FieldError;
 
 const USAGES: &[&str] = &[
@@ -80,6 +81,10 @@ fn validate(spec: &CertificateSigningRequestSpec, errors: &mut Errors) {
         }
     }
     check_signer("spec.signerName", &spec.signer_name, errors);
+    if spec.signer_name == LEGACY {
+        let detail = "the legacy signerName is not allowed via this API version";
+        errors.push(FieldError::invalid("spec.signerName", LEGACY, detail));
+    }
     if let Some(seconds) = spec.expiration_seconds.filter(|s| *s < SHORTEST_SECONDS) {
         let detail = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.push(FieldError::invalid("spec.expirationSeconds", seconds, detail));

@@ -91,11 +91,7 @@ impl Server {
                 return Some(Authenticated { who, audiences: ours, warning: None });
             }
         }
-        let who = webhook.as_ref()?.identity(self, token, audiences).await?;
-        Some(Authenticated {
-            who,
-            audiences: audiences.iter().map(|a| (*a).to_owned()).collect(),
-            warning: None,
-        })
+        let (who, audiences) = webhook.as_ref()?.identity(self, token, audiences).await?;
+        Some(Authenticated { who, audiences, warning: None })
     }
 }

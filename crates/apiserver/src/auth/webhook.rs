@@ -9,6 +9,7 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::tokens::ISSUER;
 use super::{AUTHENTICATED, Identity};
 use crate::Server;
 use crate::backend::Backend;
@@ -22,8 +23,11 @@ const KEPT_MAX: usize = 4096;
 
 pub struct TokenWebhook {
     backend: Backend,
-    answers: Mutex<HashMap<String, (Option<Identity>, Instant)>>,
+    answers: Mutex<HashMap<String, (Option<Known>, Instant)>>,
 }
+
+/// Who it is, and which of the audiences that were asked for the token is for.
+type Known = (Identity, Vec<String>);
 
 impl TokenWebhook {
     /// Reads where the service is from a kubeconfig.
@@ -31,7 +35,7 @@ impl TokenWebhook {
         Ok(Self { backend: Backend::from_kubeconfig(path)?, answers: Mutex::default() })
     }
 
-    pub async fn identity(&self, server: &Server, token: &str, audiences: &[&str]) -> Option<Identity> {
+    pub async fn identity(&self, server: &Server, token: &str, audiences: &[&str]) -> Option<Known> {
         let key = base::id::sha256_hex(format!("{}\n{token}", audiences.join("\n")).as_bytes());
         if let Some((answer, until)) = self.answers.lock().get(&key).cloned()
             && Instant::now() < until
@@ -55,12 +59,7 @@ impl TokenWebhook {
         answer
     }
 
-    async fn ask(
-        &self,
-        server: &Server,
-        token: &str,
-        audiences: &[&str],
-    ) -> Result<Option<Identity>, String> {
+    async fn ask(&self, server: &Server, token: &str, audiences: &[&str]) -> Result<Option<Known>, String> {
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {},
             "spec": {"token": token, "audiences": audiences}});
         let answer = self.backend.post(server, "", &review, TIMEOUT).await.map_err(|e| e.to_string())?;
@@ -71,18 +70,16 @@ impl TokenWebhook {
         let review: TokenReview = serde_json::from_slice(&answer.1).map_err(|e| e.to_string())?;
         let status = review.status.unwrap_or_default();
         // One that says nothing of audiences knows of none but ours.
-        let fits = status.audiences.is_none_or(|all| all.iter().any(|a| audiences.contains(&a.as_str())));
-        let user = status.user.filter(|_| status.authenticated == Some(true) && fits);
+        let mut fitting =
+            status.audiences.filter(|all| !all.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
+        fitting.retain(|audience| audiences.contains(&audience.as_str()));
+        let user = status.user.filter(|_| status.authenticated == Some(true) && !fitting.is_empty());
         Ok(user.and_then(|user| {
             let username = user.username.filter(|name| !name.is_empty())?;
             let mut groups = user.groups.unwrap_or_default();
             groups.push(AUTHENTICATED.into());
-            Some(Identity {
-                username,
-                uid: user.uid.unwrap_or_default(),
-                groups,
-                extra: user.extra.unwrap_or_default(),
-            })
+            let (uid, extra) = (user.uid.unwrap_or_default(), user.extra.unwrap_or_default());
+            Some((Identity { username, uid, groups, extra }, fitting))
         }))
     }
 }

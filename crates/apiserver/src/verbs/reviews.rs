@@ -228,13 +228,24 @@ impl Server {
         Some(Authenticated { who, audiences, warning: None })
     }
 
-    /// Whether what a token is bound to is the object that has its name now.
+    /// Whether what a token is bound to is the object that has its name now, and is not going for too long.
     async fn still_there(&self, plural: &str, namespace: &str, wanted: &Reference) -> Option<()> {
         let kinds = self.catalog.snapshot();
         let kind = kinds.find("", "v1", plural)?;
         let (_, object) = self.objects.get(kind, namespace, &wanted.name).await.ok()??;
-        (meta::uid(&object) == wanted.uid).then_some(())
+        let now = base::time::now();
+        (meta::uid(&object) == wanted.uid && !has_gone(&object, now)).then_some(())
     }
+}
+
+/// What ends still needs its token for a little while, but not for as long as a finalizer holds it.
+const GOING_SECONDS: i64 = 60;
+
+fn has_gone(object: &Value, now: jiff::Timestamp) -> bool {
+    let since = object["metadata"]["deletionTimestamp"]
+        .as_str()
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    since.is_some_and(|since| now.as_second() - since.as_second() > GOING_SECONDS)
 }
 
 /// `serviceaccounts/token`.
@@ -342,4 +353,21 @@ async fn pods_node(server: &ApiServer, pod: &Value) -> Result<Option<Reference>,
     let nodes = kinds.find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
     let found = server.0.objects.get(nodes, "", name).await?;
     Ok(found.map(|(_, node)| Reference { name: name.to_owned(), uid: meta::uid(&node).to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_from_going_has_gone_after_a_while() {
+        let now: jiff::Timestamp = "2026-01-01T00:01:00Z".parse().expect("a time");
+        let check = |since: Value, wanted: bool| {
+            assert_eq!(has_gone(&json!({"metadata": {"deletionTimestamp": since}}), now), wanted, "{since}");
+        };
+        check(Value::Null, false);
+        check(json!("2026-01-01T00:02:00Z"), false);
+        check(json!("2026-01-01T00:00:00Z"), false);
+        check(json!("2025-12-31T23:59:59Z"), true);
+    }
 }

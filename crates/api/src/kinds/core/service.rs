@@ -101,6 +101,11 @@ fn keep_addresses(new: &mut Service, old: &Service) {
         if new.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
+        // Who knows of one address alone means the first of them.
+        if new.cluster_ip != old.cluster_ip && new.cluster_ips == old.cluster_ips {
+            let first = new.cluster_ips.as_mut().and_then(|all| all.first_mut());
+            first.zip(new.cluster_ip.clone()).into_iter().for_each(|(first, own)| *first = own);
+        }
     }
     leave_type(new, old);
     // What only is of use to who comes from outside goes when nobody does any more.
@@ -204,6 +209,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_first_address_is_the_one() {
+        let service = |value: Value| -> Service {
+            serde_json::from_value(json!({"metadata": {}, "spec": value})).expect("a service")
+        };
+        let old =
+            service(json!({"type": "ClusterIP", "clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"]}));
+        let kept = |changed: Value| {
+            let mut new = service(changed);
+            new.spec.as_mut().expect("a spec").type_ = Some("ClusterIP".into());
+            keep_addresses(&mut new, &old);
+            let spec = new.spec.expect("a spec");
+            (spec.cluster_ip.unwrap_or_default(), spec.cluster_ips.unwrap_or_default().concat())
+        };
+        let both = |one: &str, all: &str| (one.to_owned(), all.to_owned());
+        assert_eq!(kept(json!({})), both("10.43.0.7", "10.43.0.7"));
+        assert_eq!(kept(json!({"clusterIP": "10.43.0.8"})), both("10.43.0.8", "10.43.0.8"));
+        assert_eq!(kept(json!({"clusterIP": "None", "clusterIPs": ["10.43.0.7"]})), both("None", "None"));
+        assert_eq!(
+            kept(json!({"clusterIP": "10.43.0.8", "clusterIPs": ["10.43.0.9"]})),
+            both("10.43.0.8", "10.43.0.9")
+        );
+    }
 
     #[test]
     fn what_belongs_to_a_type_goes_with_it() {

@@ -101,6 +101,17 @@ fn check_addresses(spec: &ServiceSpec, external: bool, headless: bool, errors: &
     if external && !is_empty(spec.cluster_ip.as_deref()) {
         errors.push(FieldError::forbidden("spec.clusterIPs", "may not be set for ExternalName services"));
     }
+    let all = spec.cluster_ips.as_deref().unwrap_or_default();
+    if let Some(first) = all.first().filter(|_| !external) {
+        let fault = match spec.cluster_ip.as_deref().unwrap_or_default() {
+            "" => Some("must be empty when `clusterIP` is not specified"),
+            own if own != first => Some("first value must match `clusterIP`"),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            errors.push(FieldError::invalid("spec.clusterIPs", json(&all), fault));
+        }
+    }
     const FAMILIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
     errors.one_of("spec.ipFamilyPolicy", spec.ip_family_policy.as_deref(), FAMILIES);
     for (i, family) in spec.ip_families.iter().flatten().enumerate() {
@@ -207,7 +218,10 @@ pub fn check_update(new: &Service, old: &Service, errors: &mut Errors) {
     let kept = address(new) == address(old);
     if !kept && !address(old).is_empty() && !external(new) && !external(old) {
         let all = new.spec.as_ref().and_then(|s| s.cluster_ips.clone()).unwrap_or_default();
-        errors.push(FieldError::invalid("spec.clusterIPs[0]", json(&all), "may not change once set"));
+        // Where the two do not agree, that is what is told.
+        if all.first() == Some(&address(new)) {
+            errors.push(FieldError::invalid("spec.clusterIPs[0]", json(&all), "may not change once set"));
+        }
     }
 }
 

@@ -48,11 +48,11 @@ const TABLE: &[(&str, bool, Bench)] = &[
     ("api", true, machinery::run),
     ("overload", true, overload::run),
     ("size", true, size::run),
+    ("build", true, size::build),
     // Minutes of both cores.
     ("protection", false, protection::run),
     ("definitions", false, definitions::run),
     ("store", false, store::run),
-    ("build", false, size::build),
 ];
 
 fn main() {
