@@ -54,6 +54,12 @@ impl ApiError {
         }
     }
 
+    /// The same with a cause beside the message.
+    pub fn caused_by(mut self, cause: StatusCause) -> Self {
+        self.details.get_or_insert_default().causes.get_or_insert_default().push(cause);
+        self
+    }
+
     fn about(mut self, resource: &Resource<'_>, name: &str) -> Self {
         self.details = Some(Box::new(StatusDetails {
             name: (!name.is_empty()).then(|| name.to_owned()),

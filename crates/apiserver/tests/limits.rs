@@ -276,3 +276,67 @@ async fn a_running_pod_changes_only_as_its_node_can() {
     let (code, answer) = resize().await;
     assert_eq!(code, 200, "{answer}");
 }
+
+/// The class of a claim that names none: the newest of those marked so. Recorded from the original.
+#[tokio::test]
+async fn a_claim_without_a_class_gets_the_default_one() {
+    let world = World::new().await;
+    let marked = |name: &str, mark: &str| json!({"metadata": {"name": name, "annotations": {mark: "true"}}, "provisioner": "p/q"});
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    // What this cluster begins with is not to be in the way.
+    let (_, begun) = world.json("GET", classes, Value::Null).await;
+    for class in begun["items"].as_array().into_iter().flatten() {
+        world
+            .json(
+                "DELETE",
+                &format!("{classes}/{}", class["metadata"]["name"].as_str().expect("a name")),
+                Value::Null,
+            )
+            .await;
+    }
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let class_of = async |name: &str, class: Value, annotations: Value| {
+        let mut claim = json!({"metadata": {"name": name, "annotations": annotations}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+        if !class.is_null() {
+            claim["spec"]["storageClassName"] = class;
+        }
+        let (code, answer) = world.json("POST", claims, claim).await;
+        assert_eq!(code, 201, "{answer}");
+        answer["spec"]["storageClassName"].clone()
+    };
+    assert_eq!(class_of("before", Value::Null, Value::Null).await, Value::Null);
+    world.grant(classes, json!({"metadata": {"name": "plain"}, "provisioner": "p/q"})).await;
+    assert_eq!(class_of("plain", Value::Null, Value::Null).await, Value::Null);
+    world.grant(classes, marked("one", "storageclass.kubernetes.io/is-default-class")).await;
+    assert_eq!(class_of("one", Value::Null, Value::Null).await, "one");
+    assert_eq!(class_of("none", "".into(), Value::Null).await, "");
+    assert_eq!(class_of("named", "plain".into(), Value::Null).await, "plain");
+    let annotated = json!({"volume.beta.kubernetes.io/storage-class": "plain"});
+    assert_eq!(class_of("annotated", Value::Null, annotated).await, Value::Null);
+    // Of one age, the first by name; both marks count.
+    world.grant(classes, marked("another", "storageclass.beta.kubernetes.io/is-default-class")).await;
+    world.json("DELETE", &format!("{classes}/one"), Value::Null).await;
+    assert_eq!(class_of("another", Value::Null, Value::Null).await, "another");
+}
+
+/// Nothing is made in a namespace that is not there, or that goes; and some never go.
+#[tokio::test]
+async fn a_namespace_is_there_before_what_is_in_it() {
+    let world = World::new().await;
+    let map = |name: &str| json!({"metadata": {"name": name}});
+    let (code, answer) = world.json("POST", "/api/v1/namespaces/absent/configmaps", map("a")).await;
+    assert_eq!((code, answer["message"].as_str()), (404, Some("namespaces \"absent\" not found")));
+    for name in ["default", "kube-system", "kube-public"] {
+        let (code, answer) = world.json("DELETE", &format!("/api/v1/namespaces/{name}"), Value::Null).await;
+        let why = format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
+        assert_eq!((code, answer["message"].as_str()), (403, Some(why.as_str())));
+    }
+    world.grant("/api/v1/namespaces", map("going")).await;
+    let (code, answer) = world.json("DELETE", "/api/v1/namespaces/going", Value::Null).await;
+    assert_eq!((code, &answer["status"]["phase"]), (200, &json!("Terminating")), "{answer}");
+    let (code, answer) = world.json("POST", "/api/v1/namespaces/going/configmaps", map("a")).await;
+    let why = "configmaps \"a\" is forbidden: unable to create new content in namespace going because it is being terminated";
+    assert_eq!((code, answer["message"].as_str()), (403, Some(why)));
+    let causes = json!([{"reason": "NamespaceTerminating", "message": "namespace going is being terminated", "field": "metadata.namespace"}]);
+    assert_eq!(answer["details"]["causes"], causes);
+}

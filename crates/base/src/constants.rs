@@ -29,6 +29,9 @@ pub mod annotations {
     pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
     pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
     pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+    pub const BETA_DEFAULT_STORAGE_CLASS: &str = "storageclass.beta.kubernetes.io/is-default-class";
+    /// A claim's class, before there was a field for it.
+    pub const BETA_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
     pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
     pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
     pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";

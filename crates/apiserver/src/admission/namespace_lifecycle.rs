@@ -3,6 +3,7 @@
 use api::meta;
 use api::status::ApiError;
 use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
 
 use super::Operation;
@@ -27,7 +28,13 @@ pub fn admit<'a>(
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );
-            return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why));
+            let cause = StatusCause {
+                field: Some("metadata.namespace".into()),
+                message: Some(format!("namespace {namespace} is being terminated")),
+                // Clients tell by it that there is nothing to try again.
+                reason: Some("NamespaceTerminating".into()),
+            };
+            return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why).caused_by(cause));
         }
         Ok(())
     })

@@ -14,19 +14,44 @@ use crate::{Context, Server};
 
 const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
+/// Whether something is allowed, and why or why not, as far as there is something to tell.
+pub(crate) struct Verdict {
+    pub is_allowed: bool,
+    pub reason: String,
+}
+
+/// What each authorizer says that does not allow it.
+fn why_not(rbac: &Snapshot, who: &Identity, what: &Attributes) -> String {
+    let of_node = node::name_of(who).and_then(|name| node::reason(name, what));
+    let all: Vec<String> = of_node.into_iter().chain(rbac.faults(who, &what.namespace)).collect();
+    all.join("\n")
+}
+
 impl Server {
     /// Whether somebody may do something.
     pub(crate) async fn may(&self, who: &Identity, what: &Attributes) -> Result<bool, ApiError> {
+        Ok(self.may_without_roles(who, what).await || self.rbac().await?.allows(who, what))
+    }
+
+    async fn may_without_roles(&self, who: &Identity, what: &Attributes) -> bool {
         if who.is_in(MASTERS) {
-            return Ok(true);
+            return true;
         }
-        if let Some(name) = node::name_of(who) {
-            let revision = self.objects.store.revision();
-            if self.nodes_graph.ask(revision, |graph| node::decide(graph, name, what)).await {
-                return Ok(true);
-            }
+        let Some(name) = node::name_of(who) else { return false };
+        let revision = self.objects.store.revision();
+        self.nodes_graph.ask(revision, |graph| node::decide(graph, name, what)).await
+    }
+
+    /// The same with why.
+    pub(crate) async fn verdict(&self, who: &Identity, what: &Attributes) -> Result<Verdict, ApiError> {
+        if self.may_without_roles(who, what).await {
+            return Ok(Verdict { is_allowed: true, reason: String::new() });
         }
-        Ok(self.rbac().await?.allows(who, what))
+        let rbac = self.rbac().await?;
+        Ok(match rbac.why(who, what) {
+            Some(reason) => Verdict { is_allowed: true, reason },
+            None => Verdict { is_allowed: false, reason: why_not(&rbac, who, what) },
+        })
     }
 
     pub(crate) async fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), ApiError> {
@@ -37,7 +62,8 @@ impl Server {
             return Err(ApiError::unauthorized());
         }
         let mut refusal = what.refusal(who);
-        if let Some(reason) = node::name_of(who).and_then(|name| node::reason(name, what)) {
+        let reason = why_not(&*self.rbac().await?, who, what);
+        if !reason.is_empty() {
             refusal = format!("{refusal}: {reason}");
         }
         Err(match what.is_resource() {

@@ -1,6 +1,6 @@
 //! Role-based access control: a snapshot of all roles and bindings, and the decision over it (pure).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
@@ -144,6 +144,24 @@ impl Snapshot {
         })
     }
 
+    /// Roles that are bound to somebody and are not there, as the original tells of them.
+    pub fn faults(&self, who: &Identity, namespace: &str) -> Option<String> {
+        let everywhere = self.cluster_bindings.iter().map(|binding| (binding, ""));
+        let here = self.bindings.get(namespace).into_iter().flatten().map(|binding| (binding, namespace));
+        let lost = everywhere.chain(here).filter_map(|(binding, namespace)| {
+            subject(&binding.subjects, who, namespace)?;
+            let RoleRef { kind, name, .. } = &binding.role;
+            let is_lost = self.role_rules(namespace, &binding.role).is_none();
+            is_lost.then(|| format!("{}.rbac.authorization.k8s.io {name:?} not found", kind.to_lowercase()))
+        });
+        let lost: Vec<String> = lost.collect();
+        match lost.as_slice() {
+            [] => None,
+            [one] => Some(format!("RBAC: {one}")),
+            many => Some(format!("RBAC: [{}]", many.join(", "))),
+        }
+    }
+
     fn rules<'a>(&'a self, namespace: &str, role: &RoleRef) -> &'a [PolicyRule] {
         self.role_rules(namespace, role).unwrap_or_default()
     }
@@ -157,15 +175,42 @@ impl Snapshot {
         found.map(Vec::as_slice)
     }
 
-    /// Whether somebody already holds all that `rules` grant: nobody may give more than they have.
-    pub fn covers(&self, who: &Identity, namespace: &str, rules: &[PolicyRule]) -> bool {
+    /// What `rules` grant that somebody does not hold, as the original tells it: nobody may give more than they have.
+    pub fn not_held(&self, who: &Identity, namespace: &str, rules: &[PolicyRule]) -> Vec<String> {
         if who.is_in(MASTERS) {
-            return true;
+            return Vec::new();
         }
         let held: Vec<&PolicyRule> = self.rules_of(who, namespace).collect();
-        rules.iter().all(|wanted| {
-            single_requests(wanted, namespace).iter().all(|what| held.iter().any(|r| rule_allows(r, what)))
-        })
+        let wanted = rules.iter().flat_map(|rule| single_requests(rule, namespace));
+        let missing = wanted.filter(|what| !held.iter().any(|rule| rule_allows(rule, what)));
+        // What differs by its verb alone is told together, but of paths.
+        let mut verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for what in missing {
+            let verb = format!("{:?}", what.verb);
+            let told = match (what.is_resource(), what.name.as_str()) {
+                (false, _) => format!("NonResourceURLs:[{:?}], Verbs:[{verb}]", what.path),
+                (true, name) => {
+                    let names =
+                        if name.is_empty() { String::new() } else { format!(", ResourceNames:[{name:?}]") };
+                    format!(
+                        "APIGroups:[{:?}], Resources:[{:?}]{names}",
+                        what.group,
+                        what.resource_with_subresource()
+                    )
+                }
+            };
+            let all = verbs.entry(told).or_default();
+            if what.is_resource() && !all.contains(&verb) {
+                all.push(verb);
+            }
+        }
+        let line = |(told, verbs): (String, Vec<String>)| match verbs.as_slice() {
+            [] => format!("{{{told}}}"),
+            verbs => format!("{{{told}, Verbs:[{}]}}", verbs.join(" ")),
+        };
+        let mut lines: Vec<String> = verbs.into_iter().map(line).collect();
+        lines.sort();
+        lines
     }
 }
 
@@ -339,8 +384,8 @@ mod tests {
             serde_json::from_value(json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]))
                 .expect("rules");
         let jane = Identity::new("jane", &[]);
-        assert!(rbac.covers(&jane, "a", &rules));
-        assert!(!rbac.covers(&jane, "a", &wider));
-        assert!(!rbac.covers(&jane, "b", &rules));
+        assert!(rbac.not_held(&jane, "a", &rules).is_empty());
+        assert!(!rbac.not_held(&jane, "a", &wider).is_empty());
+        assert!(!rbac.not_held(&jane, "b", &rules).is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs, each once for all kinds. A kind supplies data and pure functions; what happens to an object, and in
 //! which order, is here.
 
+mod access;
 mod apply;
 mod components;
 mod connect;

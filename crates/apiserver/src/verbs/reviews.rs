@@ -6,21 +6,16 @@ use api::status::ApiError;
 use k8s_openapi::api::authentication::v1::{
     SelfSubjectReviewStatus, TokenRequest, TokenRequestStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
-use k8s_openapi::api::authorization::v1::{
-    FieldSelectorAttributes, NonResourceRule, ResourceAttributes, ResourceRule, SubjectAccessReviewStatus,
-    SubjectRulesReviewStatus,
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldSelectorRequirement;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::access::{self, About};
 use super::input;
 use crate::admission::{self, Operation};
 use crate::auth::authentication::Authenticated;
-use crate::auth::rbac::Attributes;
 use crate::auth::tokens::{Bound, Claims, ISSUER, LIFETIME_MAX_SECONDS, Reference};
-use crate::auth::{AUTHENTICATED, Identity, MASTERS};
+use crate::auth::{AUTHENTICATED, Identity};
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context, Server};
@@ -43,34 +38,15 @@ pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result
         "TokenReview" => to_value(&token_review(server, &review).await),
         "SelfSubjectRulesReview" => {
             let namespace = review["spec"]["namespace"].as_str().unwrap_or_default().to_owned();
-            to_value(&rules_review(server, &context.who, &namespace).await?)
+            to_value(&access::rules(server, &context.who, &namespace).await?)
         }
-        "SelfSubjectAccessReview" => to_value(&verdict(server, &context.who, &review["spec"]).await?),
-        _ => {
-            let spec = &review["spec"];
-            let list = |field: &str| -> Vec<String> {
-                spec[field]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .map(str::to_owned)
-                    .collect()
+        kind => {
+            let about = match kind {
+                "SelfSubjectAccessReview" => About::Oneself,
+                "LocalSubjectAccessReview" => About::AnybodyHere,
+                _ => About::Anybody,
             };
-            let user = spec["user"].as_str().unwrap_or_default();
-            if user.is_empty() && list("groups").is_empty() {
-                return Err(ApiError::bad_request(
-                    "spec.user: Invalid value: \"\": at least one of user or group must be specified",
-                ));
-            }
-            let about = spec["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
-            if context.kind.namespaced && about != context.target.namespace {
-                return Err(ApiError::bad_request(
-                    "spec.resourceAttributes.namespace: Invalid value: must match metadata.namespace",
-                ));
-            }
-            let who = Identity { username: user.into(), groups: list("groups"), ..Default::default() };
-            to_value(&verdict(server, &who, spec).await?)
+            to_value(&access::review(server, context, about, &review).await?)
         }
     };
     review["status"] = status;
@@ -91,79 +67,6 @@ fn user_info(who: &Identity) -> UserInfo {
         groups: Some(who.groups.clone()),
         extra: Some(who.extra.clone()).filter(|e| !e.is_empty()),
     }
-}
-
-async fn verdict(
-    server: &ApiServer,
-    who: &Identity,
-    spec: &Value,
-) -> Result<SubjectAccessReviewStatus, ApiError> {
-    let mut what = Attributes::default();
-    if let Ok(resource) = serde_json::from_value::<ResourceAttributes>(spec["resourceAttributes"].clone()) {
-        let text = |t: Option<String>| t.unwrap_or_default();
-        what = Attributes {
-            verb: text(resource.verb),
-            resource: text(resource.resource),
-            subresource: text(resource.subresource),
-            group: text(resource.group),
-            namespace: text(resource.namespace),
-            name: text(resource.name),
-            fields: fields(resource.field_selector),
-            path: String::new(),
-        };
-    } else if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
-        let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default();
-        what = Attributes { verb: verb.into(), path: path.into(), ..Default::default() };
-    }
-    let allowed = server.0.may(who, &what).await?;
-    Ok(SubjectAccessReviewStatus { allowed, ..Default::default() })
-}
-
-/// What a question is limited to: requirements, or a selector as a request carries it.
-fn fields(given: Option<FieldSelectorAttributes>) -> Vec<(String, String)> {
-    let given = given.unwrap_or_default();
-    let one =
-        |r: FieldSelectorRequirement| match (r.operator.as_str(), r.values.unwrap_or_default().as_slice()) {
-            ("In", [value]) => Some((r.key, value.clone())),
-            _ => None,
-        };
-    let required = given.requirements.unwrap_or_default().into_iter().filter_map(one);
-    let raw = given.raw_selector.unwrap_or_default();
-    required.chain(raw.split(',').filter_map(crate::http::request::equality)).collect()
-}
-
-async fn rules_review(
-    server: &ApiServer,
-    who: &Identity,
-    namespace: &str,
-) -> Result<SubjectRulesReviewStatus, ApiError> {
-    let rbac = server.0.rbac().await?;
-    let mut status = SubjectRulesReviewStatus::default();
-    let all = || Some(vec!["*".to_owned()]);
-    if who.is_in(MASTERS) {
-        status.resource_rules.push(ResourceRule {
-            api_groups: all(),
-            resources: all(),
-            verbs: vec!["*".into()],
-            resource_names: None,
-        });
-        status.non_resource_rules.push(NonResourceRule { non_resource_urls: all(), verbs: vec!["*".into()] });
-    }
-    for rule in rbac.rules_of(who, namespace) {
-        let (verbs, urls) = (rule.verbs.clone(), rule.non_resource_urls.clone());
-        match urls.filter(|u| !u.is_empty()) {
-            Some(urls) => {
-                status.non_resource_rules.push(NonResourceRule { non_resource_urls: Some(urls), verbs })
-            }
-            None => status.resource_rules.push(ResourceRule {
-                api_groups: rule.api_groups.clone(),
-                resources: rule.resources.clone(),
-                resource_names: rule.resource_names.clone(),
-                verbs,
-            }),
-        }
-    }
-    Ok(status)
 }
 
 async fn token_review(server: &ApiServer, review: &Value) -> TokenReviewStatus {

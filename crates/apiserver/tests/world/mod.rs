@@ -171,6 +171,18 @@ impl World {
         (code, serde_json::from_slice(&bytes).unwrap_or_default())
     }
 
+    /// Code and body of a server-side apply as some user.
+    pub async fn apply(&self, who: &Identity, path: &str, object: &Value) -> (u16, Value) {
+        let request = Request::patch(format!("{path}?fieldManager=test&force=true"))
+            .header("content-type", "application/apply-patch+yaml")
+            .body(full(object.to_string()))
+            .expect("a request");
+        let answer = self.server.handle(request, Some(who.clone())).await;
+        let code = answer.status().as_u16();
+        let Ok(bytes) = read(answer.into_body(), 1 << 24).await else { panic!("{path}: no body") };
+        (code, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
     /// The answer as it is, to a request with these headers.
     pub async fn raw(
         &self,

@@ -127,6 +127,7 @@ pub fn reason(node: &str, what: &Attributes) -> Option<String> {
         | ("storage.k8s.io", "volumeattachments") => {
             format!("no relationship found between node '{node}' and this object")
         }
+        ("", "pods") if verb == "get" && sub.is_empty() && name.is_empty() => "No Object name found".into(),
         ("", "pods") if verb == "get" && sub.is_empty() => {
             format!("no relationship found between node '{node}' and this object")
         }
