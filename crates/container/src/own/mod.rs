@@ -9,5 +9,5 @@ mod session;
 mod signal;
 pub(crate) mod state;
 
-pub use purge::{PurgeError, purge};
+pub use purge::{PurgeError, purge, record_killed};
 pub use runtime::OwnRuntime;

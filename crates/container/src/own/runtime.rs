@@ -193,7 +193,13 @@ impl OwnRuntime {
             self.remove_from(&sandbox, &status.id).await?;
         }
         let directory = sandbox.directory.clone();
-        let parent = sandbox.record.parent_cgroup();
+        let parent = sandbox.record.parent_cgroup().filter(|parent| {
+            // A later sandbox of the same owner has moved in, perhaps with nothing in it yet.
+            !self
+                .sandboxes()
+                .iter()
+                .any(|s| s.id() != id && s.record.parent_cgroup().as_ref() == Some(parent))
+        });
         blocking("remove sandbox", id, move || {
             if let Some(parent) = parent {
                 forget_group(&parent);
@@ -212,8 +218,13 @@ impl OwnRuntime {
         let sandbox = self.sandbox(sandbox_id)?;
         let id = config.id.clone();
         check_id(&id)?;
-        if self.locate(&id).is_ok() {
-            return Err(RuntimeError::AlreadyExists { object: "container".into(), id });
+        match self.locate(&id) {
+            // Left over from one that nobody knows any more: nothing can start it.
+            Ok((other, _)) if other.id() != sandbox_id && !other.is_alive() => {
+                self.remove_from(&other, &id).await?;
+            }
+            Ok(_) => return Err(RuntimeError::AlreadyExists { object: "container".into(), id }),
+            Err(_) => {}
         }
         let _one_at_a_time = sandbox.operations.lock().await;
         sandbox.ask(Request::Create { config: Box::new(config) }).await?;
@@ -416,8 +427,7 @@ fn limit(path: &str, resources: &Resources, create: bool) -> io::Result<()> {
     cgroup.apply(resources).map_err(io::Error::other)
 }
 
-/// Removes the group that held a sandbox's containers, if nothing is in it: a later sandbox of the same owner may have
-/// moved in, and then the kernel refuses, which is right.
+/// Removes the group that held a sandbox's containers, if nothing is in it.
 fn forget_group(path: &str) {
     let Ok(layout) = crate::cgroup::detect_layout() else { return };
     for directory in layout.directories(path) {
