@@ -97,6 +97,11 @@ fn a_pod_remembers_its_run_before() {
         (2, 2, logs) if logs == ["1.log", "2.log"] => Ok(()),
         other => Err(format!("{other:?}")),
     });
+
+    let log = std::fs::read_to_string(cluster.data_dir().join("server.log")).expect("a log");
+    let complaints: Vec<&str> =
+        log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
 #[test]

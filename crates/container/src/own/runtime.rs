@@ -90,7 +90,11 @@ impl OwnRuntime {
         match sandbox.subscribe().await {
             Ok(connection) => self.follow(sandbox.clone(), connection),
             Err(error) => {
-                tracing::warn!(sandbox = sandbox.id(), %error, "its shim is gone");
+                match sandbox.unended() {
+                    // It was stopped, or had nothing left to do.
+                    0 => tracing::debug!(sandbox = sandbox.id(), %error, "its shim has ended"),
+                    lost => tracing::warn!(sandbox = sandbox.id(), lost, %error, "its shim is gone"),
+                }
                 sandbox.bury().await;
             }
         }

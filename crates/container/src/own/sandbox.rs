@@ -88,6 +88,11 @@ impl Sandbox {
         Ok(())
     }
 
+    /// How many containers have not ended, as far as is known.
+    pub fn unended(&self) -> usize {
+        self.statuses.lock().values().filter(|status| status.state != ContainerState::Exited).count()
+    }
+
     /// Connects to the shim and takes its word for every container. Returns the connection to [`Sandbox::follow`].
     pub async fn subscribe(&self) -> io::Result<Connection> {
         let mut connection = Connection::open(&self.directory).await?;
