@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use container::own::purge;
+use container::own::{purge, record_killed};
 use container::runtime::{ContainerEventKind, ContainerState, Runtime, RuntimeError, SandboxState, reason};
 use support::{Cluster, is_alive, mounts_below, wait_for};
 
@@ -228,12 +228,57 @@ async fn ends_are_kept_where_the_files_of_what_ran_are_empty() {
     assert_eq!(status("done").await, (ContainerState::Exited, 7, "Error".to_owned()));
     assert_eq!(status("ran").await, (ContainerState::Exited, 137, "Unknown".to_owned()));
     wait_for("the end of what ran", || !is_alive(pid)).await;
+    // Who has forgotten it may make it anew, in a living sandbox: what is left of it does not stand in the way.
+    let next = cluster.sandbox("next").await;
+    let (code, _) = cluster.run(&next, cluster.shell("ran", "exit 4")).await;
+    assert_eq!(code, 4);
+    cluster.runtime().remove_pod_sandbox(&next).await.expect("remove");
     for id in ["done", "ran"] {
         cluster.runtime().remove_container(id).await.expect("remove");
     }
     cluster.runtime().remove_pod_sandbox("s").await.expect("remove");
     assert!(fs::read_dir(cluster.directory.path().join("state/sandboxes")).expect("dir").next().is_none());
     assert_eq!(mounts_below(cluster.directory.path()), [""; 0]);
+}
+
+/// Who kills all of it knows what nobody could find out afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_purge_has_killed_is_known_as_killed() {
+    let mut cluster = Cluster::new().await;
+    let sandbox = cluster.sandbox("s").await;
+    cluster.run(&sandbox, cluster.shell("done", "exit 7")).await;
+    cluster.start(&sandbox, cluster.config("ran", &["sleep", "1000"])).await;
+    let started = cluster.runtime().container_status("ran").await.expect("status").started_at_ns;
+    cluster.runtime = None;
+    purge(&cluster.prefix, &[cluster.directory.path()]).expect("purged");
+    record_killed(&cluster.directory.path().join("state")).expect("written down");
+    cluster.connect().await;
+    let of = async |id: &str| cluster.runtime().container_status(id).await.expect("status");
+    let (done, ran) = (of("done").await, of("ran").await);
+    assert_eq!((done.exit_code, done.reason.as_str()), (7, reason::ERROR));
+    assert_eq!((ran.exit_code, ran.reason.as_str(), ran.message.as_str()), (137, reason::ERROR, ""));
+    assert!(ran.started_at_ns == started && ran.finished_at_ns > started, "{ran:?}");
+}
+
+/// An earlier sandbox of the same owner goes; the limits of the one that is there stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removing_an_earlier_sandbox_leaves_the_group_of_the_next() {
+    let cluster = Cluster::new().await;
+    let sandbox = |id: &str| container::runtime::SandboxConfig {
+        id: id.into(),
+        cgroup_parent: "pods/p".into(),
+        resources: container::runtime::Resources { pids_limit: Some(77), ..Default::default() },
+        ..Default::default()
+    };
+    let runtime = cluster.runtime();
+    let first = runtime.run_pod_sandbox(sandbox("p-0")).await.expect("a sandbox");
+    runtime.stop_pod_sandbox(&first).await.expect("stop");
+    let next = runtime.run_pod_sandbox(sandbox("p-1")).await.expect("a sandbox");
+    runtime.remove_pod_sandbox(&first).await.expect("remove");
+    let group = container::cgroup::Cgroup::detect(&format!("{}/pods/p", cluster.prefix)).expect("cgroup");
+    assert!(group.exists(), "its limits are gone");
+    runtime.remove_pod_sandbox(&next).await.expect("remove");
+    assert!(!group.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,6 +152,14 @@ impl Cluster {
         })
     }
 
+    /// Stops the server and every container; the data stays, and [`Cluster::launch`] goes on with it.
+    pub fn down(&mut self, args: &[&str]) {
+        self.kedge(&[&["down"], args].concat()).ok();
+        if let Some(mut server) = self.server.take() {
+            server.wait().expect("reaped");
+        }
+    }
+
     /// A `kedge` command on this cluster.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);

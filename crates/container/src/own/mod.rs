@@ -8,6 +8,7 @@ mod sandbox;
 mod session;
 mod signal;
 pub(crate) mod state;
+mod streaming;
 
-pub use purge::{PurgeError, purge};
+pub use purge::{PurgeError, purge, record_killed};
 pub use runtime::OwnRuntime;

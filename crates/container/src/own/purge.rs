@@ -5,8 +5,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::state;
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::protocol::{SANDBOX_FILE, SandboxRecord};
 use crate::rootfs::{self, RootfsError};
+use crate::runtime::{ContainerState, reason};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PurgeError {
@@ -36,4 +39,24 @@ pub fn purge(cluster_prefix: &str, directories: &[&Path]) -> Result<(), PurgeErr
         }
     }
     cgroup.remove(Duration::from_secs(10)).map_err(failed)
+}
+
+/// Writes down, after [`purge`], that what had not ended was killed: whoever comes next would find that it has vanished,
+/// and could not know why. What cannot be read is left to them.
+pub fn record_killed(state_dir: &Path) -> io::Result<()> {
+    let sandboxes = match fs::read_dir(state_dir.join("sandboxes")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for sandbox in sandboxes {
+        let sandbox = sandbox?.path();
+        let Ok(record) = state::read_json::<SandboxRecord>(&sandbox.join(SANDBOX_FILE)) else { continue };
+        for directory in state::container_dirs(&sandbox)? {
+            let status = state::last_status(&record.config, &directory);
+            if status.state != ContainerState::Exited {
+                state::write_status(&directory, &state::killed(status, reason::ERROR, ""))?;
+            }
+        }
+    }
+    Ok(())
 }

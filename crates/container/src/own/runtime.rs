@@ -9,30 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use super::connection::Connection;
 use super::sandbox::Sandbox;
-use super::session::Streams;
 use super::signal::stop_signal;
 use super::state;
 use crate::cgroup::Cgroup;
 use crate::clock::now_ns;
-use crate::protocol::{Reply as Answer, Request, SANDBOX_FILE, SandboxRecord};
+use crate::protocol::{Request, SANDBOX_FILE, SandboxRecord};
 use crate::runtime::{
     ContainerConfig, ContainerEvent, ContainerState, ContainerStats, ContainerStatus, EVENT_BUFFER,
-    ExecRequest, ExecResult, ExecSession, Reply, ResizeHandle, Resources, Result, Runtime, RuntimeError,
-    RuntimeVersion, SandboxConfig, SandboxStatus,
+    ExecRequest, ExecResult, ExecSession, Reply, Resources, Result, Runtime, RuntimeError, RuntimeVersion,
+    SandboxConfig, SandboxStatus,
 };
 
 const SHIM_START_TIMEOUT: Duration = Duration::from_secs(30);
 /// After SIGKILL. A process in an uninterruptible wait outlasts it.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long output may still come after a command has ended, from children it left behind.
-const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
-const EXEC_OUTPUT_MAX_BYTES: u64 = 16 << 20;
 
 /// Runs containers through shims of its own. Dropping it leaves all of them running.
 pub struct OwnRuntime {
@@ -90,7 +85,11 @@ impl OwnRuntime {
         match sandbox.subscribe().await {
             Ok(connection) => self.follow(sandbox.clone(), connection),
             Err(error) => {
-                tracing::warn!(sandbox = sandbox.id(), %error, "its shim is gone");
+                match sandbox.unended() {
+                    // It was stopped, or had nothing left to do.
+                    0 => tracing::debug!(sandbox = sandbox.id(), %error, "its shim has ended"),
+                    lost => tracing::warn!(sandbox = sandbox.id(), lost, %error, "its shim is gone"),
+                }
                 sandbox.bury().await;
             }
         }
@@ -112,7 +111,7 @@ impl OwnRuntime {
         self.sandboxes.lock().values().cloned().collect()
     }
 
-    fn locate(&self, container_id: &str) -> Result<(Arc<Sandbox>, ContainerStatus)> {
+    pub(super) fn locate(&self, container_id: &str) -> Result<(Arc<Sandbox>, ContainerStatus)> {
         let found =
             self.sandboxes().into_iter().find_map(|s| s.container(container_id).map(|status| (s, status)));
         found.ok_or_else(|| RuntimeError::container_not_found(container_id))
@@ -193,7 +192,13 @@ impl OwnRuntime {
             self.remove_from(&sandbox, &status.id).await?;
         }
         let directory = sandbox.directory.clone();
-        let parent = sandbox.record.parent_cgroup();
+        let parent = sandbox.record.parent_cgroup().filter(|parent| {
+            // A later sandbox of the same owner has moved in, perhaps with nothing in it yet.
+            !self
+                .sandboxes()
+                .iter()
+                .any(|s| s.id() != id && s.record.parent_cgroup().as_ref() == Some(parent))
+        });
         blocking("remove sandbox", id, move || {
             if let Some(parent) = parent {
                 forget_group(&parent);
@@ -212,8 +217,13 @@ impl OwnRuntime {
         let sandbox = self.sandbox(sandbox_id)?;
         let id = config.id.clone();
         check_id(&id)?;
-        if self.locate(&id).is_ok() {
-            return Err(RuntimeError::AlreadyExists { object: "container".into(), id });
+        match self.locate(&id) {
+            // Left over from one that nobody knows any more: nothing can start it.
+            Ok((other, _)) if other.id() != sandbox_id && !other.is_alive() => {
+                self.remove_from(&other, &id).await?;
+            }
+            Ok(_) => return Err(RuntimeError::AlreadyExists { object: "container".into(), id }),
+            Err(_) => {}
         }
         let _one_at_a_time = sandbox.operations.lock().await;
         sandbox.ask(Request::Create { config: Box::new(config) }).await?;
@@ -285,117 +295,6 @@ impl OwnRuntime {
         sandbox.forget(id);
         Ok(())
     }
-
-    async fn session(&self, id: &str, request: ExecRequest) -> Result<(Connection, Streams)> {
-        let (sandbox, _) = self.locate(id)?;
-        let (mut connection, reply) = sandbox.ask(Request::Exec { id: id.into(), exec: request }).await?;
-        let streams =
-            Streams::take(&mut connection, &reply).map_err(|error| RuntimeError::io("exec", id, error))?;
-        Ok((connection, streams))
-    }
-
-    async fn execute(&self, id: &str, request: ExecRequest) -> Result<ExecSession> {
-        let (mut connection, streams) = self.session(id, request).await?;
-        let id = id.to_owned();
-        let resize = streams.resize_handle().unwrap_or_else(no_resize);
-        let exit = Box::pin(async move { exit_code(&mut connection, &id).await });
-        Ok(into_session(streams, resize, exit))
-    }
-
-    async fn execute_to_end(&self, id: &str, command: Vec<String>, timeout: Duration) -> Result<ExecResult> {
-        let request = ExecRequest { command, stdout: true, stderr: true, ..ExecRequest::default() };
-        let (mut connection, streams) = self.session(id, request).await?;
-        let read = async { tokio::join!(collect(streams.stdout), collect(streams.stderr)) };
-        let mut reading = std::pin::pin!(read);
-        let limit = if timeout.is_zero() { Duration::MAX } else { timeout };
-        let mut output = None;
-        let run = async {
-            let mut exit = std::pin::pin!(exit_code(&mut connection, id));
-            loop {
-                tokio::select! {
-                    got = &mut reading, if output.is_none() => output = Some(got),
-                    code = &mut exit => return code,
-                }
-            }
-        };
-        let Ok(code) = tokio::time::timeout(limit, run).await else {
-            // The command may be gone by itself by now.
-            connection.send(&Request::Kill).await.ok();
-            let timeout_ms = timeout.as_millis() as u64;
-            return Err(RuntimeError::Timeout { operation: "exec".into(), id: id.into(), timeout_ms });
-        };
-        let exit_code = code?;
-        if output.is_none() {
-            output = tokio::time::timeout(OUTPUT_TIMEOUT, reading).await.ok();
-        }
-        let (stdout, stderr) = output.unwrap_or_default();
-        Ok(ExecResult { stdout, stderr, exit_code })
-    }
-
-    async fn attach_to(&self, id: &str) -> Result<ExecSession> {
-        let (sandbox, _) = self.locate(id)?;
-        let (mut connection, reply) = sandbox.ask(Request::Attach { id: id.into() }).await?;
-        let streams =
-            Streams::take(&mut connection, &reply).map_err(|error| RuntimeError::io("attach", id, error))?;
-        let owned = id.to_owned();
-        let (for_resize, for_exit) = (sandbox.clone(), sandbox);
-        let resize = match streams.terminal {
-            false => no_resize(),
-            true => {
-                let id = owned.clone();
-                ResizeHandle::new(move |size| {
-                    let (sandbox, id) = (for_resize.clone(), id.clone());
-                    Box::pin(async move { sandbox.ask(Request::Resize { id, size }).await.map(|_| ()) })
-                })
-            }
-        };
-        let exit = Box::pin(async move {
-            let ended = for_exit.wait_for_exit(&owned, Duration::MAX).await;
-            ended.map(|status| status.exit_code).ok_or_else(|| RuntimeError::container_not_found(&owned))
-        });
-        Ok(into_session(streams, resize, exit))
-    }
-}
-
-fn no_resize() -> ResizeHandle {
-    ResizeHandle::new(|_| Box::pin(async { Ok(()) }))
-}
-
-fn into_session(
-    streams: Streams,
-    resize: ResizeHandle,
-    exit: futures::future::BoxFuture<'static, Result<i32>>,
-) -> ExecSession {
-    ExecSession {
-        stdin: streams.stdin.map(|stream| Box::new(stream) as _),
-        stdout: streams.stdout.map(|stream| Box::new(stream) as _),
-        stderr: streams.stderr.map(|stream| Box::new(stream) as _),
-        resize,
-        exit,
-    }
-}
-
-async fn exit_code(connection: &mut Connection, id: &str) -> Result<i32> {
-    loop {
-        match connection.receive().await {
-            Ok(Some(Answer::Exited { exit_code })) => return Ok(exit_code),
-            Ok(Some(_)) => {}
-            Ok(None) => return Err(RuntimeError::io("exec", id, "the shim is gone")),
-            Err(error) => return Err(RuntimeError::io("exec", id, error)),
-        }
-    }
-}
-
-/// To the end, keeping no more than the bound.
-async fn collect(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    if let Some(mut stream) = stream {
-        let mut limited = (&mut stream).take(EXEC_OUTPUT_MAX_BYTES);
-        // What was read before an error is still the output.
-        limited.read_to_end(&mut kept).await.ok();
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
-    }
-    kept
 }
 
 async fn blocking<T: Send + 'static>(
@@ -416,8 +315,7 @@ fn limit(path: &str, resources: &Resources, create: bool) -> io::Result<()> {
     cgroup.apply(resources).map_err(io::Error::other)
 }
 
-/// Removes the group that held a sandbox's containers, if nothing is in it: a later sandbox of the same owner may have
-/// moved in, and then the kernel refuses, which is right.
+/// Removes the group that held a sandbox's containers, if nothing is in it.
 fn forget_group(path: &str) {
     let Ok(layout) = crate::cgroup::detect_layout() else { return };
     for directory in layout.directories(path) {

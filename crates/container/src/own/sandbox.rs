@@ -79,25 +79,18 @@ impl Sandbox {
         self.statuses.lock().get(id).cloned()
     }
 
-    /// What the files say, before any shim is asked. A container whose making was cut short has a configuration but no
-    /// status: its state is unknown until it is removed.
+    /// What the files say, before any shim is asked.
     pub fn load_files(&self) -> io::Result<()> {
-        let entries = match std::fs::read_dir(self.directory.join("containers")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let directory = entry?.path();
-            let id =
-                directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let status = state::read_status(&directory).unwrap_or_else(|_| ContainerStatus {
-                id: id.clone(),
-                sandbox_id: self.id().to_owned(),
-                ..ContainerStatus::default()
-            });
-            self.statuses.lock().insert(id, status);
+        for directory in state::container_dirs(&self.directory)? {
+            let status = state::last_status(&self.record.config, &directory);
+            self.statuses.lock().insert(status.id.clone(), status);
         }
         Ok(())
+    }
+
+    /// How many containers have not ended, as far as is known.
+    pub fn unended(&self) -> usize {
+        self.statuses.lock().values().filter(|status| status.state != ContainerState::Exited).count()
     }
 
     /// Connects to the shim and takes its word for every container. Returns the connection to [`Sandbox::follow`].
@@ -150,7 +143,7 @@ impl Sandbox {
         tokio::time::timeout(patience, over.wait_for(|over| *over)).await.is_ok()
     }
 
-    async fn end_orphan(&self, mut status: ContainerStatus, directory: &Path) -> ContainerStatus {
+    async fn end_orphan(&self, status: ContainerStatus, directory: &Path) -> ContainerStatus {
         if let Ok(cgroup) = self.cgroup(&status.id) {
             let killed = tokio::task::spawn_blocking(move || cgroup.kill_all(Duration::from_secs(10))).await;
             match killed {
@@ -161,12 +154,7 @@ impl Sandbox {
                 Err(error) => tracing::error!(container = status.id, %error, "orphaned processes are left"),
             }
         }
-        status.state = ContainerState::Exited;
-        status.finished_at_ns = now_ns();
-        status.exit_code = 137;
-        status.reason = reason::UNKNOWN.into();
-        status.message = "the process that held the container is gone".into();
-        status.pid = 0;
+        let status = state::killed(status, reason::UNKNOWN, "the process that held the container is gone");
         if let Err(error) = state::write_status(directory, &status) {
             tracing::warn!(container = status.id, %error, "cannot keep the end of a container");
         }

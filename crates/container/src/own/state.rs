@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::clock::now_ns;
 use crate::rootfs;
-use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, Rootfs};
+use crate::runtime::{ContainerConfig, ContainerState, ContainerStatus, Rootfs, SandboxConfig};
 
 const STATUS_FILE: &str = "status.json";
 const CONFIG_FILE: &str = "container.json";
@@ -25,6 +26,14 @@ pub struct ContainerRecord {
 
 pub fn container_dir(sandbox_dir: &Path, id: &str) -> PathBuf {
     sandbox_dir.join("containers").join(id)
+}
+
+/// Those of every container that something was made for.
+pub fn container_dirs(sandbox_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(sandbox_dir.join("containers")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    }
 }
 
 pub fn write_config(directory: &Path, cgroup_path: &str, config: &ContainerConfig) -> io::Result<()> {
@@ -53,6 +62,46 @@ pub fn write_status(directory: &Path, status: &ContainerStatus) -> io::Result<()
 
 pub fn read_status(directory: &Path) -> io::Result<ContainerStatus> {
     read_json(&directory.join(STATUS_FILE))
+}
+
+/// What is known of a container before it runs.
+pub fn status_of(sandbox: &SandboxConfig, config: &ContainerConfig) -> ContainerStatus {
+    let log = config.log_path.as_os_str();
+    ContainerStatus {
+        id: config.id.clone(),
+        sandbox_id: sandbox.id.clone(),
+        name: config.name.clone(),
+        attempt: config.attempt,
+        image: config.image.clone(),
+        log_path: if log.is_empty() { log.into() } else { sandbox.log_directory.join(log) },
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        ..ContainerStatus::default()
+    }
+}
+
+/// What the files say of a container. Where its making was cut short there is no status, and where the power was lost
+/// what is there may be empty: its state is unknown then, and after that so is what it was.
+pub fn last_status(sandbox: &SandboxConfig, directory: &Path) -> ContainerStatus {
+    let by_config = || Ok::<_, io::Error>(status_of(sandbox, &read_config(directory)?.config));
+    read_status(directory).or_else(|_| by_config()).unwrap_or_else(|_| ContainerStatus {
+        id: directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        sandbox_id: sandbox.id.clone(),
+        ..ContainerStatus::default()
+    })
+}
+
+/// The status of what has been killed.
+pub fn killed(status: ContainerStatus, reason: &str, message: &str) -> ContainerStatus {
+    ContainerStatus {
+        state: ContainerState::Exited,
+        finished_at_ns: now_ns(),
+        exit_code: 128 + libc::SIGKILL,
+        reason: reason.into(),
+        message: message.into(),
+        pid: 0,
+        ..status
+    }
 }
 
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {

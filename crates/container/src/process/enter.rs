@@ -28,7 +28,8 @@ pub enum Stdio {
 pub struct Entry<'a> {
     /// The container's first process.
     pub pid: i32,
-    pub cgroup_procs: Vec<File>,
+    /// Files of its control groups, open for writing: who writes `0` there joins them.
+    pub joins: Vec<File>,
     /// The container's, which is not the shim's.
     pub oom_score_adj: String,
     pub working_dir: PathBuf,
@@ -105,8 +106,8 @@ fn step_in(
     flags: c_int,
     mut write: File,
 ) -> Result<(), LaunchFailure> {
-    for procs in &mut entry.cgroup_procs {
-        procs.write_all(b"0").map_err(|error| LaunchFailure::at("join cgroup", error))?;
+    for join in &mut entry.joins {
+        join.write_all(b"0").map_err(|error| LaunchFailure::at("join cgroup", error))?;
     }
     // Lowering it needs a right that not everybody has; then the inherited one must do.
     fs::write("/proc/self/oom_score_adj", &entry.oom_score_adj).ok();

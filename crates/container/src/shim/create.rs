@@ -256,21 +256,11 @@ impl Creation<'_> {
     }
 
     fn status(&self, pid: i32) -> ContainerStatus {
-        let (sandbox, config) = (&self.sandbox.record.config, self.config);
-        let log = config.log_path.as_os_str();
         ContainerStatus {
-            id: config.id.clone(),
-            sandbox_id: sandbox.id.clone(),
-            name: config.name.clone(),
-            attempt: config.attempt,
             state: ContainerState::Created,
             created_at_ns: crate::clock::now_ns(),
             pid,
-            image: config.image.clone(),
-            log_path: if log.is_empty() { log.into() } else { sandbox.log_directory.join(log) },
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
-            ..ContainerStatus::default()
+            ..state::status_of(&self.sandbox.record.config, self.config)
         }
     }
 }

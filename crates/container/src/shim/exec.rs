@@ -49,7 +49,7 @@ impl Exec {
         }
         let pid = enter::start(Entry {
             pid: container.status.pid,
-            cgroup_procs: container.cgroup.open_joins().map_err(io::Error::other)?,
+            joins: container.cgroup.open_joins().map_err(io::Error::other)?,
             oom_score_adj: fs::read_to_string(format!("/proc/{}/oom_score_adj", container.status.pid))?,
             working_dir: PathBuf::from(spec::working_dir(&container.config)),
             launch: &launch,

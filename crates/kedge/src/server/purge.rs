@@ -10,6 +10,10 @@ pub fn stop_containers(layout: &Layout) -> anyhow::Result<()> {
         .context(
             "cannot end all containers; run `kedge down` again, and see which process is stuck with `ps`",
         )?;
+    if let Err(error) = container::own::record_killed(&layout.containers()) {
+        // They have ended all the same: a full disk must not keep anybody from that.
+        base::tell!("cannot write down which containers were killed: {error}");
+    }
     Namespace::purge(&layout.namespaces()).context("cannot remove the cluster's network namespaces")?;
     remove(&layout.runtime_dir())?;
     Ok(())

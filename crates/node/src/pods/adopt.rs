@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::context::{Context, PodKey, uses_host_network};
 use super::record::{PodRecord, SandboxPhase, keys};
-use super::runs::{assume_up, take_runs};
+use super::runs::{assume_up, recall, take_runs};
+use super::setup::uid_of_sandbox;
 use super::teardown::{TeardownError, tear_down};
 
-/// What the runtime still has of one pod: its newest sandbox and that one's containers.
+/// What the runtime still has of one pod: its newest sandbox, and its containers, those of earlier sandboxes among them.
 #[derive(Clone, Debug)]
 pub struct Leftover {
     pub key: PodKey,
@@ -35,18 +36,25 @@ impl Leftover {
 /// Everything the runtime has, by pod uid.
 pub async fn leftovers(runtime: &dyn Runtime) -> Result<BTreeMap<String, Leftover>, RuntimeError> {
     let mut found: BTreeMap<String, Leftover> = BTreeMap::new();
-    let containers = runtime.list_containers(None).await?;
     for sandbox in runtime.list_pod_sandboxes().await? {
         let config = &sandbox.config;
-        let newest = found.get(&config.uid).is_none_or(|other| other.sandbox.config.attempt < config.attempt);
-        if newest {
-            let key = PodKey {
-                namespace: config.namespace.clone(),
-                name: config.name.clone(),
-                uid: config.uid.clone(),
-            };
-            let own = containers.iter().filter(|c| c.sandbox_id == config.id).cloned().collect();
-            found.insert(config.uid.clone(), Leftover { key, sandbox, containers: own });
+        match found.get_mut(&config.uid) {
+            Some(leftover) if leftover.sandbox.config.attempt >= config.attempt => {}
+            Some(leftover) => leftover.sandbox = sandbox,
+            None => {
+                let key = PodKey {
+                    namespace: config.namespace.clone(),
+                    name: config.name.clone(),
+                    uid: config.uid.clone(),
+                };
+                found.insert(config.uid.clone(), Leftover { key, sandbox, containers: Vec::new() });
+            }
+        }
+    }
+    for container in runtime.list_containers(None).await? {
+        let uid = uid_of_sandbox(&container.sandbox_id);
+        if let Some(leftover) = uid.and_then(|uid| found.get_mut(uid)) {
+            leftover.containers.push(container);
         }
     }
     Ok(found)
@@ -55,13 +63,17 @@ pub async fn leftovers(runtime: &dyn Runtime) -> Result<BTreeMap<String, Leftove
 /// The record of a pod whose containers are there already.
 pub fn adopt(pod: &Pod, leftover: Option<&Leftover>, now: Timestamp) -> PodRecord {
     let mut record = PodRecord::new(pod, now);
-    let Some(leftover) = leftover else { return record };
+    let Some(leftover) = leftover else {
+        recall(&mut record, pod);
+        return record;
+    };
     record.sandbox_attempt = leftover.sandbox.config.attempt;
     record.pod_ip = leftover.pod_ip();
     record.holds_address = leftover.held_ip().is_some() && !uses_host_network(pod);
     let ready = leftover.sandbox.state == SandboxState::Ready;
     record.sandbox = if ready { SandboxPhase::Ready } else { SandboxPhase::Lost };
     take_runs(&mut record, &leftover.containers, !ready);
+    recall(&mut record, pod);
     if !ready && record.is_done() {
         record.sandbox = SandboxPhase::Stopped;
     }

@@ -452,7 +452,7 @@ impl Worker {
                 .map(|run| run.id.clone()),
             attempt: c.current.as_ref().map_or(0, |run| run.attempt),
             running: c.is_running(),
-            has_previous: c.previous.is_some(),
+            previous: c.last_run().map(|run| run.attempt),
             waiting: c.waiting.as_ref().map(|waiting| waiting.reason.clone()),
         };
         let mut pod = (*self.pod).clone();

@@ -27,7 +27,8 @@ pub struct ContainerEntry {
     pub id: Option<String>,
     pub attempt: u32,
     pub running: bool,
-    pub has_previous: bool,
+    /// The run whose end the status shows as the last one.
+    pub previous: Option<u32>,
     /// Why there is no run yet, for whoever asks for its log.
     pub waiting: Option<String>,
 }

@@ -16,6 +16,7 @@ mod runs;
 mod setup;
 mod start;
 mod status;
+mod superseded;
 mod teardown;
 mod worker;
 

@@ -1,5 +1,6 @@
 //! What a worker knows of its pod. Plain data: the planner and the status builder read it, only the worker writes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base::backoff::Backoff;
@@ -12,6 +13,8 @@ use crate::resources::is_sidecar;
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(300);
 pub const GRACE_SECONDS_DEFAULT: i64 = 30;
+/// Why a run is over of which nobody saw the end.
+pub const UNSEEN_REASON: &str = "ContainerStatusUnknown";
 /// A run this long makes earlier crashes forgotten.
 pub const BACKOFF_RESET: Duration = Duration::from_secs(600);
 
@@ -58,6 +61,7 @@ impl Restart {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunRecord {
     pub id: String,
+    pub sandbox_id: String,
     pub attempt: u32,
     pub state: ContainerState,
     pub started_at_ns: i64,
@@ -75,19 +79,32 @@ pub struct RunRecord {
 impl RunRecord {
     pub fn from_status(status: &ContainerStatus, message: String) -> Self {
         let annotation = |key: &str| status.annotations.get(key).cloned().unwrap_or_default();
+        // A runtime that does not know how it ended has its own word for that.
+        let unseen = status.reason == container::runtime::reason::UNKNOWN;
         Self {
             id: status.id.clone(),
+            sandbox_id: status.sandbox_id.clone(),
             attempt: status.attempt,
             state: status.state,
             started_at_ns: status.started_at_ns,
             finished_at_ns: status.finished_at_ns,
             exit_code: status.exit_code,
-            reason: status.reason.clone(),
+            reason: if unseen { UNSEEN_REASON.into() } else { status.reason.clone() },
             message,
             image: annotation(keys::IMAGE_NAME),
             image_id: status.image.id.clone(),
             hash: annotation(keys::HASH),
         }
+    }
+
+    /// It ran, and now there is no trace of it. Told in the kubelet's own words, which people search for.
+    pub fn vanish(&mut self) {
+        self.state = ContainerState::Unknown;
+        self.exit_code = 137;
+        self.reason = UNSEEN_REASON.into();
+        self.message = "The container could not be located when the pod was deleted.  \
+                        The container used to be Running"
+            .into();
     }
 
     pub fn is_running(&self) -> bool {
@@ -183,6 +200,18 @@ impl ContainerRecord {
 
     pub fn exit_code(&self) -> Option<i32> {
         self.current.as_ref().filter(|run| run.is_over()).map(|run| run.exit_code)
+    }
+
+    /// The run whose end is shown as the last one: the newest, while another is waited for.
+    pub fn last_run(&self) -> Option<&RunRecord> {
+        let newest = self.current.as_ref().filter(|run| run.is_over() && self.waiting.is_some());
+        newest.or(self.previous.as_ref()).filter(|run| run.is_over())
+    }
+
+    /// The run before, out of the record, when the next start makes it one too many.
+    pub fn take_obsolete(&mut self) -> Option<RunRecord> {
+        let is_taken_up = self.current.as_ref().is_some_and(RunRecord::is_unstarted);
+        if is_taken_up { None } else { self.previous.take() }
     }
 
     /// A run that was made but never started is taken up again.
@@ -347,6 +376,12 @@ impl PodRecord {
             .any(|c| c.exit_code().is_some_and(|code| code != 0) && !self.will_restart(c));
         let apps_over = self.of_kind(Kind::App).all(|c| c.exit_code().is_some() && !self.will_restart(c));
         failed_init || (self.is_initialized() && apps_over)
+    }
+
+    /// The ids of all runs that are remembered.
+    pub fn runs(&self) -> BTreeSet<String> {
+        let runs = self.containers.iter().flat_map(|c| [&c.current, &c.previous]);
+        runs.flatten().map(|run| run.id.clone()).collect()
     }
 
     pub fn anything_running(&self) -> bool {

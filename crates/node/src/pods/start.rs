@@ -1,7 +1,7 @@
 //! Starting one container: image, configuration, root, process, postStart hook. Each failure has the reason and words a
 //! status shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use container::runtime::RuntimeError;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
 
-use super::container_config::{ConfigInput, container_config, container_id, log_path};
+use super::container_config::{ConfigInput, container_config, container_id};
 use super::context::{Context, PodKey};
 use super::hooks::run_hook;
-use super::record::Waiting;
+use super::record::{RunRecord, Waiting};
+use super::superseded::{remove_run, remove_superseded};
 use crate::cluster::fetch_objects;
 use crate::images::{Credentials, Image, ImageError};
 use crate::objects::{Objects, references};
@@ -29,8 +30,10 @@ pub struct StartOrder {
     pub volumes: BTreeMap<String, Prepared>,
     pub pod_ip: Ipv4Addr,
     pub target: Option<String>,
-    /// Runs that are no longer needed, not even as the previous one.
-    pub obsolete: Vec<(String, u32)>,
+    /// A run that is no longer needed, not even as the previous one.
+    pub obsolete: Option<RunRecord>,
+    /// All runs that are.
+    pub keep: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +52,9 @@ pub enum StartFailure {
 pub type Used = (String, String);
 
 pub async fn start(context: &Context, order: &StartOrder) -> (Option<Used>, Result<(), StartFailure>) {
-    let (pod, container) = (&*order.pod, &order.container);
+    let pod = &*order.pod;
     let key = PodKey::of(pod);
-    clean(context, &key, &container.name, &order.obsolete).await;
+    clean(context, &key, order).await;
     let objects = match fetch_objects(&context.client, &key.namespace, &references(pod)).await {
         Ok(objects) => objects,
         Err(error) => return (None, Err(config_failure(context, order, &error.to_string()))),
@@ -64,17 +67,11 @@ pub async fn start(context: &Context, order: &StartOrder) -> (Option<Used>, Resu
     (used, create_and_run(context, order, &objects, &image).await)
 }
 
-/// What cannot be removed now will be with the pod.
-async fn clean(context: &Context, key: &PodKey, name: &str, obsolete: &[(String, u32)]) {
-    for (id, attempt) in obsolete {
-        if let Err(error) = context.runtime.remove_container(id).await {
-            tracing::debug!(%error, %id, "remove an old run");
-        }
-        if let Err(error) = context.images.remove_rootfs(id).await {
-            tracing::debug!(%error, %id, "remove an old run's root");
-        }
-        let log = context.config.log_dir(&key.namespace, &key.name, &key.uid).join(log_path(name, *attempt));
-        crate::logs::rotate::remove_all(&log);
+async fn clean(context: &Context, key: &PodKey, order: &StartOrder) {
+    let Some(run) = &order.obsolete else { return };
+    remove_run(context, key, &order.container.name, &run.id, run.attempt).await;
+    if run.sandbox_id != order.sandbox_id {
+        remove_superseded(context, key, &order.sandbox_id, &order.keep).await;
     }
 }
 

@@ -111,7 +111,7 @@ fn spec_resources(pod: &Pod, name: &str) -> Option<k8s_openapi::api::core::v1::R
 
 fn states(record: &PodRecord, container: &ContainerRecord) -> (ContainerState, ContainerState) {
     let ended = |run: Option<&RunRecord>| ContainerState {
-        terminated: run.filter(|run| run.is_over()).map(terminated),
+        terminated: run.map(terminated),
         ..ContainerState::default()
     };
     let waiting = |reason: String, message: Option<String>| ContainerState {
@@ -120,16 +120,12 @@ fn states(record: &PodRecord, container: &ContainerRecord) -> (ContainerState, C
     };
     let told = container.waiting.as_ref();
     let told = told.map(|w| waiting(w.reason.clone(), Some(w.message.clone()).filter(|m| !m.is_empty())));
-    match &container.current {
+    let state = match &container.current {
         Some(run) if run.is_running() => {
             let running = ContainerStateRunning { started_at: time_of(run.started_at_ns).map(Time) };
-            let state = ContainerState { running: Some(running), ..ContainerState::default() };
-            (state, ended(container.previous.as_ref()))
+            ContainerState { running: Some(running), ..ContainerState::default() }
         }
-        Some(run) if run.is_over() => match told {
-            Some(waiting) => (waiting, ended(Some(run))),
-            None => (ended(Some(run)), ended(container.previous.as_ref())),
-        },
+        Some(run) if run.is_over() => told.unwrap_or_else(|| ended(Some(run))),
         _ => {
             let inits = record.containers.iter().any(|c| matches!(c.kind, Kind::Init | Kind::Sidecar));
             let behind = inits && !record.is_initialized() && container.kind == Kind::App;
@@ -138,19 +134,17 @@ fn states(record: &PodRecord, container: &ContainerRecord) -> (ContainerState, C
             } else {
                 "ContainerCreating"
             };
-            let state = told.unwrap_or_else(|| waiting(default.to_owned(), None));
-            (state, ended(container.previous.as_ref()))
+            told.unwrap_or_else(|| waiting(default.to_owned(), None))
         }
-    }
+    };
+    (state, ended(container.last_run()))
 }
 
 fn terminated(run: &RunRecord) -> ContainerStateTerminated {
-    let unknown = run.state == Runtime::Unknown;
     ContainerStateTerminated {
         container_id: Some(format!("{RUNTIME_SCHEME}{}", run.id)),
-        exit_code: if unknown { 137 } else { run.exit_code },
-        reason: Some(if unknown { "ContainerStatusUnknown".to_owned() } else { run.reason.clone() })
-            .filter(|reason| !reason.is_empty()),
+        exit_code: run.exit_code,
+        reason: Some(run.reason.clone()).filter(|reason| !reason.is_empty()),
         message: Some(run.message.clone()).filter(|message| !message.is_empty()),
         started_at: time_of(run.started_at_ns).map(Time),
         finished_at: time_of(run.finished_at_ns).map(Time),

@@ -16,6 +16,7 @@ use super::plan::{Action, Plan, plan};
 use super::record::{Kind, Operation, PodRecord, SandboxPhase, Teardown, later};
 use super::setup::{SetupError, Surroundings, prepare_volumes, sandbox_id, set_up};
 use super::start::{StartFailure, StartOrder, Used, start};
+use super::superseded::remove_superseded;
 use super::teardown::{TeardownError, stop_sandbox, tear_down};
 use crate::cluster::{ObjectWatch, StatusError, finish_pod, write_status};
 use crate::objects::watched;
@@ -285,7 +286,14 @@ impl Worker {
         let (context, pod, tokens) = (self.context.clone(), self.pod.clone(), self.tokens.clone());
         let (attempt, ip) =
             (self.record.sandbox_attempt, self.record.pod_ip.filter(|_| self.record.holds_address));
-        self.tasks.spawn(async move { Outcome::SetUp(set_up(&context, &pod, &tokens, attempt, ip).await) });
+        let (key, keep) = (self.key.clone(), self.record.runs());
+        self.tasks.spawn(async move {
+            let made = set_up(&context, &pod, &tokens, attempt, ip).await;
+            if made.is_ok() && attempt > 0 {
+                remove_superseded(&context, &key, &sandbox_id(&key.uid, attempt), &keep).await;
+            }
+            Outcome::SetUp(made)
+        });
     }
 
     fn begin_start(&mut self, name: &str) {
@@ -301,7 +309,7 @@ impl Worker {
         }
         record.operation = Some(Operation::Starting);
         let attempt = record.next_attempt();
-        let obsolete = record.previous.iter().map(|run| (run.id.clone(), run.attempt)).collect();
+        let obsolete = record.take_obsolete();
         let order = StartOrder {
             pod: self.pod.clone(),
             container,
@@ -311,6 +319,7 @@ impl Worker {
             pod_ip,
             target,
             obsolete,
+            keep: self.record.runs(),
         };
         let (context, name) = (self.context.clone(), name.to_owned());
         self.tasks.spawn(async move {

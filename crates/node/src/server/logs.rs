@@ -42,11 +42,7 @@ pub async fn serve(
                 "previous terminated container \"{container}\" in pod \"{pod}\" not found"
             ))
         };
-        if found.has_previous {
-            found.attempt.checked_sub(1).ok_or_else(missing)?
-        } else {
-            return Err(missing());
-        }
+        found.previous.ok_or_else(missing)?
     } else {
         found.attempt
     };
