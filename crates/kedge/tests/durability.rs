@@ -1,9 +1,11 @@
 //! kill -9 of the server under write load: nothing acknowledged is lost, no container notices, watches resume.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use testkit::api::Api;
 use testkit::{Cluster, until};
 
@@ -54,6 +56,84 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
     until("the pod is gone", LIMIT, || match cluster.get("pod", "default", "steady") {
         Err(error) if error.contains("not found") => Ok(()),
         other => Err(format!("{other:?}")),
+    });
+}
+
+/// Puts a copy of the program where it may be replaced, as an installation does: under those who run it.
+fn install(program: &Path) {
+    let beside = program.with_extension("new");
+    std::fs::copy(env!("CARGO_BIN_EXE_kedge"), &beside).expect("copied");
+    std::fs::rename(&beside, program).expect("renamed");
+}
+
+fn ready(cluster: &Cluster, name: &str, restarts: u64) -> Value {
+    until(&format!("{name} runs after {restarts} restarts"), LIMIT, || {
+        let pod = cluster.get("pod", "default", name)?;
+        let status = pod["status"]["containerStatuses"][0].clone();
+        let is = status["ready"] == true && status["restartCount"] == restarts;
+        if is { Ok(status) } else { Err(status.to_string()) }
+    })
+}
+
+/// The programs that this cluster's shims run, by their process.
+fn shims(cluster: &Cluster) -> BTreeMap<String, PathBuf> {
+    let (data_dir, mut found) = (cluster.data_dir().display().to_string(), BTreeMap::new());
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split('\0').nth(1) == Some("shim") && line.contains(&data_dir) {
+            let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            found.insert(entry.file_name().to_string_lossy().into_owned(), program);
+        }
+    }
+    found
+}
+
+/// An upgrade: another server takes over what shims of the program before hold, and has of them what it needs.
+#[test]
+fn containers_go_on_under_a_program_that_is_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("kedge");
+    install(&program);
+    let mut cluster = Cluster::start(&program);
+    cluster.busybox();
+    let pod = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: c, image: 'localhost/busybox:1', \
+             command: [sh, -c, 'echo begun; until [ -e /tmp/end ]; do sleep 0.1; done; exit 5']}}]}}}}"
+        )
+    };
+    cluster.apply(&pod("early")).ok();
+    let before = ready(&cluster, "early", 0);
+    install(&program);
+    // Who runs on has the program that it began with.
+    cluster.apply(&pod("late")).ok();
+    ready(&cluster, "late", 0);
+    let old = shims(&cluster);
+    assert_eq!(old.len(), 2, "{old:?}");
+    let gone = format!("{} (deleted)", program.display());
+    assert!(old.values().all(|path| path.display().to_string() == gone), "{old:?}");
+    cluster.kill();
+    cluster.launch();
+
+    let after = ready(&cluster, "early", 0);
+    assert_eq!((&after["containerID"], &after["state"]), (&before["containerID"], &before["state"]));
+    assert_eq!(cluster.kedge(&["logs", "early"]).ok(), "begun\n");
+    for name in ["early", "late"] {
+        assert_eq!(cluster.kedge(&["exec", name, "--", "echo", "inside"]).ok(), "inside\n");
+        cluster.kedge(&["exec", name, "--", "touch", "/tmp/end"]).ok();
+        let again = ready(&cluster, name, 1);
+        assert_eq!(again["lastState"]["terminated"]["exitCode"], 5, "{again}");
+        assert_eq!(cluster.kedge(&["logs", "-p", name]).ok(), "begun\n");
+    }
+    assert_eq!(shims(&cluster), old, "the shims of before hold them still");
+    cluster.apply(&pod("new")).ok();
+    ready(&cluster, "new", 0);
+    let now = shims(&cluster);
+    assert_eq!(now.values().filter(|path| **path == program).count(), 1, "{now:?}");
+    cluster.kedge(&["delete", "pod", "early", "late", "new"]).ok();
+    until("the shims end with their pods", LIMIT, || match shims(&cluster) {
+        left if left.is_empty() => Ok(()),
+        left => Err(left),
     });
 }
 
