@@ -209,6 +209,31 @@ fn what_cannot_run_says_why() {
     });
     let message = condition["message"].as_str().unwrap_or_default();
     assert!(message.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{message}");
+    scheduling_is_told(&cluster, "huge", "Warning", "FailedScheduling", message);
+    let placed = "Successfully assigned default/lost to node-1";
+    scheduling_is_told(&cluster, "lost", "Normal", "Scheduled", placed);
+}
+
+/// What the scheduler says of a pod, and nothing else.
+fn scheduling_is_told(cluster: &Cluster, name: &str, level: &str, reason: &str, message: &str) {
+    let events = until(&format!("an event of {name}'s scheduling"), LIMIT, || {
+        let mut events = cluster.list("events", "default")?;
+        events.retain(|e| {
+            e["involvedObject"]["name"] == name
+                && e["source"]["component"].as_str().or(e["reportingComponent"].as_str())
+                    == Some("default-scheduler")
+        });
+        if events.is_empty() { Err("there is none".to_owned()) } else { Ok(events) }
+    });
+    for event in &events {
+        let told = ["type", "reason", "message"].map(|field| event[field].as_str().unwrap_or_default());
+        assert_eq!(told, [level, reason, message], "{event}");
+        let uid = cluster.get("pod", "default", name).expect("the pod")["metadata"]["uid"].clone();
+        assert_eq!(
+            (&event["involvedObject"]["kind"], &event["involvedObject"]["uid"]),
+            (&"Pod".into(), &uid)
+        );
+    }
 }
 
 #[test]
