@@ -331,6 +331,58 @@ fn probes_over_tls_and_grpc_decide() {
     event("alive", "Container main failed liveness probe, will be restarted");
 }
 
+/// A port that listens and ceases to: what is not ready is left alone, what is not alive is replaced.
+#[test]
+fn a_tcp_probe_is_a_connection() {
+    let cluster = cluster();
+    // Ends when it is told to, and what holds the container goes on.
+    let script = "nc -ll -p 7070 -e true & echo $! > /tmp/listener; sleep 1000";
+    let probe = |kind: &str| {
+        format!(
+            "command: [sh, -c, '{script}'], ports: [{{name: p, containerPort: 7070}}], {kind}: {{tcpSocket: {{port: p}}, \
+             periodSeconds: 1, failureThreshold: 1, initialDelaySeconds: 1}}"
+        )
+    };
+    cluster.apply(&pod("door", &probe("readinessProbe"))).ok();
+    cluster.apply(&pod("heart", &probe("livenessProbe"))).ok();
+    cluster
+        .apply(&pod(
+            "wall",
+            "command: [sleep, '1000'], readinessProbe: {tcpSocket: {port: 7070}, periodSeconds: 1}",
+        ))
+        .ok();
+    for name in ["door", "heart"] {
+        wait_ready(&cluster, name);
+        cluster.kedge(&["exec", name, "--", "sh", "-c", "kill $(cat /tmp/listener)"]).ok();
+    }
+    until("the door is closed", LIMIT, || {
+        let status = status(&cluster, "door")?;
+        if status["ready"] == false { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(status(&cluster, "door").expect("a status")["restartCount"], 0);
+    until("the heart beats again", LIMIT, || {
+        let status = status(&cluster, "heart")?;
+        let replaced = status["restartCount"].as_i64() >= Some(1) && status["ready"] == true;
+        if replaced { Ok(()) } else { Err(status.to_string()) }
+    });
+    for (name, kind) in [("door", "Readiness"), ("wall", "Readiness"), ("heart", "Liveness")] {
+        let ip = cluster.get("pod", "default", name).expect("a pod")["status"]["podIP"].clone();
+        let ip = ip.as_str().expect("an address");
+        let refused = format!("{kind} probe failed: dial tcp {ip}:7070: connect: connection refused");
+        until(&format!("{name} is told to refuse"), LIMIT, || {
+            let events = cluster.list("events", "default")?;
+            let of = events.iter().filter(|e| e["involvedObject"]["name"] == *name);
+            let messages: Vec<&str> = of.filter_map(|e| e["message"].as_str()).collect();
+            if messages.contains(&refused.as_str()) {
+                Ok(())
+            } else {
+                Err(format!("{refused}: {messages:?}"))
+            }
+        });
+    }
+    assert_eq!(status(&cluster, "wall").expect("a status")["ready"], false, "nobody ever listened there");
+}
+
 #[test]
 fn a_pod_that_moves_to_another_sandbox_has_its_new_address_alone() {
     let mut cluster = cluster();
