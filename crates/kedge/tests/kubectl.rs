@@ -364,3 +364,90 @@ fn the_merged_kubeconfig_reaches_the_cluster_and_keeps_the_others() {
         assert_eq!(String::from_utf8_lossy(&ran.stdout), "node/node-1\n", "{}: {ran:?}", program.display());
     }
 }
+
+const SHOWN: &str = "
+{apiVersion: v1, kind: Secret, metadata: {name: hidden}, stringData: {word: open-sesame}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: huge, labels: {app: huge, tier: front}}, spec: {containers: [{name: c, image: 'localhost/none:1', imagePullPolicy: Never, resources: {requests: {cpu: '640'}}}]}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: none}, spec: {replicas: 0, selector: {matchLabels: {app: b}}, template: {metadata: {labels: {app: b}}, spec: {containers: [{name: c, image: 'localhost/none:1'}]}}}}
+";
+
+/// The words of a table, whatever the time that has passed.
+fn words(table: &str) -> Vec<&str> {
+    let is_age = |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm']);
+    table.split_whitespace().map(|word| if is_age(word) { "(age)" } else { word }).collect()
+}
+
+#[test]
+fn our_own_commands_show_what_there_is() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.apply(SHOWN).ok();
+    let described = until("the pod is told why it waits", LIMIT, || {
+        let said = cluster.kedge(&["describe", "pod", "huge"]).ok();
+        let told = ["Unschedulable", "FailedScheduling"].iter().all(|word| said.contains(word));
+        if told { Ok(said) } else { Err(said) }
+    });
+    let why = "0/1 nodes are available: 1 Insufficient cpu.";
+    assert_eq!(described.matches(why).count(), 2, "as condition and as event: {described}");
+    for line in [
+        "Name: huge",
+        "Namespace: default",
+        "Kind: Pod (v1)",
+        "tier=front",
+        "Status: Pending",
+        "Requests: cpu=640",
+    ] {
+        let found = described.lines().any(|l| words(l).join(" ").ends_with(line));
+        assert!(found, "{line}: {described}");
+    }
+    let secret = cluster.kedge(&["describe", "secret/hidden"]).ok();
+    assert!(secret.contains("word: 11 bytes") && secret.contains("Type: Opaque"), "{secret}");
+    assert!(!secret.contains("sesame") && !secret.contains("b3Blbi1zZXNhbWU"), "{secret}");
+    let nobody = cluster.kedge(&["describe", "pod", "nobody"]);
+    assert!(nobody.code == Some(1) && nobody.stderr.contains("pods \"nobody\" not found"), "{nobody:?}");
+
+    let get = |rest: &[&str]| cluster.kedge(&[&["get"], rest].concat()).ok();
+    let yaml = |text: &str| api::yaml::parse_one(text).expect("YAML");
+    let secret = get(&["secret", "hidden", "-o", "yaml"]);
+    assert_eq!(yaml(&secret), cluster.get("secret", "default", "hidden").expect("the secret"));
+    let all = "deploy,pods";
+    let wide = get(&[all, "-o", "wide"]);
+    let line = |of: &str| words(wide.lines().find(|l| l.starts_with(of)).unwrap_or_default()).join(" ");
+    assert_eq!(line("deployment.apps/none"), "deployment.apps/none 0/0 0 0 (age) c localhost/none:1 app=b");
+    assert_eq!(line("pod/huge"), "pod/huge 0/1 Pending 0 (age) <none> <none> <none> <none>");
+    for program in kubectls() {
+        let kubectl = Kubectl { cluster: &cluster, program: &program };
+        assert_eq!(words(&kubectl.ok(&["get", all, "-o", "wide"])), words(&wide), "{}", program.display());
+        assert_eq!(words(&kubectl.ok(&["get", all])), words(&get(&[all])), "{}", program.display());
+        assert_eq!(yaml(&kubectl.ok(&["get", "secret", "hidden", "-o", "yaml"])), yaml(&secret));
+    }
+    a_kubeconfig_is_printed(&cluster);
+    completions_are_scripts(&cluster);
+}
+
+/// And is all that it takes.
+fn a_kubeconfig_is_printed(cluster: &Cluster) {
+    let printed = cluster.folder().join("printed");
+    std::fs::write(&printed, cluster.kedge(&["kubeconfig"]).ok()).expect("written");
+    let args = ["get", "nodes", "-o", "name", "--kubeconfig", printed.to_str().expect("a plain path")];
+    let ran = cluster.command(&args).env_remove("KEDGE_DATA_DIR").output().expect("kedge runs");
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "node/node-1\n", "{ran:?}");
+}
+
+/// bash itself says what it would offer; the others' are there.
+fn completions_are_scripts(cluster: &Cluster) {
+    let script = cluster.folder().join("completion");
+    std::fs::write(&script, cluster.kedge(&["completion", "bash"]).ok()).expect("written");
+    let offer = "source \"$0\" && complete -p kedge && COMP_WORDS=(kedge des) COMP_CWORD=1 && _kedge kedge des kedge && echo \"offers ${COMPREPLY[*]}\"";
+    for args in [&["-n"][..], &["-c", offer]] {
+        let ran = std::process::Command::new("bash").args(args).arg(&script).output().expect("bash runs");
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{args:?}: {ran:?}");
+        assert!(args.len() == 1 || said.ends_with("offers describe\n"), "{said}");
+    }
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = cluster.kedge(&["completion", shell]).ok();
+        assert!(script.contains("kedge") && script.contains("describe"), "{shell}: {script}");
+    }
+}
