@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::api::Api;
 use testkit::{Cluster, until};
 
@@ -88,6 +88,37 @@ fn shims(cluster: &Cluster) -> BTreeMap<String, PathBuf> {
     found
 }
 
+fn read(path: &Path) -> Value {
+    let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// Another build finds a pod's containers by what this one wrote beside them: as long as it is the same, none is taken for another's
+/// or for one that was changed.
+fn is_recorded_as_ever(cluster: &Cluster, name: &str) {
+    let pod = cluster.get("pod", "default", name).expect("the pod");
+    let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+    let of_pod = json!({"io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.uid": uid});
+    let id = base::id::sha256_hex(format!("{uid}/c/0").as_bytes());
+    let sandboxes = base::layout::Layout::new(cluster.data_dir()).containers().join("sandboxes");
+    let folders = std::fs::read_dir(sandboxes).expect("a folder").flatten().map(|entry| entry.path());
+    let mut found = folders.filter(|folder| folder.join("containers").join(&id).exists());
+    let folder = found.next().expect("the pod's sandbox");
+    let sandbox = &read(&folder.join("sandbox.json"))["config"];
+    assert_eq!(sandbox["labels"], of_pod);
+    assert_eq!(sandbox["annotations"]["kedge.dev/pod-ip"], pod["status"]["podIP"]);
+    let container = &read(&folder.join("containers").join(&id).join("container.json"))["config"];
+    let mut labels = of_pod;
+    labels["io.kubernetes.container.name"] = "c".into();
+    assert_eq!(container["labels"], labels);
+    let noted = &container["annotations"];
+    // Of the name and the image, whose change means another container.
+    assert_eq!(noted["io.kubernetes.container.hash"], "089f2943");
+    assert_eq!(noted["io.kubernetes.container.terminationMessagePolicy"], "File");
+    assert_eq!(noted["kedge.dev/image-name"], "localhost/busybox:1");
+    assert!(noted["kedge.dev/termination-message-file"].is_string(), "{noted}");
+}
+
 /// An upgrade: another server takes over what shims of the program before hold, and has of them what it needs.
 #[test]
 fn containers_go_on_under_a_program_that_is_replaced() {
@@ -104,6 +135,7 @@ fn containers_go_on_under_a_program_that_is_replaced() {
     };
     cluster.apply(&pod("early")).ok();
     let before = ready(&cluster, "early", 0);
+    is_recorded_as_ever(&cluster, "early");
     install(&program);
     // Who runs on has the program that it began with.
     cluster.apply(&pod("late")).ok();
@@ -130,11 +162,15 @@ fn containers_go_on_under_a_program_that_is_replaced() {
     ready(&cluster, "new", 0);
     let now = shims(&cluster);
     assert_eq!(now.values().filter(|path| **path == program).count(), 1, "{now:?}");
-    cluster.kedge(&["delete", "pod", "early", "late", "new"]).ok();
-    until("the shims end with their pods", LIMIT, || match shims(&cluster) {
-        left if left.is_empty() => Ok(()),
+    // By a pod's end or the cluster's, theirs is come as well.
+    cluster.kedge(&["delete", "pod", "early"]).ok();
+    until("a shim ends with its pod", LIMIT, || match shims(&cluster) {
+        left if left.len() == 2 => Ok(()),
         left => Err(left),
     });
+    cluster.kill();
+    cluster.kedge(&["down"]).ok();
+    assert_eq!(shims(&cluster), BTreeMap::new());
 }
 
 fn runtime() -> tokio::runtime::Runtime {
