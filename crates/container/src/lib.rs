@@ -9,6 +9,8 @@ mod log;
 pub mod own;
 mod process;
 mod protocol;
+#[cfg(test)]
+mod recorded;
 mod rootfs;
 pub mod runtime;
 mod seccomp;

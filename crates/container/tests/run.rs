@@ -285,6 +285,12 @@ async fn resources_are_measured_and_changed() {
         .exec("c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null")
         .await;
     assert_eq!(limit.trim(), (32 << 20).to_string());
+    // So many processes and no more.
+    let many = "for n in $(seq 100); do sleep 1000 > /dev/null 2>&1 & done";
+    let (code, said) = cluster.exec("c", many).await;
+    assert!(code != 0 && said.contains("can't fork"), "{code} {said}");
+    let count = group.pids().len();
+    assert!((40..=50).contains(&count), "{count} processes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

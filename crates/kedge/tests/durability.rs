@@ -1,9 +1,11 @@
 //! kill -9 of the server under write load: nothing acknowledged is lost, no container notices, watches resume.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use testkit::api::Api;
 use testkit::{Cluster, until};
 
@@ -55,6 +57,120 @@ fn what_was_acknowledged_survives_a_kill_and_containers_go_on() {
         Err(error) if error.contains("not found") => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// Puts a copy of the program where it may be replaced, as an installation does: under those who run it.
+fn install(program: &Path) {
+    let beside = program.with_extension("new");
+    std::fs::copy(env!("CARGO_BIN_EXE_kedge"), &beside).expect("copied");
+    std::fs::rename(&beside, program).expect("renamed");
+}
+
+fn ready(cluster: &Cluster, name: &str, restarts: u64) -> Value {
+    until(&format!("{name} runs after {restarts} restarts"), LIMIT, || {
+        let pod = cluster.get("pod", "default", name)?;
+        let status = pod["status"]["containerStatuses"][0].clone();
+        let is = status["ready"] == true && status["restartCount"] == restarts;
+        if is { Ok(status) } else { Err(status.to_string()) }
+    })
+}
+
+/// The programs that this cluster's shims run, by their process.
+fn shims(cluster: &Cluster) -> BTreeMap<String, PathBuf> {
+    let (data_dir, mut found) = (cluster.data_dir().display().to_string(), BTreeMap::new());
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split('\0').nth(1) == Some("shim") && line.contains(&data_dir) {
+            let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            found.insert(entry.file_name().to_string_lossy().into_owned(), program);
+        }
+    }
+    found
+}
+
+fn read(path: &Path) -> Value {
+    let text = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// Another build finds a pod's containers by what this one wrote beside them: as long as it is the same, none is taken for another's
+/// or for one that was changed.
+fn is_recorded_as_ever(cluster: &Cluster, name: &str) {
+    let pod = cluster.get("pod", "default", name).expect("the pod");
+    let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+    let of_pod = json!({"io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "default", "io.kubernetes.pod.uid": uid});
+    let id = base::id::sha256_hex(format!("{uid}/c/0").as_bytes());
+    let sandboxes = base::layout::Layout::new(cluster.data_dir()).containers().join("sandboxes");
+    let folders = std::fs::read_dir(sandboxes).expect("a folder").flatten().map(|entry| entry.path());
+    let mut found = folders.filter(|folder| folder.join("containers").join(&id).exists());
+    let folder = found.next().expect("the pod's sandbox");
+    let sandbox = &read(&folder.join("sandbox.json"))["config"];
+    assert_eq!(sandbox["labels"], of_pod);
+    assert_eq!(sandbox["annotations"]["kedge.dev/pod-ip"], pod["status"]["podIP"]);
+    let container = &read(&folder.join("containers").join(&id).join("container.json"))["config"];
+    let mut labels = of_pod;
+    labels["io.kubernetes.container.name"] = "c".into();
+    assert_eq!(container["labels"], labels);
+    let noted = &container["annotations"];
+    // Of the name and the image, whose change means another container.
+    assert_eq!(noted["io.kubernetes.container.hash"], "089f2943");
+    assert_eq!(noted["io.kubernetes.container.terminationMessagePolicy"], "File");
+    assert_eq!(noted["kedge.dev/image-name"], "localhost/busybox:1");
+    assert!(noted["kedge.dev/termination-message-file"].is_string(), "{noted}");
+}
+
+/// An upgrade: another server takes over what shims of the program before hold, and has of them what it needs.
+#[test]
+fn containers_go_on_under_a_program_that_is_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("kedge");
+    install(&program);
+    let mut cluster = Cluster::start(&program);
+    cluster.busybox();
+    let pod = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: c, image: 'localhost/busybox:1', \
+             command: [sh, -c, 'echo begun; until [ -e /tmp/end ]; do sleep 0.1; done; exit 5']}}]}}}}"
+        )
+    };
+    cluster.apply(&pod("early")).ok();
+    let before = ready(&cluster, "early", 0);
+    is_recorded_as_ever(&cluster, "early");
+    install(&program);
+    // Who runs on has the program that it began with.
+    cluster.apply(&pod("late")).ok();
+    ready(&cluster, "late", 0);
+    let old = shims(&cluster);
+    assert_eq!(old.len(), 2, "{old:?}");
+    let gone = format!("{} (deleted)", program.display());
+    assert!(old.values().all(|path| path.display().to_string() == gone), "{old:?}");
+    cluster.kill();
+    cluster.launch();
+
+    let after = ready(&cluster, "early", 0);
+    assert_eq!((&after["containerID"], &after["state"]), (&before["containerID"], &before["state"]));
+    assert_eq!(cluster.kedge(&["logs", "early"]).ok(), "begun\n");
+    for name in ["early", "late"] {
+        assert_eq!(cluster.kedge(&["exec", name, "--", "echo", "inside"]).ok(), "inside\n");
+        cluster.kedge(&["exec", name, "--", "touch", "/tmp/end"]).ok();
+        let again = ready(&cluster, name, 1);
+        assert_eq!(again["lastState"]["terminated"]["exitCode"], 5, "{again}");
+        assert_eq!(cluster.kedge(&["logs", "-p", name]).ok(), "begun\n");
+    }
+    assert_eq!(shims(&cluster), old, "the shims of before hold them still");
+    cluster.apply(&pod("new")).ok();
+    ready(&cluster, "new", 0);
+    let now = shims(&cluster);
+    assert_eq!(now.values().filter(|path| **path == program).count(), 1, "{now:?}");
+    // By a pod's end or the cluster's, theirs is come as well.
+    cluster.kedge(&["delete", "pod", "early"]).ok();
+    until("a shim ends with its pod", LIMIT, || match shims(&cluster) {
+        left if left.len() == 2 => Ok(()),
+        left => Err(left),
+    });
+    cluster.kill();
+    cluster.kedge(&["down"]).ok();
+    assert_eq!(shims(&cluster), BTreeMap::new());
 }
 
 fn runtime() -> tokio::runtime::Runtime {

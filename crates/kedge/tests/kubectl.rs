@@ -91,7 +91,11 @@ fn everyday_work_with_every_kubectl() {
         containers(&kubectl);
         rights(&kubectl);
         kubectl.ok_with(&["delete", "-f", "-", "--wait=true"], MANIFEST);
-        kubectl.ok(&["delete", "deployment", "other", "--ignore-not-found"]);
+        kubectl.ok(&["delete", "deployment", "other"]);
+        until("what the deployments made goes with them", LIMIT, || {
+            let left = kubectl.ok(&["get", "pods,replicasets", "-o", "name"]);
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
     }
 }
 
@@ -107,6 +111,9 @@ fn objects(kubectl: &Kubectl<'_>) {
     kubectl.ok(&["scale", "deployment/web", "--replicas=2"]);
     kubectl.ok(&["label", "deployment/web", "tier=front", "--overwrite"]);
     kubectl.ok(&["annotate", "deployment/web", "note=x", "--overwrite"]);
+    let what = "jsonpath={.spec.replicas} {.metadata.labels.tier} {.metadata.annotations.note}";
+    assert_eq!(kubectl.ok(&["get", "deployment", "web", "-o", what]), "2 front x");
+    misspelt(kubectl);
     kubectl.ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=30s"]);
     let wide = kubectl.ok(&["get", "all", "-A", "-o", "wide"]);
     assert!(wide.contains("deployment.apps/web") && wide.contains("localhost/busybox:1"), "{wide}");
@@ -125,6 +132,24 @@ fn objects(kubectl: &Kubectl<'_>) {
     let replicas = kubectl.ok(&["get", "deployment", "other", "-o", "jsonpath={.spec.replicas}"]);
     assert_eq!(replicas, "1");
     assert!(kubectl.fails(&["get", "pod", "nobody"]).contains("pods \"nobody\" not found"));
+}
+
+/// A field that is not there is refused, told of or passed over as was asked for, by its path.
+fn misspelt(kubectl: &Kubectl<'_>) {
+    let manifest = MANIFEST.replace("replicas: 2", "replicaz: 2");
+    let unknown = "unknown field \"spec.replicaz\"";
+    for (args, refused, words) in [
+        (&["--validate=strict"][..], true, unknown),
+        (&["--server-side"][..], true, ".spec.replicaz: field not declared in schema"),
+        (&["--validate=warn", "--dry-run=server"][..], false, unknown),
+        (&["--validate=ignore", "--dry-run=server"][..], false, ""),
+    ] {
+        let args = [&["apply", "-f", "-"][..], args].concat();
+        let told = kubectl.cluster.kubectl_with_input(kubectl.program, &args, &manifest);
+        assert_eq!(told.code != Some(0), refused, "{args:?}: {told:?}");
+        assert!(told.stderr.contains(words), "{args:?}: {told:?}");
+        assert_eq!(told.stderr.contains("replicaz"), !words.is_empty(), "{args:?}: {told:?}");
+    }
 }
 
 fn rollouts(kubectl: &Kubectl<'_>) {
@@ -163,25 +188,64 @@ fn containers(kubectl: &Kubectl<'_>) {
     std::fs::write(&file, "copied\n").expect("written");
     kubectl.ok(&["cp", file.to_str().expect("a plain path"), &format!("{pod}:/tmp/file")]);
     assert_eq!(kubectl.ok(&["exec", &pod, "--", "cat", "/tmp/file"]), "copied\n");
-    kubectl.ok(&[
-        "run",
-        "talk",
-        "--image=localhost/busybox:1",
-        "--restart=Never",
-        "--command",
-        "--",
-        "sh",
-        "-c",
-        "echo one; echo two",
-    ]);
-    until("the pod has talked", LIMIT, || {
-        let logs = kubectl.cluster.kubectl(kubectl.program, &["logs", "-f", "talk"]);
-        if logs.stdout == "one\ntwo\n" { Ok(()) } else { Err(logs) }
-    });
-    kubectl.ok(&["delete", "pod", "talk", "--now"]);
+    let back = kubectl.cluster.folder().join("back");
+    kubectl.ok(&["cp", &format!("{pod}:/tmp/w/index.html"), back.to_str().expect("a plain path")]);
+    assert_eq!(std::fs::read_to_string(&back).expect("it came back"), "hello\n");
+    std::fs::remove_file(&back).expect("removed");
+    logs(kubectl);
     terminals(kubectl, &pod);
     attached(kubectl);
     forward(kubectl);
+}
+
+/// Who follows hears what is said only later, and who comes later of the run before.
+fn logs(kubectl: &Kubectl<'_>) {
+    let script = "echo one; until [ -e /tmp/go ]; do sleep 0.1; done; rm /tmp/go; echo two; exit 3";
+    let image = "--image=localhost/busybox:1";
+    kubectl.ok(&["run", "talk", image, "--restart=OnFailure", "--command", "--", "sh", "-c", script]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/talk", "--timeout=30s"]);
+    let mut command = kubectl.cluster.kubectl_command(kubectl.program, &["logs", "-f", "talk"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("kubectl runs");
+    let mut lines = Lines::of(child.stdout.take().expect("an output"));
+    assert_eq!(lines.next(), Some("one".into()), "{}", kubectl.program.display());
+    assert_eq!(lines.so_far(), None, "nothing more was said yet");
+    kubectl.ok(&["exec", "talk", "--", "touch", "/tmp/go"]);
+    assert_eq!(lines.next(), Some("two".into()), "{}", kubectl.program.display());
+    assert_eq!(lines.next(), None, "it ends with its container");
+    assert!(child.wait().expect("reaped").success());
+    until("the run after it says its own", LIMIT, || {
+        let now = kubectl.cluster.kubectl(kubectl.program, &["logs", "talk"]);
+        let before = kubectl.cluster.kubectl(kubectl.program, &["logs", "-p", "talk"]);
+        let all = (now.stdout.as_str(), before.stdout.as_str()) == ("one\n", "one\ntwo\n");
+        if all { Ok(()) } else { Err((now, before)) }
+    });
+    kubectl.ok(&["delete", "pod", "talk", "--now"]);
+}
+
+/// Lines as they come; the reader ends at the latest with the program.
+struct Lines(std::sync::mpsc::Receiver<String>);
+
+impl Lines {
+    fn of(output: std::process::ChildStdout) -> Self {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+            lines.map_while(Result::ok).all(|line| tell.send(line).is_ok())
+        });
+        Self(told)
+    }
+
+    /// `None` at the end.
+    fn next(&mut self) -> Option<String> {
+        match self.0.recv_timeout(LIMIT) {
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("no line in {LIMIT:?}"),
+            line => line.ok(),
+        }
+    }
+
+    fn so_far(&mut self) -> Option<String> {
+        self.0.try_recv().ok()
+    }
 }
 
 /// A terminal of its own, of the size that the user's has; versions before 1.30 speak SPDY, later ones WebSockets.
@@ -233,15 +297,10 @@ fn attached(kubectl: &Kubectl<'_>) {
         .expect("kubectl runs");
     let mut input = child.stdin.take().expect("an input");
     std::io::Write::write_all(&mut input, b"a word\n").expect("is typed");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("an output")));
-    let (tell, told) = std::sync::mpsc::channel();
-    // Ends at the latest with kubectl.
-    std::thread::spawn(move || tell.send(lines.next()));
-    let heard = told.recv_timeout(LIMIT);
+    let heard = Lines::of(child.stdout.take().expect("an output")).next();
     child.kill().expect("killed");
     child.wait().expect("reaped");
-    let heard = heard.expect("a line in time").expect("a line").expect("text");
-    assert_eq!(heard, "heard a word", "{}", kubectl.program.display());
+    assert_eq!(heard.as_deref(), Some("heard a word"), "{}", kubectl.program.display());
     kubectl.ok(&["delete", "pod", "ear", "--now"]);
 }
 
@@ -303,5 +362,92 @@ fn the_merged_kubeconfig_reaches_the_cluster_and_keeps_the_others() {
             .output()
             .expect("kubectl runs");
         assert_eq!(String::from_utf8_lossy(&ran.stdout), "node/node-1\n", "{}: {ran:?}", program.display());
+    }
+}
+
+const SHOWN: &str = "
+{apiVersion: v1, kind: Secret, metadata: {name: hidden}, stringData: {word: open-sesame}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: huge, labels: {app: huge, tier: front}}, spec: {containers: [{name: c, image: 'localhost/none:1', imagePullPolicy: Never, resources: {requests: {cpu: '640'}}}]}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: none}, spec: {replicas: 0, selector: {matchLabels: {app: b}}, template: {metadata: {labels: {app: b}}, spec: {containers: [{name: c, image: 'localhost/none:1'}]}}}}
+";
+
+/// The words of a table, whatever the time that has passed.
+fn words(table: &str) -> Vec<&str> {
+    let is_age = |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with(['s', 'm']);
+    table.split_whitespace().map(|word| if is_age(word) { "(age)" } else { word }).collect()
+}
+
+#[test]
+fn our_own_commands_show_what_there_is() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    cluster.apply(SHOWN).ok();
+    let described = until("the pod is told why it waits", LIMIT, || {
+        let said = cluster.kedge(&["describe", "pod", "huge"]).ok();
+        let told = ["Unschedulable", "FailedScheduling"].iter().all(|word| said.contains(word));
+        if told { Ok(said) } else { Err(said) }
+    });
+    let why = "0/1 nodes are available: 1 Insufficient cpu.";
+    assert_eq!(described.matches(why).count(), 2, "as condition and as event: {described}");
+    for line in [
+        "Name: huge",
+        "Namespace: default",
+        "Kind: Pod (v1)",
+        "tier=front",
+        "Status: Pending",
+        "Requests: cpu=640",
+    ] {
+        let found = described.lines().any(|l| words(l).join(" ").ends_with(line));
+        assert!(found, "{line}: {described}");
+    }
+    let secret = cluster.kedge(&["describe", "secret/hidden"]).ok();
+    assert!(secret.contains("word: 11 bytes") && secret.contains("Type: Opaque"), "{secret}");
+    assert!(!secret.contains("sesame") && !secret.contains("b3Blbi1zZXNhbWU"), "{secret}");
+    let nobody = cluster.kedge(&["describe", "pod", "nobody"]);
+    assert!(nobody.code == Some(1) && nobody.stderr.contains("pods \"nobody\" not found"), "{nobody:?}");
+
+    let get = |rest: &[&str]| cluster.kedge(&[&["get"], rest].concat()).ok();
+    let yaml = |text: &str| api::yaml::parse_one(text).expect("YAML");
+    let secret = get(&["secret", "hidden", "-o", "yaml"]);
+    assert_eq!(yaml(&secret), cluster.get("secret", "default", "hidden").expect("the secret"));
+    let all = "deploy,pods";
+    let wide = get(&[all, "-o", "wide"]);
+    let line = |of: &str| words(wide.lines().find(|l| l.starts_with(of)).unwrap_or_default()).join(" ");
+    assert_eq!(line("deployment.apps/none"), "deployment.apps/none 0/0 0 0 (age) c localhost/none:1 app=b");
+    assert_eq!(line("pod/huge"), "pod/huge 0/1 Pending 0 (age) <none> <none> <none> <none>");
+    for program in kubectls() {
+        let kubectl = Kubectl { cluster: &cluster, program: &program };
+        assert_eq!(words(&kubectl.ok(&["get", all, "-o", "wide"])), words(&wide), "{}", program.display());
+        assert_eq!(words(&kubectl.ok(&["get", all])), words(&get(&[all])), "{}", program.display());
+        assert_eq!(yaml(&kubectl.ok(&["get", "secret", "hidden", "-o", "yaml"])), yaml(&secret));
+    }
+    a_kubeconfig_is_printed(&cluster);
+    completions_are_scripts(&cluster);
+}
+
+/// And is all that it takes.
+fn a_kubeconfig_is_printed(cluster: &Cluster) {
+    let printed = cluster.folder().join("printed");
+    std::fs::write(&printed, cluster.kedge(&["kubeconfig"]).ok()).expect("written");
+    let args = ["get", "nodes", "-o", "name", "--kubeconfig", printed.to_str().expect("a plain path")];
+    let ran = cluster.command(&args).env_remove("KEDGE_DATA_DIR").output().expect("kedge runs");
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "node/node-1\n", "{ran:?}");
+}
+
+/// bash itself says what it would offer; the others' are there.
+fn completions_are_scripts(cluster: &Cluster) {
+    let script = cluster.folder().join("completion");
+    std::fs::write(&script, cluster.kedge(&["completion", "bash"]).ok()).expect("written");
+    let offer = "source \"$0\" && complete -p kedge && COMP_WORDS=(kedge des) COMP_CWORD=1 && _kedge kedge des kedge && echo \"offers ${COMPREPLY[*]}\"";
+    for args in [&["-n"][..], &["-c", offer]] {
+        let ran = std::process::Command::new("bash").args(args).arg(&script).output().expect("bash runs");
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && ran.stderr.is_empty(), "{args:?}: {ran:?}");
+        assert!(args.len() == 1 || said.ends_with("offers describe\n"), "{said}");
+    }
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = cluster.kedge(&["completion", shell]).ok();
+        assert!(script.contains("kedge") && script.contains("describe"), "{shell}: {script}");
     }
 }

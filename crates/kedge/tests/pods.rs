@@ -209,6 +209,31 @@ fn what_cannot_run_says_why() {
     });
     let message = condition["message"].as_str().unwrap_or_default();
     assert!(message.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{message}");
+    scheduling_is_told(&cluster, "huge", "Warning", "FailedScheduling", message);
+    let placed = "Successfully assigned default/lost to node-1";
+    scheduling_is_told(&cluster, "lost", "Normal", "Scheduled", placed);
+}
+
+/// What the scheduler says of a pod, and nothing else.
+fn scheduling_is_told(cluster: &Cluster, name: &str, level: &str, reason: &str, message: &str) {
+    let events = until(&format!("an event of {name}'s scheduling"), LIMIT, || {
+        let mut events = cluster.list("events", "default")?;
+        events.retain(|e| {
+            e["involvedObject"]["name"] == name
+                && e["source"]["component"].as_str().or(e["reportingComponent"].as_str())
+                    == Some("default-scheduler")
+        });
+        if events.is_empty() { Err("there is none".to_owned()) } else { Ok(events) }
+    });
+    for event in &events {
+        let told = ["type", "reason", "message"].map(|field| event[field].as_str().unwrap_or_default());
+        assert_eq!(told, [level, reason, message], "{event}");
+        let uid = cluster.get("pod", "default", name).expect("the pod")["metadata"]["uid"].clone();
+        assert_eq!(
+            (&event["involvedObject"]["kind"], &event["involvedObject"]["uid"]),
+            (&"Pod".into(), &uid)
+        );
+    }
 }
 
 #[test]
@@ -304,6 +329,58 @@ fn probes_over_tls_and_grpc_decide() {
         if replaced { Ok(()) } else { Err(status.to_string()) }
     });
     event("alive", "Container main failed liveness probe, will be restarted");
+}
+
+/// A port that listens and ceases to: what is not ready is left alone, what is not alive is replaced.
+#[test]
+fn a_tcp_probe_is_a_connection() {
+    let cluster = cluster();
+    // Ends when it is told to, and what holds the container goes on.
+    let script = "nc -ll -p 7070 -e true & echo $! > /tmp/listener; sleep 1000";
+    let probe = |kind: &str| {
+        format!(
+            "command: [sh, -c, '{script}'], ports: [{{name: p, containerPort: 7070}}], {kind}: {{tcpSocket: {{port: p}}, \
+             periodSeconds: 1, failureThreshold: 1, initialDelaySeconds: 1}}"
+        )
+    };
+    cluster.apply(&pod("door", &probe("readinessProbe"))).ok();
+    cluster.apply(&pod("heart", &probe("livenessProbe"))).ok();
+    cluster
+        .apply(&pod(
+            "wall",
+            "command: [sleep, '1000'], readinessProbe: {tcpSocket: {port: 7070}, periodSeconds: 1}",
+        ))
+        .ok();
+    for name in ["door", "heart"] {
+        wait_ready(&cluster, name);
+        cluster.kedge(&["exec", name, "--", "sh", "-c", "kill $(cat /tmp/listener)"]).ok();
+    }
+    until("the door is closed", LIMIT, || {
+        let status = status(&cluster, "door")?;
+        if status["ready"] == false { Ok(()) } else { Err(status.to_string()) }
+    });
+    assert_eq!(status(&cluster, "door").expect("a status")["restartCount"], 0);
+    until("the heart beats again", LIMIT, || {
+        let status = status(&cluster, "heart")?;
+        let replaced = status["restartCount"].as_i64() >= Some(1) && status["ready"] == true;
+        if replaced { Ok(()) } else { Err(status.to_string()) }
+    });
+    for (name, kind) in [("door", "Readiness"), ("wall", "Readiness"), ("heart", "Liveness")] {
+        let ip = cluster.get("pod", "default", name).expect("a pod")["status"]["podIP"].clone();
+        let ip = ip.as_str().expect("an address");
+        let refused = format!("{kind} probe failed: dial tcp {ip}:7070: connect: connection refused");
+        until(&format!("{name} is told to refuse"), LIMIT, || {
+            let events = cluster.list("events", "default")?;
+            let of = events.iter().filter(|e| e["involvedObject"]["name"] == *name);
+            let messages: Vec<&str> = of.filter_map(|e| e["message"].as_str()).collect();
+            if messages.contains(&refused.as_str()) {
+                Ok(())
+            } else {
+                Err(format!("{refused}: {messages:?}"))
+            }
+        });
+    }
+    assert_eq!(status(&cluster, "wall").expect("a status")["ready"], false, "nobody ever listened there");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use testkit::{Cluster, until};
 
 const LIMIT: Duration = Duration::from_secs(40);
+const SILENCE: Duration = Duration::from_secs(90);
 const OBJECTS: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: kept}, data: {a: b}}
 ---
 {apiVersion: v1, kind: Secret, metadata: {name: hidden}, stringData: {a: b}}";
@@ -160,7 +161,9 @@ const LEASES: [&str; 3] = ["kube-controller-manager", "kube-scheduler", "kedge-g
 
 fn pods(cluster: &Cluster, node_known: bool) -> Result<usize, String> {
     let pods = cluster.list("pods", "default")?;
-    let bound = |pod: &&Value| !node_known || pod["spec"]["nodeName"].is_string();
+    let bound = |pod: &&Value| {
+        pod["metadata"]["labels"]["a"] == "b" && (!node_known || pod["spec"]["nodeName"].is_string())
+    };
     Ok(pods.iter().filter(bound).count())
 }
 
@@ -192,6 +195,8 @@ fn two_servers_are_one_cluster_and_one_of_them_works() {
     for lease in LEASES {
         assert_eq!(leader(&second, lease), Ok(("node-1".into(), 0)), "{lease}");
     }
+    runs_on_the_first(&first, "leaves", ", tolerationSeconds: 1");
+    runs_on_the_first(&first, "stays", "");
 
     first.kill();
     let since = std::time::Instant::now();
@@ -208,7 +213,9 @@ fn two_servers_are_one_cluster_and_one_of_them_works() {
             other => Err(format!("{other:?}")),
         });
     }
+    a_silent_node_is_left(&second);
     first.launch();
+    a_node_comes_back(&second);
     second.apply(&deployment(5)).ok();
     until("five pods", LIMIT, || match pods(&first, false)? {
         5 => Ok(()),
@@ -220,6 +227,93 @@ fn two_servers_are_one_cluster_and_one_of_them_works() {
     let created = first.list("events", "default").expect("events");
     let created = created.iter().filter(|e| e["reason"] == "SuccessfulCreate").count();
     assert_eq!(created, 5, "one for each pod that was ever made");
+}
+
+/// A pod of the first server's node that bears with its silence for as long as is said.
+fn runs_on_the_first(first: &Cluster, name: &str, bears: &str) {
+    let tolerations =
+        format!("[{{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute{bears}}}]");
+    first.busybox();
+    first
+        .apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeSelector: {{kubernetes.io/hostname: node-1}}, tolerations: {tolerations}, \
+             terminationGracePeriodSeconds: 1, containers: [{{name: c, image: 'localhost/busybox:1', command: [sleep, '100000']}}]}}}}"
+        ))
+        .ok();
+    until(&format!("{name} is ready"), LIMIT, || match first.get("pod", "default", name)? {
+        pod if is_ready(&pod) => Ok(()),
+        pod => Err(pod["status"].to_string()),
+    });
+}
+
+fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
+    let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.find(|c| c["type"] == kind).unwrap_or(&Value::Null)
+}
+
+fn is_ready(object: &Value) -> bool {
+    condition(object, "Ready")["status"] == "True"
+}
+
+/// The effects of the taint that says so.
+fn unreachable(node: &Value) -> Vec<&str> {
+    let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+    let mut effects: Vec<&str> = taints
+        .filter(|t| t["key"] == "node.kubernetes.io/unreachable")
+        .filter_map(|t| t["effect"].as_str())
+        .collect();
+    effects.sort_unstable();
+    effects
+}
+
+/// Nobody knows how it is, nothing new is sent there, and whoever does not bear that is to leave.
+fn a_silent_node_is_left(second: &Cluster) {
+    // Forty seconds of silence, which whoever has just taken over counts anew.
+    let node = until("node-1 is given up", SILENCE, || match second.get("node", "", "node-1")? {
+        node if unreachable(&node).len() == 2 => Ok(node),
+        node => Err(node["status"]["conditions"].to_string()),
+    });
+    let ready = condition(&node, "Ready");
+    assert_eq!(
+        (&ready["status"], &ready["reason"]),
+        (&"Unknown".into(), &"NodeStatusUnknown".into()),
+        "{ready}"
+    );
+    assert_eq!(unreachable(&node), ["NoExecute", "NoSchedule"]);
+    assert!(is_ready(&second.get("node", "", "node-2").expect("the other node")));
+    let pod = |name: &str| second.get("pod", "default", name).expect("the pod");
+    until("one is asked to leave", LIMIT, || match pod("leaves") {
+        pod if pod["metadata"]["deletionTimestamp"].is_string() => Ok(()),
+        pod => Err(pod["metadata"].to_string()),
+    });
+    until("why is told", LIMIT, || {
+        let events = second.list("events", "default")?;
+        let told =
+            |e: &&Value| e["reason"] == "TaintManagerEviction" && e["involvedObject"]["name"] == "leaves";
+        events.iter().find(told).map(drop).ok_or_else(|| format!("{} events", events.len()))
+    });
+    until("nobody serves there", LIMIT, || match pod("stays") {
+        pod if !is_ready(&pod) => Ok(()),
+        pod => Err(pod["status"].to_string()),
+    });
+    assert_eq!(pod("stays")["metadata"]["deletionTimestamp"], Value::Null);
+}
+
+/// What was to leave leaves, and what stayed was never away.
+fn a_node_comes_back(second: &Cluster) {
+    until("node-1 is as before", LIMIT, || match second.get("node", "", "node-1")? {
+        node if is_ready(&node) && unreachable(&node).is_empty() => Ok(()),
+        node => Err(node.to_string()),
+    });
+    until("one has left", LIMIT, || match second.get("pod", "default", "leaves") {
+        Err(error) if error.contains("not found") => Ok(()),
+        other => Err(other),
+    });
+    until("the other is ready", LIMIT, || match second.get("pod", "default", "stays")? {
+        pod if is_ready(&pod) && pod["status"]["containerStatuses"][0]["restartCount"] == 0 => Ok(()),
+        pod => Err(pod["status"].to_string()),
+    });
+    second.kedge(&["delete", "pod", "stays"]).ok();
 }
 
 fn copy(from: &Path, to: &Path) {

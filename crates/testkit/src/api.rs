@@ -20,6 +20,8 @@ use tokio_rustls::TlsConnector;
 #[derive(Clone)]
 pub struct Api {
     address: String,
+    /// What its certificate is expected to name.
+    name: ServerName<'static>,
     tls: TlsConnector,
     /// The same for HTTP/2.
     tls_http2: TlsConnector,
@@ -52,7 +54,7 @@ impl Api {
             .expect("a client certificate");
         let address = field(&config, "server").trim_start_matches("https://").to_owned();
         let (tls, tls_http2) = connectors(tls);
-        Self { address, tls, tls_http2, token: None }
+        Self { address, name: localhost(), tls, tls_http2, token: None }
     }
 
     /// Another server of the API, by its address, what signs its certificate, and a token.
@@ -67,7 +69,18 @@ impl Api {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let (tls, tls_http2) = connectors(tls);
-        Self { address: address.to_owned(), tls, tls_http2, token: Some(token.to_owned()) }
+        let token = Some(token.to_owned());
+        Self { address: address.to_owned(), name: localhost(), tls, tls_http2, token }
+    }
+
+    /// As a program in a pod finds it: by the service's name, with what is mounted into every container.
+    pub fn in_pod() -> Self {
+        let mounted = |file: &str| {
+            let path = Path::new("/var/run/secrets/kubernetes.io/serviceaccount").join(file);
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        let name = ServerName::try_from("kubernetes.default.svc").expect("a name");
+        Self { name, ..Self::of("kubernetes.default.svc:443", &mounted("ca.crt"), &mounted("token")) }
     }
 
     pub async fn connect(&self) -> Connection {
@@ -78,13 +91,16 @@ impl Api {
     pub async fn try_connect(&self) -> std::io::Result<Connection> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost").expect("a name");
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = self.tls.connect(self.name.clone(), stream).await?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         Ok(Connection { sender, token: self.token.clone() })
     }
+}
+
+fn localhost() -> ServerName<'static> {
+    ServerName::try_from("localhost").expect("a name")
 }
 
 fn connectors(http1: rustls::ClientConfig) -> (TlsConnector, TlsConnector) {
@@ -102,8 +118,7 @@ impl Api {
     pub async fn connect_http2(&self) -> std::io::Result<Streams> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost").expect("a name");
-        let stream = self.tls_http2.connect(name, stream).await?;
+        let stream = self.tls_http2.connect(self.name.clone(), stream).await?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);

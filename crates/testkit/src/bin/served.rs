@@ -1,5 +1,5 @@
 //! A program to be probed: HTTPS on port 8443 and gRPC's health service on port 9090. It is healthy until there is a file
-//! `/tmp/off`.
+//! `/tmp/off`. `served ask PATH` asks the API instead, as any program in a pod does.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,6 +10,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use testkit::api::Api;
 use testkit::certificate::Certificate;
 use tokio::net::TcpListener;
 
@@ -23,7 +24,19 @@ const NOT_FOUND: &str = "5";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    tokio::join!(https(), grpc());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["ask", path] => ask(path).await,
+        _ => drop(tokio::join!(https(), grpc())),
+    }
+}
+
+/// Prints the status and the body of the answer.
+async fn ask(path: &str) {
+    let answer = Api::in_pod().connect().await.send("GET", path, "").await;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    println!("{status} {}", String::from_utf8_lossy(&body));
 }
 
 fn is_off() -> bool {
