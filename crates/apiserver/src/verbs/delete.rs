@@ -130,7 +130,7 @@ async fn attempt(
         return Ok(Some(Outcome::Marked(old)));
     }
     let stored = Arc::new(object);
-    Ok(match server.0.put(kind, &stored, Expect::At(entry.mod_revision)).await?.0 {
+    Ok(match server.0.put(kind, &stored, Expect::At(entry.mod_revision), &[]).await?.0 {
         Written::At(revision) => {
             let mut object = Arc::unwrap_or_clone(stored);
             meta::set(&mut object, "resourceVersion", revision.to_string());
