@@ -144,7 +144,11 @@ pub async fn validate(
     old: Option<&Value>,
     operation: Operation,
 ) -> Result<(), ApiError> {
-    let name = object.or(old).map(|object| name_of(context, object)).unwrap_or_default();
+    let mut name = object.or(old).map(|object| name_of(context, object)).unwrap_or_default();
+    if operation == Operation::Delete {
+        // What is asked for by no name is admitted by none.
+        name.clone_from(&context.target.name);
+    }
     let attributes = Attributes::new(context, operation, &name);
     let (shown, shown_old) =
         (object.and_then(|o| scale::view(context, o)), old.and_then(|o| scale::view(context, o)));
@@ -189,5 +193,5 @@ fn forbid(context: &Context, object: &Value, why: &str) -> ApiError {
 
 /// A refusal by a judge.
 fn refused(attributes: &Attributes<'_>, why: &str) -> ApiError {
-    ApiError::forbidden(&attributes.context.resource(), attributes.name, why)
+    ApiError::forbidden(&attributes.context.resource(), attributes.shown_name(), why)
 }

@@ -244,7 +244,7 @@ pub async fn delete_collection(
                     let found = found.map(|(entry, _)| entry).into_iter().collect();
                     entry = server.0.served_entries(&context.kind, found).await?.pop();
                 }
-                Err(error) if error.reason == "Forbidden" => break,
+                // As with the original: what was done before the first refusal stays done.
                 Err(error) => return Err(error),
             }
         }
