@@ -20,7 +20,7 @@ use store::{Entry, Event, Expect};
 
 use crate::Server;
 use crate::backend::{Backend, ServiceReference};
-use crate::objects::Written;
+use crate::objects::{Beside, Written};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// So many objects are sent in one review, so that neither it nor its answer grows without bounds.
@@ -259,16 +259,17 @@ impl Server {
         Ok(out)
     }
 
-    /// Writes an object, in the version that its kind is stored in. Its text, without a `resourceVersion`, where it is served
+    /// Writes an object, in the version that its kind is stored in, and what goes beside it. Its text, without a `resourceVersion`, where it is served
     /// as it is stored.
     pub async fn put(
         &self,
         kind: &Kind,
         object: &Arc<Value>,
         expect: Expect,
+        beside: &[Beside],
     ) -> Result<(Written, Option<Bytes>), ApiError> {
         let Some(custom) = kind.custom.as_ref().filter(|c| kind.version != *c.storage_version) else {
-            let (written, text) = self.objects.put(kind, object, expect).await?;
+            let (written, text) = self.objects.put(kind, object, expect, beside).await?;
             return Ok((written, Some(text).filter(|_| kind.conversion.is_none())));
         };
         let stored = format!("{}/{}", kind.group, custom.storage_version);
@@ -283,7 +284,7 @@ impl Server {
                 object
             }
         };
-        Ok((self.objects.put(kind, &Arc::new(object), expect).await?.0, None))
+        Ok((self.objects.put(kind, &Arc::new(object), expect, beside).await?.0, None))
     }
 }
 

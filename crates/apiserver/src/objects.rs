@@ -41,13 +41,21 @@ fn place(value: &Bytes) -> (usize, usize) {
     (value.as_ptr() as usize, value.len())
 }
 
+/// What is written together with an object or not at all, in place of the version of this revision.
+pub struct Beside {
+    pub kind: Arc<Kind>,
+    pub object: Arc<Value>,
+    pub revision: u64,
+}
+
 /// What a conditional write came to.
 pub enum Written {
     /// Done, at this revision.
     At(u64),
     /// Somebody else was faster.
     Lost,
-    /// What the object wants for itself alone (the claim of this key) is somebody else's.
+    /// What the object wants for itself alone (the claim of this key) is somebody else's, or what was to be written beside
+    /// it (at this key) has changed.
     Taken(String),
 }
 
@@ -227,35 +235,49 @@ impl Objects {
         range.entries.iter().map(typed).collect()
     }
 
-    /// Writes an object if `expect` holds; its `resourceVersion` is what the answer says. The other answer is the text
-    /// that was written, before it was encrypted.
+    /// Writes an object if `expect` holds, and in the same transaction what is to be written beside it; its
+    /// `resourceVersion` is what the answer says. The other answer is the text that was written, before it was encrypted.
     pub async fn put(
         &self,
         kind: &Kind,
         object: &Arc<Value>,
         expect: Expect,
+        beside: &[Beside],
     ) -> Result<(Written, Bytes), ApiError> {
         let key = kind.key(meta::namespace(object), meta::name(object));
+        let mut _sealed = None;
+        if self.cipher.seals(kind) || beside.iter().any(|beside| self.cipher.seals(&beside.kind)) {
+            _sealed = Some(self.cipher.writing.read().await);
+        }
+        let (plain, value) = self.stored(kind, &key, object)?;
+        let lease = match kind.ttl_seconds {
+            Some(seconds) => Some(self.lease(seconds).await?),
+            None => None,
+        };
+        let mut rest = self.claims(&key, expect, Some(object)).await?;
+        for Beside { kind, object, revision } in beside {
+            let key = kind.key(meta::namespace(object), meta::name(object));
+            let (_, value) = self.stored(kind, &key, object)?;
+            rest.push(Op::put(key, value, Expect::At(*revision)));
+        }
+        let written = self.commit(Op { key, expect, change: Change::Put { value, lease } }, rest).await?;
+        Ok((written, plain))
+    }
+
+    /// The text of an object, and what is stored of it. Whoever writes what is sealed holds [`Cipher::writing`].
+    fn stored(&self, kind: &Kind, key: &str, object: &Arc<Value>) -> Result<(Bytes, Bytes), ApiError> {
         let plain = match kind.conversion {
             Some(_) => meta::to_stored(&kind.to_stored(object)),
             None => meta::to_stored(object),
         };
         let mut value = plain.clone();
-        let mut _sealed = None;
         if self.cipher.seals(kind) {
-            _sealed = Some(self.cipher.writing.read().await);
-            value = self.cipher.seal(kind, &key, value).map_err(ApiError::internal)?;
+            value = self.cipher.seal(kind, key, value).map_err(ApiError::internal)?;
         } else if kind.conversion.is_none() {
             // Whoever is told of it need not read what was just written.
             self.seen.keep(place(&value), (value.clone(), Arc::clone(object)), value.len());
         }
-        let lease = match kind.ttl_seconds {
-            Some(seconds) => Some(self.lease(seconds).await?),
-            None => None,
-        };
-        let claims = self.claims(&key, expect, Some(object)).await?;
-        let written = self.commit(Op { key, expect, change: Change::Put { value, lease } }, claims).await?;
-        Ok((written, plain))
+        Ok((plain, value))
     }
 
     pub async fn delete(&self, key: &str, revision: u64) -> Result<Written, ApiError> {
@@ -277,9 +299,9 @@ impl Objects {
         Ok(claims::changes(key, old.as_ref(), new))
     }
 
-    async fn commit(&self, op: Op, claims: Vec<Op>) -> Result<Written, ApiError> {
+    async fn commit(&self, op: Op, rest: Vec<Op>) -> Result<Written, ApiError> {
         let written = op.key.clone();
-        let ops = std::iter::once(op).chain(claims).collect();
+        let ops = std::iter::once(op).chain(rest).collect();
         match audit::timed(Layer::Store, self.store.txn(ops)).await.map_err(store_error)? {
             TxnResponse::Committed { revision } => Ok(Written::At(revision)),
             TxnResponse::Conflict { key, .. } if key == written => Ok(Written::Lost),

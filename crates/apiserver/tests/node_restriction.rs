@@ -23,7 +23,10 @@ const KNOWN: [(&str, &str); 11] = [
     ("set taints/status", "a status changes nothing else, so there is nothing to refuse"),
     ("empty taints/status", "as above"),
     ("configSource/status", "as above"),
-    ("delete all", "no node may delete collections; each object is judged, and those that are refused stay"),
+    (
+        "delete pods",
+        "no node may delete them as a collection; one to whom it is allowed is not let at those of others",
+    ),
     ("resize", "what the pod may become is looked at first"),
     ("evict names another", "the name is looked at first"),
     ("evict missing", "the kind is named as everywhere else"),

@@ -159,6 +159,15 @@ async fn deletions_and_old_objects_are_judged() {
     );
     assert_eq!(world.ask("PATCH", &path, json!({"data": {"kept": "no"}})).await.code, 200);
     assert_eq!(world.ask("DELETE", &path, json!({})).await.code, 200);
+    // Of many, what is refused is told, and what is not done by then stays.
+    for (name, kept) in [("a", "yes"), ("b", "no")] {
+        world.create(MAPS, map(name, json!({"kept": kept, "n": "1"}))).await;
+    }
+    let refused = world.ask("DELETE", MAPS, json!({})).await;
+    assert_eq!(refused.code, 403, "{}", refused.body);
+    let words = "ValidatingAdmissionPolicy 'p' with binding 'p' denied request: it is kept";
+    assert_eq!(refused.body["message"], format!("configmaps \"Unknown\" is forbidden: {words}"));
+    assert_eq!(world.ask("GET", &format!("{MAPS}/a"), Value::Null).await.code, 200);
 }
 
 #[tokio::test]

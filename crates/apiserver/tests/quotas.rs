@@ -84,3 +84,57 @@ async fn what_has_not_been_counted_is_not_given_away() {
     let message = answer["message"].as_str().unwrap_or_default();
     assert!(message.ends_with("status unknown for quota: new, resources: configmaps"), "{message}");
 }
+
+/// What the controller of quotas does: counts what is there, and writes that down unless the quota has changed since it was
+/// read.
+async fn recount(world: &World) {
+    let (_, mut quota) = world.json("GET", &format!("{QUOTAS}/q"), Value::Null).await;
+    quota["status"]["used"]["configmaps"] = count(world).await.to_string().into();
+    let (code, answer) = world.json("PUT", &format!("{QUOTAS}/q/status"), quota).await;
+    assert!(matches!(code, 200 | 409), "{answer}");
+}
+
+async fn count(world: &World) -> usize {
+    let (_, list) = world.json("GET", MAPS, Value::Null).await;
+    list["items"].as_array().map_or(0, Vec::len)
+}
+
+#[tokio::test]
+async fn a_recount_gives_nothing_away_that_is_being_made() {
+    let world = World::new().await;
+    quota(&world, "q", json!({"hard": {"configmaps": "3"}})).await;
+    for round in 0..30 {
+        let over = std::cell::Cell::new(false);
+        let creating = async {
+            let create = |n: usize| world.json("POST", MAPS, json!({"metadata": {"name": format!("m{n}")}}));
+            let answers = futures::future::join_all((0..12).map(create)).await;
+            over.set(true);
+            answers.into_iter().map(|(code, _)| code).collect::<Vec<_>>()
+        };
+        let recounting = async {
+            while !over.get() {
+                recount(&world).await;
+            }
+        };
+        let (codes, (), ()) = futures::future::join3(creating, recounting, async {
+            while !over.get() {
+                recount(&world).await;
+            }
+        })
+        .await;
+        assert_eq!(count(&world).await, 3, "round {round}: {codes:?}");
+        assert_eq!(used(&world, "q").await["configmaps"], "3", "round {round}: {codes:?}");
+        assert_eq!(world.json("DELETE", MAPS, Value::Null).await.0, 200);
+        recount(&world).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_stored_is_not_charged() {
+    let world = World::new().await;
+    quota(&world, "q", json!({"hard": {"configmaps": "3"}})).await;
+    let map = || json!({"metadata": {"name": "twice"}});
+    assert_eq!(world.json("POST", MAPS, map()).await.0, 201);
+    assert_eq!(world.json("POST", MAPS, map()).await.0, 409);
+    assert_eq!(used(&world, "q").await["configmaps"], "1");
+}

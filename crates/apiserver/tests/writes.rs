@@ -227,10 +227,32 @@ async fn configurations_that_are_refused() {
         let (found, status) = told(&world, "PATCH", &path, APPLY, body).await;
         assert_eq!((found, status["message"].as_str()), (code, Some(message)), "{body}");
     }
-    let twice = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\ndata: {a: \"9\", a: \"8\"}\n";
+    let twice =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: s\n  name: s\ndata: {a: \"9\", a: \"8\"}\n";
     let (code, status) = told(&world, "PATCH", &format!("{path}&fieldValidation=Strict"), APPLY, twice).await;
-    let message = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map";
-    assert_eq!((code, status["message"].as_str()), (400, Some(message)));
+    let lines = "yaml: unmarshal errors:\n  line 5: key \"name\" already set in map\n  line 6: key \"a\" already set in map";
+    let message = format!("error strict decoding YAML: error converting YAML to JSON: {lines}");
+    assert_eq!((code, status["message"].as_str()), (400, Some(&*message)));
+    let create =
+        |how: &str| format!("/api/v1/namespaces/default/configmaps?fieldValidation={how}&dryRun=All");
+    let yaml = [("content-type", "application/yaml")];
+    let (code, _, answer) = world.send("POST", &create("Strict"), &yaml, twice).await;
+    let status: Value = serde_json::from_slice(&answer).expect("a Status");
+    let prefix = "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: ";
+    assert_eq!((code, status["message"].as_str()), (400, Some(&*format!("{prefix}{lines}"))));
+    for (method, path, content_type) in [
+        ("POST", create("Warn"), yaml[0].1),
+        ("PATCH", format!("{path}&fieldValidation=Warn&force=true"), APPLY),
+    ] {
+        let (code, headers, _) = world.send(method, &path, &[("content-type", content_type)], twice).await;
+        assert!(matches!(code, 200 | 201), "{method} {code}");
+        let warnings: Vec<_> = headers.get_all("warning").iter().map(|w| w.to_str().expect("text")).collect();
+        let expected = [
+            "299 - \"line 5: key \\\"name\\\" already set in map\"",
+            "299 - \"line 6: key \\\"a\\\" already set in map\"",
+        ];
+        assert_eq!(warnings, expected, "{method}");
+    }
 }
 
 fn managers(object: &Value) -> Vec<String> {

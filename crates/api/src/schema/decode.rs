@@ -115,12 +115,24 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
             read => return read,
         }
     }
-    let (value, fault) = crate::yaml::parse_body(std::str::from_utf8(bytes)?, YAML_NODES)?;
+    let (value, twice) = crate::yaml::parse_body(std::str::from_utf8(bytes)?, YAML_NODES)?;
     weight::bounded(weight::of_value(&value))?;
-    let duplicates = fault.map(|error| FieldProblem::Type {
-        message: format!("yaml: unmarshal errors:\n  line {}: {}", error.line, error.message),
-    });
-    Ok(Decoded { value, duplicates: duplicates.into_iter().collect() })
+    // One fault, however many there are.
+    let lines = twice.iter().map(|twice| format!("\n  {twice}")).collect::<String>();
+    let fault = (!twice.is_empty()).then(|| FieldProblem::Type { message: format!("{OF_YAML}{lines}") });
+    Ok(Decoded { value, duplicates: fault.into_iter().collect() })
+}
+
+const OF_YAML: &str = "yaml: unmarshal errors:";
+
+/// What a client is warned of by a fault: each key that YAML names twice on its own.
+pub fn as_warnings(fault: String) -> Vec<String> {
+    match fault.strip_prefix(OF_YAML) {
+        Some(lines) => {
+            lines.lines().map(str::trim_start).filter(|l| !l.is_empty()).map(str::to_owned).collect()
+        }
+        None => vec![fault],
+    }
 }
 
 #[derive(Default)]

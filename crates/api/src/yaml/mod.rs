@@ -3,12 +3,14 @@
 //! limits (alias bombs, depth, documents), octal modes such as `0644`, and only `true`/`false` as booleans.
 
 mod emit;
+mod twice;
 
 use serde_json::{Map, Number, Value};
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Options, Spanned};
 
 pub use emit::to_string;
+pub use twice::Twice;
 
 /// One document of a stream and the line (from 1) its content starts at.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,14 +52,20 @@ pub fn parse_one(text: &str) -> Result<Value, YamlError> {
     only(parse_documents(text)?)
 }
 
-/// What a body says and, where it names a key twice, what the strict say of that. It has no more than so many nodes.
-pub fn parse_body(text: &str, nodes: usize) -> Result<(Value, Option<YamlError>), YamlError> {
+/// What a body says, and the keys that it names twice. It has no more than so many nodes.
+pub fn parse_body(text: &str, nodes: usize) -> Result<(Value, Vec<Twice>), YamlError> {
     let read = |duplicate_keys| parse(text, Limits { duplicate_keys, nodes });
     match read(DuplicateKeyPolicy::Error) {
-        Ok(documents) => Ok((only(documents)?, None)),
+        Ok(documents) => Ok((only(documents)?, Vec::new())),
         Err(strict) if strict.message == TOO_MANY_NODES => Err(strict),
         // Not both at once: either may be large.
-        Err(strict) => Ok((only(read(DuplicateKeyPolicy::LastWins)?)?, Some(strict))),
+        Err(strict) => {
+            let value = only(read(DuplicateKeyPolicy::LastWins)?)?;
+            let limits = Limits { duplicate_keys: DuplicateKeyPolicy::LastWins, nodes };
+            let twice =
+                on_own_stack(|| Ok(twice::of(without_mark(text), options(text.len(), limits), strict)))?;
+            Ok((value, twice))
+        }
     }
 }
 
@@ -78,17 +86,21 @@ fn only(mut documents: Vec<Document>) -> Result<Value, YamlError> {
 const STACK_BYTES: usize = 32 << 20;
 
 fn parse(text: &str, limits: Limits) -> Result<Vec<Document>, YamlError> {
+    on_own_stack(|| read(text, limits))
+}
+
+fn on_own_stack<T: Send>(read: impl FnOnce() -> Result<T, YamlError> + Send) -> Result<T, YamlError> {
     let failed = |message: &str| YamlError { line: 0, column: 0, message: message.into() };
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().stack_size(STACK_BYTES);
-        let reader = reader.spawn_scoped(scope, || read(text, limits));
+        let reader = reader.spawn_scoped(scope, read);
         let reader = reader.map_err(|error| failed(&format!("cannot be read now: {error}")))?;
         reader.join().unwrap_or_else(|_| Err(failed("cannot be read")))
     })
 }
 
 fn read(text: &str, limits: Limits) -> Result<Vec<Document>, YamlError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = without_mark(text);
     let options = options(text.len(), limits);
     let parsed: Vec<Spanned<Value>> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
@@ -105,6 +117,10 @@ fn read(text: &str, limits: Limits) -> Result<Vec<Document>, YamlError> {
         })
         .filter(|document| !document.value.is_null())
         .collect())
+}
+
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 fn message_of(error: &serde_saphyr::Error) -> String {

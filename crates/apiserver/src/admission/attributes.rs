@@ -46,6 +46,7 @@ pub struct Attributes<'a> {
     pub subresource: &'a str,
     /// Group, version and kind of the object that is admitted: a subresource may have one of its own.
     pub kind: (String, String, String),
+    /// Empty for each object of a collection that is deleted.
     pub name: &'a str,
     pub options: Value,
     pub dry_run: bool,
@@ -68,6 +69,11 @@ impl<'a> Attributes<'a> {
             options: options(context, operation),
             dry_run,
         }
+    }
+
+    /// The name as refusals show it.
+    pub fn shown_name(&self) -> &'a str {
+        if self.name.is_empty() { "Unknown" } else { self.name }
     }
 
     /// Whether what is admitted is an object of the resource's own kind.

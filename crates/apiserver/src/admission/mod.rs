@@ -34,7 +34,7 @@ use crate::{ApiServer, Context};
 
 use attributes::Attributes;
 pub use attributes::Operation;
-pub(crate) use resource_quota::Turns as QuotaTurns;
+pub(crate) use resource_quota::{Charge, Turns as QuotaTurns};
 use webhooks::Seen;
 
 type Plugin =
@@ -136,7 +136,7 @@ pub async fn extend(
     Ok(changed)
 }
 
-/// Everything that may only refuse. Neither object is there for a stream, only the old one for a deletion.
+/// Everything that may only refuse, but for quotas ([`charge`]). Neither object is there for a stream, only the old one for a deletion.
 pub async fn validate(
     server: &ApiServer,
     context: &Context,
@@ -144,7 +144,11 @@ pub async fn validate(
     old: Option<&Value>,
     operation: Operation,
 ) -> Result<(), ApiError> {
-    let name = object.or(old).map(|object| name_of(context, object)).unwrap_or_default();
+    let mut name = object.or(old).map(|object| name_of(context, object)).unwrap_or_default();
+    if operation == Operation::Delete {
+        // What is asked for by no name is admitted by none.
+        name.clone_from(&context.target.name);
+    }
     let attributes = Attributes::new(context, operation, &name);
     let (shown, shown_old) =
         (object.and_then(|o| scale::view(context, o)), old.and_then(|o| scale::view(context, o)));
@@ -153,8 +157,20 @@ pub async fn validate(
         judge(server, &attributes, object, old).await?;
     }
     policies::validate(server, &attributes, seen.object, seen.old).await?;
-    webhooks::validate(server, &attributes, &seen).await?;
-    resource_quota::admit(server, &attributes, object, old).await
+    webhooks::validate(server, &attributes, &seen).await
+}
+
+/// What is to be taken of quotas for an object that everybody else has let pass; an error if that is too much. To be held
+/// until the object is stored.
+pub async fn charge<'a>(
+    server: &'a ApiServer,
+    context: &Context,
+    object: &Value,
+    old: Option<&Value>,
+    operation: Operation,
+) -> Result<Charge<'a>, ApiError> {
+    let name = name_of(context, object);
+    resource_quota::charge(server, &Attributes::new(context, operation, &name), object, old).await
 }
 
 /// The URL's name, or the one that the object brings or was given.
@@ -177,5 +193,5 @@ fn forbid(context: &Context, object: &Value, why: &str) -> ApiError {
 
 /// A refusal by a judge.
 fn refused(attributes: &Attributes<'_>, why: &str) -> ApiError {
-    ApiError::forbidden(&attributes.context.resource(), attributes.name, why)
+    ApiError::forbidden(&attributes.context.resource(), attributes.shown_name(), why)
 }

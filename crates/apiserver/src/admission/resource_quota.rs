@@ -1,27 +1,35 @@
 //! Resource quotas: nothing is made, or grows, beyond what its namespace may use. The last to be asked: what others
-//! refuse is not counted. Amounts are added with compare-and-swap, so that requests at the same time do not share room.
+//! refuse is not counted. What is charged is written in the transaction that stores the object, by compare-and-swap: requests at
+//! the same time do not share room, whatever server they come to, nothing is charged for an object that is not stored, and a
+//! recount of what there is never takes away what was charged for one that is about to be.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::kinds::Kind;
 use api::meta;
+use api::quantity::Quantity;
 use api::quota::{self, Amounts};
 use api::status::ApiError;
-use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, ResourceQuotaStatus};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use store::RangeRequest;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::attributes::{Attributes, Operation};
+use super::refused;
 use crate::auth::{Identity, MASTERS};
-use crate::verbs::{Ownership, Writes, change};
+use crate::objects::{Beside, store_error};
+use crate::verbs::{Writes, owners};
 use crate::{ApiServer, Context};
 
 /// Of the core group, what can grow after it was made.
 const GROWING: &[&str] = &["pods", "services", "persistentvolumeclaims"];
 
-/// Held while the quotas of a namespace are asked and charged, which takes a write: who fills one holds up no other, but
+/// Quotas that one object may be charged to: a transaction has its bounds (etcd's 128 by default).
+const CHARGED_LIMIT: usize = 64;
+
+/// Held from when the quotas of a namespace are asked until what was charged is stored: who fills one holds up no other, but
 /// for those few that share a turn.
 pub struct Turns(Vec<Mutex<()>>);
 
@@ -41,46 +49,60 @@ impl Turns {
     }
 }
 
-pub fn admit<'a>(
+/// What an object takes of its namespace's quotas, to be written with it, and the turn to do so. Whoever counts what there is
+/// never finds one without the other.
+#[derive(Default)]
+pub struct Charge<'a> {
+    pub beside: Vec<Beside>,
+    _turn: Option<MutexGuard<'a, ()>>,
+}
+
+/// Refuses what is too much.
+pub async fn charge<'a>(
     server: &'a ApiServer,
-    attributes: &'a Attributes<'a>,
-    object: Option<&'a Value>,
-    old: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), ApiError>> {
-    Box::pin(async move {
-        let context = attributes.context;
-        let counts = match attributes.operation {
-            Operation::Create => attributes.subresource.is_empty(),
-            Operation::Update => {
-                let grows = attributes.group().is_empty() && GROWING.contains(&attributes.resource());
-                grows && matches!(attributes.subresource, "" | "resize")
-            }
-            Operation::Delete | Operation::Connect => false,
-        };
-        let (Some(object), true) = (object, counts && !attributes.namespace().is_empty()) else {
-            return Ok(());
-        };
-        let kinds = server.0.catalog.snapshot();
-        let Some(kind) = kinds.find("", "v1", "resourcequotas") else { return Ok(()) };
-        if server.0.objects.store.count(&kind.key(attributes.namespace(), "")).await.unwrap_or(1) == 0 {
-            return Ok(());
+    attributes: &Attributes<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<Charge<'a>, ApiError> {
+    let (context, namespace) = (attributes.context, attributes.namespace());
+    let counts = match attributes.operation {
+        Operation::Create => attributes.subresource.is_empty(),
+        Operation::Update => {
+            let grows = attributes.group().is_empty() && GROWING.contains(&attributes.resource());
+            grows && matches!(attributes.subresource, "" | "resize")
         }
-        // One at a time: who comes second must see what the first has taken.
-        let _turn = server.0.quotas.of(attributes.namespace()).lock().await;
-        let quotas: Vec<ResourceQuota> = server.0.objects.in_namespace(kind, attributes.namespace()).await?;
-        let mut taken = Vec::new();
-        for quota in &quotas {
-            if let Some(more) = ask(context, attributes, quota, object, old)? {
-                taken.push((quota.metadata.name.clone().unwrap_or_default(), more));
-            }
+        Operation::Delete | Operation::Connect => false,
+    };
+    let (kinds, objects) = (server.0.catalog.snapshot(), &server.0.objects);
+    let kind = kinds.find("", "v1", "resourcequotas").filter(|_| counts && !namespace.is_empty());
+    let Some(kind) = kind else { return Ok(Charge::default()) };
+    let prefix = kind.key(namespace, "");
+    if objects.store.count(&prefix).await.unwrap_or(1) == 0 {
+        return Ok(Charge::default());
+    }
+    // One at a time: who comes second must see what the first has taken.
+    let turn = server.0.quotas.of(namespace).lock().await;
+    let range =
+        objects.store.range(RangeRequest { prefix, ..Default::default() }).await.map_err(store_error)?;
+    objects.unlock(&range.entries).await?;
+    let mut beside = Vec::new();
+    for entry in &range.entries {
+        let held = objects.decode(entry)?;
+        let quota: ResourceQuota = serde_json::from_value(held.clone())
+            .map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))?;
+        if let Some(more) = ask(context, attributes, &quota, object, old)? {
+            let object = Arc::new(charged(server, context, kind, held, &more));
+            beside.push(Beside { kind: Arc::clone(kind), object, revision: entry.mod_revision });
         }
-        if !attributes.dry_run {
-            for (name, more) in taken {
-                take(server, context, kind, &name, &more).await?;
-            }
-        }
-        Ok(())
-    })
+    }
+    if attributes.dry_run || beside.is_empty() {
+        return Ok(Charge::default());
+    }
+    if beside.len() > CHARGED_LIMIT {
+        let why = format!("more than {CHARGED_LIMIT} quotas count this; delete some of them");
+        return Err(refused(attributes, &why));
+    }
+    Ok(Charge { beside, _turn: Some(turn) })
 }
 
 /// What the object adds to a quota; an error if that is too much.
@@ -126,18 +148,12 @@ fn ask(
     }
 }
 
-/// Adds to what a quota says is used.
-async fn take(
-    server: &ApiServer,
-    context: &Context,
-    kind: &Arc<Kind>,
-    name: &str,
-    more: &Amounts,
-) -> Result<(), ApiError> {
+/// The quota with so much more used.
+fn charged(server: &ApiServer, context: &Context, kind: &Arc<Kind>, old: Value, more: &Amounts) -> Value {
     let mut target = context.target.clone();
     (target.group, target.version, target.plural) =
         (kind.group.to_string(), kind.version.to_string(), kind.plural.to_string());
-    (target.name, target.subresource) = (name.to_owned(), "status".into());
+    (target.name, target.subresource) = (meta::name(&old).to_owned(), "status".into());
     let own = Context {
         who: Identity::new("system:apiserver", &[MASTERS]),
         query: Default::default(),
@@ -147,25 +163,19 @@ async fn take(
         kind: Arc::clone(kind),
         warnings: Default::default(),
     };
-    change(server, &own, Writes::Status, Ownership::Take, |old| {
-        let mut new = old.clone();
-        let status: k8s_openapi::api::core::v1::ResourceQuotaStatus =
-            serde_json::from_value(old["status"].clone()).unwrap_or_default();
-        let mut used = quota::read(status.used.as_ref());
-        // Another server may have charged it since it was asked.
-        if let Some(why) = quota::exceeded(name, more, &used, &quota::read(status.hard.as_ref())) {
-            return Err(ApiError::forbidden(&context.resource(), &context.target.name, &why));
-        }
-        for (name, amount) in more {
-            let entry = used.entry(name.clone()).or_insert(api::quantity::Quantity::ZERO);
-            *entry = *entry + *amount;
-        }
-        new["status"]["used"] = json!(quota::write(&used));
-        meta::unset(&mut new, "resourceVersion");
-        Ok(new)
-    })
-    .await
-    .map(drop)
+    let status: ResourceQuotaStatus = serde_json::from_value(old["status"].clone()).unwrap_or_default();
+    let mut used = quota::read(status.used.as_ref());
+    for (name, amount) in more {
+        let entry = used.entry(name.clone()).or_insert(Quantity::ZERO);
+        *entry = *entry + *amount;
+    }
+    let mut new = old.clone();
+    new["status"]["used"] = json!(quota::write(&used));
+    match owners(server, &own, Some(&old), &mut new, Writes::Status) {
+        Value::Null => meta::unset(&mut new, "managedFields"),
+        owned => meta::set(&mut new, "managedFields", owned),
+    }
+    new
 }
 
 #[cfg(test)]

@@ -116,8 +116,6 @@ fn checked(context: &Context, config: Value, duplicates: Vec<String>) -> Result<
             format!("error strict decoding YAML: error converting YAML to JSON: {}", duplicates.join(", "));
         return Err(ApiError::bad_request(why));
     }
-    let bare = |text: String| text.trim_start_matches("yaml: unmarshal errors:\n  ").to_owned();
-    let duplicates = duplicates.into_iter().map(bare).collect();
     context.warn(input::check_fields(context, &mut config, duplicates)?);
     if meta::name(&config).is_empty() {
         meta::set(&mut config, "name", context.target.name.as_str());

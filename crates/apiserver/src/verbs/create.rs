@@ -10,7 +10,7 @@ use serde_json::Value;
 use store::Expect;
 
 use super::{Stored, input, one, rejected};
-use crate::admission::{self, Operation};
+use crate::admission::{self, Charge, Operation};
 use crate::allocate;
 use crate::http::body::Body;
 use crate::http::respond::Answer;
@@ -157,24 +157,32 @@ async fn store_new(
         owned => meta::set(&mut object, "managedFields", owned),
     }
     admission::validate(server, context, Some(&object), None, Operation::Create).await?;
-    if !allocate::gives_to(kind) {
+    let charge = || admission::charge(server, context, &object, None, Operation::Create);
+    let mut charged = Some(charge().await?);
+    if !allocate::gives_to(kind) && charged.as_ref().is_none_or(|charge| charge.beside.is_empty()) {
         // Nothing is given that another server could give to somebody else.
-        let stored = store_claiming(server, context, object).await?;
+        let stored = store_claiming(server, context, object, Charge::default()).await?;
         return stored.ok_or_else(|| ApiError::internal("an object without claims was refused one"));
     }
     for _ in 0..CLAIM_TRIES {
-        if let Some(stored) = store_claiming(server, context, object.clone()).await? {
+        let charge = match charged.take() {
+            Some(charge) => charge,
+            None => charge().await?,
+        };
+        if let Some(stored) = store_claiming(server, context, object.clone(), charge).await? {
             return Ok(stored);
         }
     }
     Err(ApiError::unavailable_for_now("other servers were always faster; please try again", 1))
 }
 
-/// Gives the object what is its alone and stores both; `None` when another server gave that to another object.
+/// Gives the object what is its alone and stores both, and what it was charged; `None` when another server gave that to
+/// another object.
 async fn store_claiming(
     server: &ApiServer,
     context: &Context,
     mut object: Value,
+    charge: Charge<'_>,
 ) -> Result<Option<Created>, ApiError> {
     let kind = &context.kind;
     let name = meta::name(&object).to_owned();
@@ -188,7 +196,7 @@ async fn store_claiming(
     }
     // Stored as reading would show it.
     let object = Arc::new(super::read::as_read(kind, object));
-    let (written, text) = server.0.put(kind, &object, Expect::Absent).await?;
+    let (written, text) = server.0.put(kind, &object, Expect::Absent, &charge.beside).await?;
     match written {
         Written::At(revision) => {
             taken.keep();

@@ -274,7 +274,10 @@ fn judge(context: &Context, types: &str, problems: Vec<String>) -> Result<Vec<St
             problems.join(", ")
         )));
     }
-    Ok(if validation == Validation::Warn { problems } else { Vec::new() })
+    Ok(match validation {
+        Validation::Warn => problems.into_iter().flat_map(decode::as_warnings).collect(),
+        _ => Vec::new(),
+    })
 }
 
 /// Values that their fields cannot hold, as one text, and the fields that are unknown; those are dropped.

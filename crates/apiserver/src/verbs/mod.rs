@@ -38,10 +38,9 @@ use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context, table};
 
 pub use create::create_object;
-pub(crate) use ownership::Ownership;
+pub(crate) use ownership::owners;
 pub(crate) use read::set_version;
 pub use update::Writes;
-pub(crate) use update::change;
 
 /// Sends a request to its verb. A kind that is going out of use says so with every answer.
 pub async fn dispatch(

@@ -13,7 +13,7 @@ use store::{Entry, Expect};
 use super::ownership::{Ownership, owners};
 use super::read::set_version;
 use super::{Stored, input, one, rejected};
-use crate::admission::{self, Operation};
+use crate::admission::{self, Charge, Operation};
 use crate::http::body::Body;
 use crate::http::respond::Answer;
 use crate::objects::Written;
@@ -256,8 +256,10 @@ async fn attempt(
         Value::Null => meta::unset(&mut new, "managedFields"),
         owned => meta::set(&mut new, "managedFields", owned),
     }
+    let mut charge = Charge::default();
     if !matches!(writes, Writes::Finalize | Writes::Binding) {
         admission::validate(server, context, Some(&new), Some(&old), Operation::Update).await?;
+        charge = admission::charge(server, context, &new, Some(&old), Operation::Update).await?;
     }
     if same_but_for_times(&new, &old) {
         // One that is encrypted otherwise than it would be now is written all the same.
@@ -285,7 +287,7 @@ async fn attempt(
         });
     }
     let object = Arc::new(super::read::as_read(kind, new));
-    let (written, text) = server.0.put(kind, &object, Expect::At(entry.mod_revision)).await?;
+    let (written, text) = server.0.put(kind, &object, Expect::At(entry.mod_revision), &charge.beside).await?;
     Ok(match written {
         Written::At(revision) => {
             taken.keep();

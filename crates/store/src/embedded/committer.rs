@@ -58,8 +58,29 @@ impl Gathering<'_> {
     }
 }
 
+/// What is asked, for as long as somebody answers. However the committer ends, a panic included, nobody is left to wait: who
+/// waits is told that the store is closed, and so is whoever comes after, and that is all they may be told.
+pub(super) struct Queue {
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.shared.options.on_fault == OnFault::Abort {
+            // What was written may be published by half; and a server that refuses all writes is of use to nobody.
+            base::tell!("kedge: the store's committer broke off; stopping at once");
+            std::process::abort();
+        }
+        self.shared.ring.close();
+        refuse_all(&mut self.requests);
+    }
+}
+
 impl Committer {
-    pub(super) fn run(mut self, shared: &Shared, mut requests: mpsc::Receiver<Request>) {
+    pub(super) fn run(mut self, mut queue: Queue) {
+        let shared = Arc::clone(&queue.shared);
+        let (shared, requests) = (&*shared, &mut queue.requests);
         let runtime = Builder::new_current_thread().enable_time().build();
         let runtime = runtime.expect("a timer for the committer");
         loop {
@@ -80,16 +101,13 @@ impl Committer {
                 Ok(Some(first)) => {
                     self.take(shared, &mut group, first, &mut replies);
                     while replies.len() < GROUP_LIMIT {
-                        let Some(next) = gathering.next(&mut requests) else { break };
+                        let Some(next) = gathering.next(requests) else { break };
                         self.take(shared, &mut group, next, &mut replies);
                     }
                 }
             }
             self.expire_leases(shared, &mut group);
             if !self.finish(shared, group) {
-                // Whoever waits is told that the store is closed, and that is all it may be told.
-                shared.ring.close();
-                refuse_all(&runtime, requests);
                 return;
             }
             for reply in replies {
@@ -251,30 +269,98 @@ impl Committer {
 
 /// Drops all that was asked and is about to be: who has a place in the queue already may put something there after it was
 /// emptied, where it would lie, unanswered, for as long as there is a store.
-fn refuse_all<T>(runtime: &Runtime, mut requests: mpsc::Receiver<T>) {
+fn refuse_all<T>(requests: &mut mpsc::Receiver<T>) {
     requests.close();
-    runtime.block_on(async { while requests.recv().await.is_some() {} });
+    while requests.blocking_recv().is_some() {}
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
+    use super::super::{Embedded, EmbeddedOptions};
     use super::*;
+    use crate::{Op, Store};
 
     #[test]
     fn who_has_a_place_in_the_queue_is_refused_as_well() {
-        let runtime = || Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let (sender, requests) = mpsc::channel::<oneshot::Sender<()>>(1);
+        let (sender, mut requests) = mpsc::channel::<oneshot::Sender<()>>(1);
         let place = sender.try_reserve().expect("a place");
         std::thread::scope(|scope| {
-            scope.spawn(|| refuse_all(&runtime(), requests));
+            scope.spawn(move || refuse_all(&mut requests));
             while !sender.is_closed() {
                 std::thread::yield_now();
             }
             let (reply, answer) = oneshot::channel();
             place.send(reply);
-            let answer = async { tokio::time::timeout(Duration::from_secs(20), answer).await };
-            let answer = runtime().block_on(answer).expect("an answer in time");
+            let answer = runtime().block_on(in_time(answer));
             assert!(answer.is_err(), "it is dropped");
+        });
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_time().build().expect("a runtime")
+    }
+
+    async fn in_time<F: Future>(answer: F) -> F::Output {
+        tokio::time::timeout(Duration::from_secs(20), answer).await.expect("an answer in time")
+    }
+
+    /// A disk that has the committer panic once it is told to.
+    #[derive(Debug)]
+    struct Disk {
+        memory: InMemoryBackend,
+        breaks: Arc<AtomicBool>,
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> std::io::Result<u64> {
+            self.memory.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+            self.memory.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> std::io::Result<()> {
+            self.memory.set_len(len)
+        }
+
+        fn sync_data(&self) -> std::io::Result<()> {
+            assert!(!self.breaks.load(Ordering::SeqCst), "a fault of ours");
+            self.memory.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+            self.memory.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn a_panic_leaves_nobody_to_wait() {
+        let breaks = Arc::new(AtomicBool::default());
+        let disk = Disk { memory: InMemoryBackend::new(), breaks: Arc::clone(&breaks) };
+        let options = EmbeddedOptions { on_fault: OnFault::Close, ..Default::default() };
+        let store = Embedded::open_on(disk, "the disk", options).expect("opens");
+        let requests = store.requests.clone().expect("it is open");
+        let place = requests.try_reserve().expect("a place");
+        let mut watch = store.watch("", store.revision()).expect("watches");
+        breaks.store(true, Ordering::SeqCst);
+        let put = |key: &str| store.txn(vec![Op::create(key, "x")]);
+        runtime().block_on(async {
+            let waited = in_time(put("waits")).await;
+            assert!(matches!(waited, Err(StoreError::Closed)), "{waited:?}");
+            in_time(requests.closed()).await;
+            let (reply, answer) = oneshot::channel();
+            place.send(Request::Compact(0, reply));
+            assert!(in_time(answer).await.is_err(), "who had a place is refused");
+            let later = in_time(put("later")).await;
+            assert!(matches!(later, Err(StoreError::Closed)), "{later:?}");
+            let seen = in_time(watch.next()).await;
+            assert!(matches!(seen, Err(StoreError::Closed)), "{seen:?}");
         });
     }
 

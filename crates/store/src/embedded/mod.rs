@@ -2,7 +2,8 @@
 //!
 //! The committer is a thread that takes whatever waits and for a moment what is announced (group commit), checks
 //! expectations, writes one database transaction, and only after it is on disk makes it visible and acknowledges it. An error of the
-//! disk aborts the process: what the file then holds is known only after it has been opened again.
+//! disk aborts the process: what the file then holds is known only after it has been opened again. So does a panic of the
+//! committer.
 //!
 //! A bit that has changed by itself refuses to start, wherever something is read from it: each record has a sum of its own
 //! (`record.rs`), and the file one number for all records at their places, the leases, the revision and what is compacted
@@ -66,7 +67,7 @@ pub struct EmbeddedOptions {
     pub on_fault: OnFault,
 }
 
-/// What a fault of the disk comes to.
+/// What a fault of the disk comes to, or one of ours while it is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFault {
     /// The process ends at once.
@@ -187,10 +188,10 @@ impl Embedded {
         });
         shared.ring.publish(std::mem::take(&mut committer.recent), committer.revision);
         let (sender, receiver) = mpsc::channel(QUEUE_LIMIT);
-        let for_thread = Arc::clone(&shared);
+        let queue = committer::Queue { requests: receiver, shared: Arc::clone(&shared) };
         let thread = std::thread::Builder::new()
             .name("store-committer".into())
-            .spawn(move || committer.run(&for_thread, receiver))
+            .spawn(move || committer.run(queue))
             .map_err(|e| StoreError::Open { path: name.clone(), source: e.into() })?;
         Ok(Self { name, shared, requests: Some(sender), committer: Some(thread) })
     }

@@ -140,7 +140,7 @@ impl Run<'_> {
     fn refuse(self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         let Some(first) = self.faults.first() else { return Ok(()) };
         let resource = Resource { group: attributes.group(), plural: attributes.resource() };
-        let mut error = ApiError::forbidden(&resource, attributes.name, first);
+        let mut error = ApiError::forbidden(&resource, attributes.shown_name(), first);
         error.message = first.clone();
         error.reason = "Invalid".into();
         let cause = |message: String| StatusCause { message: Some(message), ..Default::default() };

@@ -148,7 +148,7 @@ impl Refusals {
     fn into_result(self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
         let Some(denial) = self.first else { return Ok(()) };
         let resource = Resource { group: attributes.group(), plural: attributes.resource() };
-        let mut error = ApiError::forbidden(&resource, attributes.name, &denial.message);
+        let mut error = ApiError::forbidden(&resource, attributes.shown_name(), &denial.message);
         let (code, reason) = match denial.reason.as_str() {
             "Forbidden" => (403, "Forbidden"),
             "Unauthorized" => (401, "Unauthorized"),

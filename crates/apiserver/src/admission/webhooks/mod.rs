@@ -217,7 +217,9 @@ async fn holds(
     match judged {
         Ok(holds) => Ok(holds),
         Err(_) if hook.ignore_failure => Ok(false),
-        Err(fault) => Err(ApiError::forbidden(&attributes.context.resource(), attributes.name, &fault)),
+        Err(fault) => {
+            Err(ApiError::forbidden(&attributes.context.resource(), attributes.shown_name(), &fault))
+        }
     }
 }
 
