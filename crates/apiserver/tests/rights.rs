@@ -123,10 +123,8 @@ fn parts(object: &Value) -> BTreeSet<String> {
     let gathers = !object["aggregationRule"].is_null();
     for rule in object["rules"].as_array().into_iter().flatten().filter(|_| !gathers) {
         for verb in list(&rule["verbs"]) {
-            list(&rule["nonResourceURLs"])
-                .iter()
-                .filter(|url| *url != "-")
-                .for_each(|url| drop(parts.insert(format!("{verb} {url}"))));
+            let urls = list(&rule["nonResourceURLs"]);
+            parts.extend(urls.iter().filter(|url| *url != "-").map(|url| format!("{verb} {url}")));
             for (group, resource) in list(&rule["apiGroups"])
                 .iter()
                 .flat_map(|g| list(&rule["resources"]).into_iter().map(move |r| (g, r)))

@@ -83,11 +83,9 @@ pub fn admit<'a>(
 /// Whether nothing changes but who owns the object and who holds it back from going, which gives nobody anything.
 async fn is_as_before(server: &ApiServer, context: &Context, object: &Value) -> Result<bool, ApiError> {
     let name = meta::name(object);
-    let Some(mut before) = server.0.objects.find(&context.kind, &context.target.namespace, name).await?
-    else {
-        return Ok(false);
-    };
-    let mut after = object.clone();
+    let found = server.0.objects.find(&context.kind, &context.target.namespace, name).await?;
+    let Some(found) = found else { return Ok(false) };
+    let (mut before, mut after) = (Value::clone(&found), object.clone());
     for object in [&mut before, &mut after] {
         for field in ["finalizers", "ownerReferences", "managedFields", "resourceVersion"] {
             meta::unset(object, field);

@@ -1,0 +1,173 @@
+//! What is secret is told to nobody but those who may read it: neither in the log, however much it tells, nor in answers, nor in
+//! metrics, nor on the disk, whatever goes wrong with it.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use testkit::api::{Api, Connection};
+use testkit::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Words that stand nowhere but in what is secret.
+fn canary(number: u32) -> String {
+    format!("canary-{number}-{:08x}", std::process::id().wrapping_mul(2_654_435_761).rotate_left(number))
+}
+
+/// As it is, and in each way that it may be written.
+fn is_in(text: &[u8], secret: &str) -> bool {
+    let forms = [secret.to_owned(), STANDARD.encode(secret), URL_SAFE_NO_PAD.encode(secret), hex(secret)];
+    // Within something longer, base64 has another beginning and end: the middle of each shift is the same.
+    let shifted = (0..3).map(|shift| {
+        let whole = STANDARD.encode(format!("{}{secret}", "x".repeat(shift)));
+        whole[4..whole.len() - 4].to_owned()
+    });
+    forms
+        .into_iter()
+        .chain(shifted)
+        .any(|form| text.windows(form.len()).any(|window| window == form.as_bytes()))
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn ask(
+    connection: &mut Connection,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Value,
+) -> (u16, Vec<u8>) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = connection.send_with(method, path, headers, body).await;
+    let code = answer.status().as_u16();
+    (code, answer.into_body().collect().await.expect("a body").to_bytes().to_vec())
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+const STRICT: &str = "?fieldValidation=Strict";
+
+/// What is done with secrets, rightly and wrongly; the answers, which those who asked may see.
+async fn use_them(api: &Api, canaries: &[String]) -> Vec<(u16, String)> {
+    let mut c = api.connect().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let stranger = ("impersonate-user", "stranger");
+    let encoded = |n: usize| STANDARD.encode(&canaries[n]);
+    let secret = |name: &str, n: usize| json!({"metadata": {"name": name}, "data": {"k": encoded(n)}});
+    let tries = [
+        (201, "POST", secrets.to_owned(), vec![JSON], secret("kept", 0)),
+        (409, "POST", secrets.to_owned(), vec![JSON], secret("kept", 1)),
+        (403, "POST", secrets.to_owned(), vec![JSON, stranger], secret("strange", 2)),
+        (403, "GET", format!("{secrets}/kept"), vec![stranger], Value::Null),
+        (200, "PATCH", format!("{secrets}/kept"), vec![MERGE], json!({"stringData": {"s": canaries[3]}})),
+        (422, "PATCH", format!("{secrets}/kept"), vec![MERGE], json!({"type": canaries[4]})),
+        (
+            400,
+            "POST",
+            format!("{secrets}{STRICT}"),
+            vec![JSON],
+            json!({"metadata": {"name": "x"}, "dota": {"k": canaries[5]}}),
+        ),
+        (
+            422,
+            "POST",
+            secrets.to_owned(),
+            vec![JSON],
+            json!({"metadata": {"name": "b"}, "type": "kubernetes.io/tls", "data": {"tls.key": encoded(6)}}),
+        ),
+        (401, "GET", secrets.to_owned(), vec![("authorization", canaries[7].as_str())], Value::Null),
+        (
+            201,
+            "POST",
+            "/api/v1/namespaces/kube-system/secrets".to_owned(),
+            vec![JSON],
+            json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "stringData": {
+                "token-id": "abcdef", "token-secret": canaries[8], "usage-bootstrap-authentication": "true"}}),
+        ),
+    ];
+    let mut answers = Vec::new();
+    for (wanted, method, path, headers, body) in tries {
+        // Who shows a token shows no certificate.
+        let headers: Vec<(&str, String)> = headers
+            .into_iter()
+            .map(|(name, value)| {
+                (name, if name == "authorization" { format!("Bearer {value}") } else { value.to_owned() })
+            })
+            .collect();
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (code, answer) = ask(&mut c, method, &path, &headers, body).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        // A certificate may count more than a wrong token beside it.
+        assert!(code == wanted || wanted == 401, "{method} {path}: {code} {text}");
+        if code >= 400 {
+            answers.push((code, text));
+        }
+    }
+    answers
+}
+
+#[test]
+fn secrets_are_told_nowhere() {
+    let mut cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge")).told("node-1", &["--log", "trace"]);
+    cluster.launch();
+    cluster.busybox();
+    let canaries: Vec<String> = (0..12).map(canary).collect();
+    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let answers = runtime.block_on(use_them(&api, &canaries));
+    // Refused, or mistaken: the answer goes to logs of clients.
+    for (code, text) in &answers {
+        let own = canaries.iter().find(|secret| is_in(text.as_bytes(), secret));
+        // What stands where no secret belongs is told as any wrong value.
+        let misplaced = [&canaries[4]];
+        assert!(own.is_none_or(|own| misplaced.contains(&own)), "{code} {text}");
+    }
+    // A pod that has it as a variable and as a file, and fails.
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: fails}\nspec:\n  restartPolicy: Never\n  volumes: [{name: v, secret: {secretName: kept}}]\n  containers:\n  - name: c\n    \
+        image: localhost/busybox:1\n    command: [sh, -c, 'test -n \"$K\" && test -s /v/k && exit 7']\n    envFrom: [{secretRef: {name: kept}}]\n    env: [{name: K, valueFrom: {secretKeyRef: {name: \
+        kept, key: k}}}]\n    volumeMounts: [{name: v, mountPath: /v}]\n";
+    cluster.apply(pod).ok();
+    until("the pod fails, with its secret", LIMIT, || {
+        let pod = cluster.get("pod", "default", "fails")?;
+        let code = &pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"];
+        if *code == 7 { Ok(()) } else { Err(pod["status"].to_string()) }
+    });
+    let token = runtime.block_on(async {
+        let mut c = api.connect().await;
+        let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+        let answer: Value = serde_json::from_slice(&c.done("POST", path, "{}").await).expect("JSON");
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    });
+    let signature = token.rsplit('.').next().expect("a signature").to_owned();
+    let metrics = runtime.block_on(async { api.connect().await.done("GET", "/metrics", "").await });
+    let log = std::fs::read(cluster.data_dir().join("server.log")).expect("a log");
+    assert!(is_in(&log, "/api/v1/namespaces/default/secrets/kept"), "the log tells of no request");
+    for secret in canaries.iter().filter(|secret| **secret != canaries[4]).chain([&signature]) {
+        assert!(!is_in(&log, secret), "{secret} is in the log");
+        assert!(!is_in(&metrics, secret), "{secret} is in the metrics");
+    }
+    let described = cluster.kedge(&["describe", "secret", "kept"]).ok()
+        + &cluster.kedge(&["describe", "pod", "fails"]).ok();
+    let shown = cluster.kedge(&["get", "secrets,pods,events", "-A", "-o", "wide"]).ok();
+    for secret in [&canaries[0], &canaries[3], &canaries[8]] {
+        assert!(
+            !is_in(described.as_bytes(), secret) && !is_in(shown.as_bytes(), secret),
+            "{described}\n{shown}"
+        );
+    }
+    // At rest as well.
+    cluster.kill();
+    let state = std::fs::read_dir(cluster.data_dir()).expect("a folder").flatten();
+    for file in state.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+        let bytes = std::fs::read(file.path()).expect("a file");
+        let found =
+            canaries.iter().filter(|secret| **secret != canaries[4]).find(|secret| is_in(&bytes, secret));
+        assert!(found.is_none(), "{found:?} lies in {}", file.path().display());
+    }
+}
