@@ -1,7 +1,8 @@
 //! What the agent and a shim say to each other: one JSON document a line over a unix socket, one request a connection.
 //! Descriptors of stdio travel beside the reply, so that the bytes of an exec never pass through the shim.
 //!
-//! Only ever add optional fields: a new agent must understand shims that were started by an old one.
+//! Only ever add optional fields: a new agent must understand shims that were started by an old one. What those say is recorded
+//! (`recorded/`), and a test reads it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

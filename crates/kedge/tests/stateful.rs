@@ -90,9 +90,9 @@ impl World {
     }
 
     /// The set, once it is done with what it was told.
-    fn settled(&self, replicas: u32) -> Value {
-        until(&format!("all {replicas} are ready and up to date"), LIMIT, || {
-            let set = self.cluster.get("statefulset", "default", "web")?;
+    fn settled(&self, name: &str, replicas: u32) -> Value {
+        until(&format!("all {replicas} of {name} are ready and up to date"), LIMIT, || {
+            let set = self.cluster.get("statefulset", "default", name)?;
             let status = &set["status"];
             let all = |field: &str| status[field] == replicas;
             let seen = status["observedGeneration"] == set["metadata"]["generation"];
@@ -117,6 +117,7 @@ fn each_pod_of_a_stateful_set_is_somebody() {
     comes_back_as_it_was(&world);
     is_updated_from_the_top(&world);
     is_made_smaller_from_the_top(&world);
+    is_updated_though_its_pods_go_at_once(&world);
 }
 
 /// Each waits until the one before is ready.
@@ -132,7 +133,7 @@ fn begins_in_order(world: &World) {
         assert_eq!(world.pods(), so_far, "web-{ordinal} is not ready yet");
         std::fs::write(world.shared.join(format!("open-web-{ordinal}")), "").expect("written");
     }
-    world.settled(3);
+    world.settled("web", 3);
     assert_eq!(world.told(), ["web-0 of 1 begins", "web-1 of 1 begins", "web-2 of 1 begins"]);
     for ordinal in 0..3 {
         let claim = world.cluster.get("pvc", "default", &format!("data-web-{ordinal}")).expect("a claim");
@@ -190,12 +191,12 @@ fn comes_back_as_it_was(world: &World) {
     assert_eq!(world.told(), ["web-1 of 1 ends", "web-1 of 1 begins"], "the others stayed");
     let pod = after.clone();
     resolves(world, "web-1.web.default.svc.cluster.local", address(&pod));
-    world.settled(3);
+    world.settled("web", 3);
 }
 
 fn is_updated_from_the_top(world: &World) {
     world.apply(3, "2");
-    world.settled(3);
+    world.settled("web", 3);
     let wanted: Vec<String> = [2, 1, 0]
         .iter()
         .flat_map(|n| [format!("web-{n} of 1 ends"), format!("web-{n} of 2 begins")])
@@ -206,11 +207,30 @@ fn is_updated_from_the_top(world: &World) {
 
 fn is_made_smaller_from_the_top(world: &World) {
     world.apply(1, "2");
-    world.settled(1);
+    world.settled("web", 1);
     assert_eq!(world.told(), ["web-2 of 2 ends", "web-1 of 2 ends"]);
     assert_eq!(world.pods(), ["web-0"]);
     // What was theirs waits for them.
     world.apply(2, "2");
-    world.settled(2);
+    world.settled("web", 2);
     assert_eq!(world.in_pod(1, &["cat", "/data/beginnings"]), "web-1\nweb-1\nweb-1\nweb-1\n");
+}
+
+/// Whoever is given no time to end is gone before anybody has seen it go.
+fn is_updated_though_its_pods_go_at_once(world: &World) {
+    for version in ["1", "2"] {
+        world
+            .cluster
+            .apply(&format!(
+                "{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: quick}}, spec: {{replicas: 2, podManagementPolicy: Parallel, selector: {{matchLabels: {{app: quick}}}}, template: \
+                 {{metadata: {{labels: {{app: quick}}}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: c, image: 'localhost/busybox:1', command: [sleep, '100000'], \
+                 env: [{{name: VERSION, value: '{version}'}}]}}]}}}}}}}}"
+            ))
+            .ok();
+        world.settled("quick", 2);
+        for name in ["quick-0", "quick-1"] {
+            let pod = world.cluster.get("pod", "default", name).expect("the pod");
+            assert_eq!(pod["spec"]["containers"][0]["env"][0]["value"], version, "{name}");
+        }
+    }
 }

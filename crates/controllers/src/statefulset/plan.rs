@@ -75,7 +75,8 @@ pub fn plan(set: &StatefulSet, pods: &[Arc<Pod>], revisions: Revisions<'_>, now:
     let actions = if meta::is_deleting(&set.metadata) { Vec::new() } else { view.actions() };
     let waits = view.by_ordinal.values().filter_map(|p| pod::available_in(p, view.min_ready, now));
     let look_again = waits.filter(|wait| !wait.is_zero()).min();
-    Some(Plan { actions, status: view.status(set), look_again })
+    let status = view.status(set, &actions);
+    Some(Plan { actions, status, look_again })
 }
 
 impl View<'_> {
@@ -169,11 +170,19 @@ impl View<'_> {
         }
     }
 
-    fn status(&self, set: &StatefulSet) -> StatefulSetStatus {
+    fn status(&self, set: &StatefulSet, actions: &[Action]) -> StatefulSetStatus {
         let count = |test: &dyn Fn(&Pod) -> bool| {
             i32::try_from(self.by_ordinal.values().filter(|p| test(p)).count()).unwrap_or(i32::MAX)
         };
-        let of = |revision: &str| count(&|p| revision_of(p) == revision && !meta::is_deleting(&p.metadata));
+        // Who goes now may be missing in the next turn already, and is then made from what this says.
+        let goes = |pod: &Pod| {
+            let uid = meta::uid(&pod.metadata);
+            meta::is_deleting(&pod.metadata)
+                || actions
+                    .iter()
+                    .any(|a| matches!(a, Action::Delete { pod, .. } if meta::uid(&pod.metadata) == uid))
+        };
+        let of = |revision: &str| count(&|p| revision_of(p) == revision && !goes(p));
         let before = set.status.clone().unwrap_or_default();
         let mut status = StatefulSetStatus {
             observed_generation: set.metadata.generation,
@@ -338,6 +347,24 @@ mod tests {
         by_hand.spec.get_or_insert_default().update_strategy =
             Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), rolling_update: None });
         assert!(told(&by_hand, &all).is_empty());
+    }
+
+    /// Whoever goes at once is missing in the next turn already: it must not come back as it was.
+    #[test]
+    fn what_is_replaced_does_not_come_back_as_it_was() {
+        let mut set = set(3, "OrderedReady", 0);
+        let mut pods = vec![ready(0, "old"), ready(1, "old"), ready(2, "old")];
+        set.status = Some(plan(&set, &pods, REVISIONS, at(10)).expect("it has a spec").status);
+        assert_eq!(told(&set, &pods), ["-2"]);
+        pods.truncate(2);
+        assert_eq!(told(&set, &pods), ["+2"]);
+        let as_they_were = [0, 1, 2].map(|ordinal| wants_current(&set, ordinal));
+        assert_eq!(as_they_were, [true, true, false]);
+        let status = plan(&set, &pods, REVISIONS, at(10)).expect("it has a spec").status;
+        assert_eq!(
+            (status.replicas, status.current_replicas, status.updated_replicas),
+            (2, Some(2), Some(0))
+        );
     }
 
     #[test]
