@@ -68,6 +68,8 @@ pub mod ports {
 
 pub mod ranges {
     pub const POD_CIDR: &str = "10.42.0.0/16";
+    /// How much of it each node has.
+    pub const NODE_POD_PREFIX: u8 = 24;
     pub const SERVICE_CIDR: &str = "10.43.0.0/16";
     pub const NODE_CIDR: &str = "10.44.0.0/16";
     /// The first address of the service range belongs to the `kubernetes` service.

@@ -61,6 +61,7 @@ const TABLE: &[(&str, Start)] = &[
     ("garbagecollector", gc::start),
     ("customresourcedefinition", crd::start),
     ("nodelifecycle", nodes::lifecycle::start),
+    ("nodeipam", nodes::ranges::start),
     ("tainteviction", nodes::eviction::start),
     ("podgc", nodes::pod_gc::start),
     ("persistentvolumebinder", volumes::start),

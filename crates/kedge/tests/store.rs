@@ -181,6 +181,10 @@ fn two_servers_are_one_cluster_and_one_of_them_works() {
     std::fs::remove_dir_all(second.data_dir().join("pki")).expect("removed");
     copy(&first.data_dir().join("pki"), &second.data_dir().join("pki"));
     second.launch();
+    let range =
+        |cluster: &Cluster, node: &str| cluster.get("node", "", node).map(|n| n["spec"]["podCIDR"].clone());
+    assert_eq!(range(&second, "node-1"), Ok("10.42.0.0/24".into()));
+    assert_eq!(range(&second, "node-2"), Ok("10.42.1.0/24".into()), "each has its own");
 
     let deployment = |replicas: u32| {
         format!(
@@ -197,6 +201,18 @@ fn two_servers_are_one_cluster_and_one_of_them_works() {
     }
     runs_on_the_first(&first, "leaves", ", tolerationSeconds: 1");
     runs_on_the_first(&first, "stays", "");
+    for number in [1, 2] {
+        let pod = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: on-{number}, namespace: kube-public}}, spec: {{nodeName: node-{number}, containers: [{{name: c, image: 'localhost/none:1', imagePullPolicy: Never}}]}}}}"
+        );
+        second.apply(&pod).ok();
+        until("an address of the node's own range", LIMIT, || {
+            let pod = second.get("pod", "kube-public", &format!("on-{number}"))?;
+            let address = pod["status"]["podIP"].as_str().unwrap_or_default();
+            let own = address.starts_with(&format!("10.42.{}.", number - 1));
+            if own { Ok(()) } else { Err(pod["status"].to_string()) }
+        });
+    }
 
     first.kill();
     let since = std::time::Instant::now();
@@ -222,6 +238,9 @@ fn two_servers_are_one_cluster_and_one_of_them_works() {
         other => Err(format!("{other} pods")),
     });
     assert_eq!(leader(&first, LEASES[0]), Ok(("node-2".into(), 1)), "it leads on");
+    for (node, kept) in [("node-1", "10.42.0.0/24"), ("node-2", "10.42.1.0/24")] {
+        assert_eq!(range(&first, node), Ok(kept.into()), "it is kept");
+    }
     // Had two been at work, there would be more than one set, or more pods than were asked for for a moment.
     assert_eq!(first.list("replicasets", "default").expect("sets").len(), 1);
     let created = first.list("events", "default").expect("events");

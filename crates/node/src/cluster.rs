@@ -19,6 +19,25 @@ use tokio::task::JoinHandle;
 
 use crate::objects::{ObjectKind, ObjectName, Objects};
 
+/// What `look` finds in an object, once it finds something.
+pub async fn found<K, T>(api: Api<K>, name: &str, look: impl Fn(&K) -> Option<T>) -> Option<T>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut stream = watcher::watch_object(api, name).default_backoff().boxed();
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(object) => {
+                if let Some(found) = object.as_ref().and_then(&look) {
+                    return Some(found);
+                }
+            }
+            Err(error) => tracing::debug!(%error, name, "a watch was interrupted"),
+        }
+    }
+    None
+}
+
 /// Events of our pods a busy manager may be behind by; then the watch itself waits.
 const POD_EVENTS_MAX: usize = 256;
 

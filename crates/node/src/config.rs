@@ -19,7 +19,7 @@ pub struct NodeConfig {
     /// The network namespace the node lives in.
     pub namespace: Namespace,
     pub address: Ipv4Addr,
-    /// The range of this node's pods.
+    /// The range of this node's pods: see [`crate::registration::join`].
     pub pod_range: Range,
     /// The range of all pods of the cluster.
     pub cluster_range: Range,
@@ -56,7 +56,7 @@ impl NodeConfig {
             run_dir,
             namespace,
             address: range(ranges::NODE_CIDR).nth(1).expect("our own range has addresses"),
-            pod_range: Range::new(cluster_range.network(), 24),
+            pod_range: Range::new(cluster_range.network(), ranges::NODE_POD_PREFIX),
             cluster_range,
             service_range: range(ranges::SERVICE_CIDR),
             dns_address: ranges::DNS_SERVICE_IP.parse().expect("our own constant is an address"),

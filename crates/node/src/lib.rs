@@ -17,7 +17,7 @@ mod machine;
 mod objects;
 pub mod pods;
 mod probes;
-mod registration;
+pub mod registration;
 mod resources;
 mod security;
 pub mod server;

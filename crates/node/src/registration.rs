@@ -1,4 +1,4 @@
-//! The node's own object: registered at the start, its status told when it changes, its lease renewed.
+//! The node's own object: registered at the start, which is when it gets its pods' addresses, its status told when it changes, its lease renewed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use net::ipam::Range;
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
+use crate::cluster;
+use crate::config::NodeConfig;
 use crate::images::ImageRecord;
 use crate::machine;
 use crate::pods::Context;
@@ -29,6 +32,44 @@ const STATUS_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 /// How many images a status lists.
 const IMAGES_MAX: usize = 50;
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Makes the node known, and waits until the cluster has given it a range for its pods.
+pub async fn join(client: &Client, config: &NodeConfig) -> Range {
+    let api: Api<Node> = Api::all(client.clone());
+    let mut retry = base::backoff::Backoff::new(RETRY, Duration::from_secs(7));
+    loop {
+        match api.create(&PostParams::default(), &node_object(config, None)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                tracing::warn!(%error, "register the node");
+                tokio::time::sleep(retry.next_delay()).await;
+                continue;
+            }
+            Ok(_) => {}
+        }
+        let given = |node: &Node| given(node.spec.as_ref()?.pod_cidr.as_deref()?, config.cluster_range);
+        if let Some(range) = cluster::found(api.clone(), &config.name, given).await {
+            return range;
+        }
+        tokio::time::sleep(retry.next_delay()).await;
+    }
+}
+
+/// The range that a node was given, if pods can have addresses from it.
+fn given(text: &str, cluster: Range) -> Option<Range> {
+    if text.is_empty() {
+        return None;
+    }
+    let range = text.parse::<Range>().ok();
+    let range = range.filter(|range| range.prefix() >= cluster.prefix() && cluster.contains(range.network()));
+    if range.is_none() {
+        tracing::error!(
+            podCIDR = text,
+            "the node's spec.podCIDR is no range within {cluster}; delete the Node, and it gets another"
+        );
+    }
+    range
+}
 
 /// Registers, then keeps status and lease alive for as long as it is polled.
 pub async fn run(context: Arc<Context>) {
@@ -62,7 +103,7 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn register(context: &Context, api: &Api<Node>) -> Result<Option<String>, kube::Error> {
-    let node = node_object(context);
+    let node = node_object(&context.config, Some(context.config.pod_range));
     match api.create(&PostParams::default(), &node).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -74,9 +115,8 @@ async fn register(context: &Context, api: &Api<Node>) -> Result<Option<String>, 
     Ok(write_status(context, api).await?.metadata.uid)
 }
 
-fn node_object(context: &Context) -> Node {
+fn node_object(config: &NodeConfig, pod_range: Option<Range>) -> Node {
     use base::constants::labels;
-    let config = &context.config;
     let mut all: BTreeMap<String, String> = BTreeMap::from([
         (labels::HOSTNAME.to_owned(), config.name.clone()),
         (labels::OS.to_owned(), "linux".to_owned()),
@@ -88,8 +128,8 @@ fn node_object(context: &Context) -> Node {
     Node {
         metadata: ObjectMeta { name: Some(config.name.clone()), labels: Some(all), ..ObjectMeta::default() },
         spec: Some(NodeSpec {
-            pod_cidr: Some(config.pod_range.to_string()),
-            pod_cidrs: Some(vec![config.pod_range.to_string()]),
+            pod_cidr: pod_range.map(|range| range.to_string()),
+            pod_cidrs: pod_range.map(|range| vec![range.to_string()]),
             ..NodeSpec::default()
         }),
         status: None,
@@ -225,4 +265,25 @@ async fn renew_lease(context: &Context, node_uid: Option<String>) -> Result<(), 
 
 fn lease_api(client: &Client) -> Api<Lease> {
     Api::namespaced(client.clone(), LEASE_NAMESPACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_taken_where_pods_can_have_addresses_from_it() {
+        let cluster: Range = "10.42.0.0/16".parse().expect("a range");
+        for (text, expected) in [
+            ("", None),
+            ("10.42.1.0/24", Some("10.42.1.0/24")),
+            ("10.42.0.0/16", Some("10.42.0.0/16")),
+            ("10.0.0.0/8", None),
+            ("10.43.1.0/24", None),
+            ("fd00::/64", None),
+        ] {
+            let range = given(text, cluster).map(|range| range.to_string());
+            assert_eq!(range.as_deref(), expected, "{text}");
+        }
+    }
 }

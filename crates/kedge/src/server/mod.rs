@@ -299,14 +299,19 @@ async fn node_role(
         namespace.listen_tcp(SocketAddr::new(IpAddr::V4(NODE_ADDRESS), config.server_port)).await?;
     let tls = node_tls(Arc::clone(&credentials.node_serving), &credentials.node_client_authority)?;
     let proxy = client_of(server, Identity::component("kube-proxy"));
-    let node = Node::new(config, client.clone(), proxy, Arc::new(runtime), Arc::new(images))?
-        .with_server(node::agent::Listener { listener, tls })
-        .with_load_balancers(publish::start(
-            namespace,
-            client_of(server, Identity::component("service-publisher")),
-        ));
-    let node_stop = stop.clone();
-    roles.spawn(async move { Ok(node.run(node_stop).await?) });
+    let publish = publish::start(namespace, client_of(server, Identity::component("service-publisher")));
+    let stop = stop.clone();
+    roles.spawn(async move {
+        // It is a controller's to say which addresses its pods have.
+        config.pod_range = tokio::select! {
+            range = node::registration::join(&client, &config) => range,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let node = Node::new(config, client, proxy, Arc::new(runtime), Arc::new(images))?
+            .with_server(node::agent::Listener { listener, tls })
+            .with_load_balancers(publish);
+        Ok(node.run(stop).await?)
+    });
     Ok(())
 }
 
