@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use k8s_openapi::api::core::v1::Volume;
-use rustix::mount::MountFlags;
 
 use super::ownership::give_to_group;
-use super::{Plugin, Prepared, Preparing, VolumeContext, VolumeError, io_at};
+use super::{Plugin, Prepared, Preparing, VolumeContext, io_at, memory};
 use crate::resources::amount_milli;
+
+const MODE: u32 = 0o777;
 
 pub struct EmptyDir;
 
@@ -26,13 +26,18 @@ impl Plugin for EmptyDir {
         Box::pin(async move {
             let path = context.directory_of(self.name(), &volume.name);
             // Contents belong to the pod: what is there already is left as it is.
-            if !path.exists() {
-                fs::create_dir_all(&path).map_err(io_at("create", &path))?;
-                let source = volume.empty_dir.as_ref();
-                if source.and_then(|s| s.medium.as_deref()) == Some("Memory") {
-                    mount_memory(&path, source.and_then(|s| s.size_limit.as_ref()).map(amount_milli))?;
-                }
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
+            let mut is_new = !path.exists();
+            fs::create_dir_all(&path).map_err(io_at("create", &path))?;
+            let source = volume.empty_dir.as_ref();
+            if source.and_then(|s| s.medium.as_deref()) == Some("Memory") {
+                is_new |= memory::ensure(
+                    &path,
+                    MODE,
+                    source.and_then(|s| s.size_limit.as_ref()).map(amount_milli),
+                )?;
+            }
+            if is_new {
+                fs::set_permissions(&path, fs::Permissions::from_mode(MODE))
                     .map_err(io_at("change the mode of", &path))?;
                 if let Some(group) = context.fs_group {
                     give_to_group(&path, group, false)?;
@@ -41,11 +46,4 @@ impl Plugin for EmptyDir {
             Ok(Prepared { host_path: path, readonly: false })
         })
     }
-}
-
-fn mount_memory(path: &Path, limit_milli: Option<i128>) -> Result<(), VolumeError> {
-    let options = limit_milli.map(|milli| format!("size={}", milli / 1000)).unwrap_or_default();
-    let options = std::ffi::CString::new(options).unwrap_or_default();
-    rustix::mount::mount("tmpfs", path, "tmpfs", MountFlags::empty(), options.as_c_str())
-        .map_err(|error| io_at("mount memory on", path)(error.into()))
 }

@@ -6,6 +6,7 @@ mod config_map;
 mod downward;
 mod empty_dir;
 mod host_path;
+mod memory;
 pub mod mounts;
 mod ownership;
 pub mod payload;

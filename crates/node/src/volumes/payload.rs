@@ -22,6 +22,7 @@ pub struct FileContent {
 pub type Payload = BTreeMap<String, FileContent>;
 
 pub const MODE_DEFAULT: u32 = 0o644;
+pub const DIRECTORY_MODE: u32 = 0o755;
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
 
@@ -47,7 +48,7 @@ pub fn write(
         }
     }
     fs::create_dir_all(directory).map_err(io_at("create", directory))?;
-    set_mode(directory, 0o755)?;
+    set_mode(directory, DIRECTORY_MODE)?;
     let old = fs::read_link(directory.join(DATA)).ok();
     if let Some(old) = &old
         && read(&directory.join(old)).is_some_and(|current| current == *payload)

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Volume, VolumeProjection};
 
 use super::config_map::mode_of;
 use super::payload::{self, FileContent, Payload};
-use super::{Plugin, Prepared, Preparing, VolumeContext, VolumeError, config_map, downward, secret};
+use super::{Plugin, Prepared, Preparing, VolumeContext, VolumeError, config_map, downward, memory, secret};
 
 /// A token is the pod's own: with a group or a user of its own it must be able to read it.
 const TOKEN_MODE: u32 = 0o600;
@@ -30,6 +30,8 @@ impl Plugin for Projected {
                 for source in projected.sources.iter().flatten() {
                     payload.extend(project(context, source, mode).await?);
                 }
+                // A token of the pod's is among them nearly always.
+                memory::ensure(&path, payload::DIRECTORY_MODE, None)?;
                 payload::write(&path, &payload, context.fs_group, context.now)?;
             }
             Ok(Prepared { host_path: path, readonly: true })

@@ -1,10 +1,10 @@
-//! `secret`: the keys of a Secret as files. They lie in the pod's directory, which only root can enter.
+//! `secret`: the keys of a Secret as files. They lie in memory, in the pod's directory, which only root can enter.
 
 use k8s_openapi::api::core::v1::{KeyToPath, Volume};
 
 use super::config_map::{mode_of, pick};
 use super::payload::{self, Payload};
-use super::{Plugin, Prepared, Preparing, VolumeContext, VolumeError};
+use super::{Plugin, Prepared, Preparing, VolumeContext, VolumeError, memory};
 
 pub struct SecretVolume;
 
@@ -25,6 +25,7 @@ impl Plugin for SecretVolume {
                 let optional = source.optional.unwrap_or(false);
                 let mode = mode_of(source.default_mode);
                 let payload = project(context, name, optional, source.items.as_deref(), mode)?;
+                memory::ensure(&path, payload::DIRECTORY_MODE, None)?;
                 payload::write(&path, &payload, context.fs_group, context.now)?;
             }
             Ok(Prepared { host_path: path, readonly: true })
