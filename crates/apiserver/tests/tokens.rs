@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
+use store::{Etcd, EtcdAddress, EtcdOptions};
 use world::World;
 
 const NAMESPACE: &str = "/api/v1/namespaces/default";
@@ -177,4 +178,47 @@ async fn what_is_signed_is_verified_with_the_keys_that_are_published() {
     let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
     public.verify(signed.as_bytes(), &signature).expect("it is signed with this key");
     public.verify(format!("{signed}A").as_bytes(), &signature).expect_err("and nothing else is");
+}
+
+/// Makes the key that signs as old as one may become.
+fn age(world: &World) {
+    let file = std::fs::File::options().append(true).open(world.keys().join("service-account.key"));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(300 * 24 * 3600);
+    file.and_then(|file| file.set_modified(long_ago)).expect("it is older");
+}
+
+#[tokio::test]
+async fn a_key_that_has_served_its_time_is_replaced_while_the_server_runs() {
+    let world = populated().await;
+    let old = token(&world, json!({})).await;
+    world.server.replace_old_key().expect("looks");
+    assert_eq!(part(&token(&world, json!({})).await, 0)["kid"], part(&old, 0)["kid"], "it is young");
+    age(&world);
+    world.server.replace_old_key().expect("replaces");
+    let new = token(&world, json!({})).await;
+    assert_ne!(part(&new, 0)["kid"], part(&old, 0)["kid"]);
+    let (_, keys) = world.json("GET", "/openid/v1/jwks", Value::Null).await;
+    let published: Vec<&Value> =
+        keys["keys"].as_array().expect("keys").iter().map(|key| &key["kid"]).collect();
+    for token in [&old, &new] {
+        assert_eq!(world.bearer(token).await.0, 201);
+        assert!(published.contains(&&part(token, 0)["kid"]), "{keys}");
+    }
+    world.server.replace_old_key().expect("looks");
+    assert_eq!(part(&token(&world, json!({})).await, 0)["kid"], part(&new, 0)["kid"], "once is enough");
+}
+
+/// Another server would not know tokens of a key that this one has made for itself, nor let this one start again.
+#[tokio::test]
+async fn servers_that_share_a_store_keep_the_key_that_they_share() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let etcd = testkit::Etcd::required(folder.path());
+    let address = EtcdAddress::parse(&format!("etcd://{}", etcd.address)).expect("an address");
+    let store = Etcd::open(EtcdOptions::new(address)).await.expect("opens");
+    let world = World::on(std::sync::Arc::new(store)).await;
+    let key = || std::fs::read(world.keys().join("service-account.key")).expect("a key");
+    let before = key();
+    age(&world);
+    world.server.replace_old_key().expect("looks");
+    assert_eq!(key(), before);
 }
