@@ -52,7 +52,7 @@ impl Application<'_> {
     /// Until the source has been looked at anew; the revision it is at.
     pub async fn fetched(&self, step: &mut Step) -> anyhow::Result<String> {
         let api: Api<GitRepository> = Api::namespaced(self.client.clone(), self.namespace);
-        let mut objects = std::pin::pin!(watcher(api, self.config()).applied_objects());
+        let mut objects = std::pin::pin!(watcher(api, self.config()).default_backoff().applied_objects());
         while let Some(object) = objects.next().await {
             let Ok(object) = object else { continue };
             if object.spec.suspend == Some(true) {
@@ -82,7 +82,7 @@ impl Application<'_> {
 
     async fn until_applied(&self, step: &mut Step) -> anyhow::Result<()> {
         let api: Api<Kustomization> = Api::namespaced(self.client.clone(), self.namespace);
-        let mut objects = std::pin::pin!(watcher(api, self.config()).applied_objects());
+        let mut objects = std::pin::pin!(watcher(api, self.config()).default_backoff().applied_objects());
         let mut pods = std::pin::pin!(troubles::watch(self.client));
         let (mut said, mut own) = (String::new(), BTreeSet::new());
         let mut troubles = Troubles::default();

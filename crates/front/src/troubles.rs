@@ -4,28 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 
 use crate::tree::trouble::{self, Trouble};
 
-/// A probe that fails this often in a row is no longer one of a container that is still starting.
+/// A probe that has failed this often is no longer one of a container that is still starting.
 const FAILURES_TOLD: i32 = 3;
+
+/// How a start that takes its time is told of.
+const CREATING: &str = ": ContainerCreating";
 
 /// What was seen of a pod, or of its probes.
 pub enum Seen {
-    Pod(watcher::Event<Pod>),
-    Probe(watcher::Event<Event>),
+    Pod(Box<watcher::Event<Pod>>),
+    Probe(Box<watcher::Event<Event>>),
 }
 
 /// Both, of the whole cluster. Never ends: a watch that breaks is taken up again by itself.
 pub fn watch(client: &Client) -> impl Stream<Item = Seen> + use<> {
-    let pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
+    let pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()).default_backoff();
     let probes = watcher::Config::default().fields("involvedObject.kind=Pod,reason=Unhealthy");
-    let probes = watcher(Api::<Event>::all(client.clone()), probes);
-    let pods = pods.filter_map(async |event| event.ok().map(Seen::Pod)).boxed();
-    futures::stream::select(pods, probes.filter_map(async |event| event.ok().map(Seen::Probe)).boxed())
+    let probes = watcher(Api::<Event>::all(client.clone()), probes).default_backoff();
+    let pods = pods.filter_map(async |event| event.ok().map(|event| Seen::Pod(Box::new(event)))).boxed();
+    futures::stream::select(
+        pods,
+        probes.filter_map(async |event| event.ok().map(|event| Seen::Probe(Box::new(event)))).boxed(),
+    )
 }
 
 /// The pods of a cluster, as far as they are in trouble.
@@ -47,15 +54,25 @@ impl Troubles {
     pub fn note(&mut self, seen: Seen) {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         match seen {
-            Seen::Pod(Apply(pod) | InitApply(pod)) => match Known::of(&pod) {
+            Seen::Pod(event) => self.note_pod(*event),
+            Seen::Probe(event) => match *event {
+                Apply(event) | InitApply(event) => self.note_probe(&event),
+                // It says what was, and is forgotten after a while; the pod says whether it still is.
+                Delete(_) | Init | InitDone => {}
+            },
+        }
+    }
+
+    fn note_pod(&mut self, event: watcher::Event<Pod>) {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        match event {
+            Apply(pod) | InitApply(pod) => match Known::of(&pod) {
                 Some(known) => drop(self.pods.insert(name_of(&pod), known)),
                 None => drop(self.pods.remove(&name_of(&pod))),
             },
-            Seen::Pod(Delete(pod)) => drop(self.pods.remove(&name_of(&pod))),
-            Seen::Pod(Init) => self.pods.clear(),
-            Seen::Probe(Apply(event) | InitApply(event)) => self.note_probe(&event),
-            // It says what was, and is forgotten after a while; the pod says whether it still is.
-            Seen::Probe(Delete(_) | Init | InitDone) | Seen::Pod(InitDone) => {}
+            Delete(pod) => drop(self.pods.remove(&name_of(&pod))),
+            Init => self.pods.clear(),
+            InitDone => {}
         }
     }
 
@@ -91,7 +108,9 @@ impl Known {
         if pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
+        // What every start goes through is no trouble.
         let trouble = trouble::of(&serde_json::to_value(pod).unwrap_or_default());
+        let trouble = trouble.filter(|trouble| trouble.stuck || !trouble.message.ends_with(CREATING));
         let status = pod.status.as_ref()?;
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
         let waits = status.phase.as_deref() == Some("Running") && ready.is_some_and(|c| c.status == "False");
@@ -111,13 +130,13 @@ mod tests {
 
     fn pod(namespace: &str, name: &str, status: Value) -> Seen {
         let pod = json!({"metadata": {"namespace": namespace, "name": name, "uid": format!("u-{name}")}, "status": status});
-        Seen::Pod(watcher::Event::Apply(serde_json::from_value(pod).expect("a pod")))
+        Seen::Pod(Box::new(watcher::Event::Apply(serde_json::from_value(pod).expect("a pod"))))
     }
 
     fn probe(name: &str, count: i32) -> Seen {
         let event = json!({"metadata": {}, "message": "Readiness probe failed: 500", "reason": "Unhealthy", "count": count,
             "involvedObject": {"kind": "Pod", "uid": format!("u-{name}"), "fieldPath": "spec.containers{c}"}});
-        Seen::Probe(watcher::Event::Apply(serde_json::from_value(event).expect("an event")))
+        Seen::Probe(Box::new(watcher::Event::Apply(serde_json::from_value(event).expect("an event"))))
     }
 
     #[test]
@@ -132,6 +151,9 @@ mod tests {
             troubles.note(seen);
             assert_eq!(troubles.worst(&own).as_deref(), wanted);
         };
+        let creating = json!({"phase": "Pending", "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ContainerCreating"}}}]});
+        check(pod("shop", "new", creating), None);
         check(pod("shop", "web", unready), None);
         check(probe("web", 2), None);
         let probed = Some("pod shop/web: c: Readiness probe failed: 500");

@@ -214,7 +214,7 @@ fn here_documents_arguments_and_targets() {
     assert_eq!(refused(&request), "target stage \"lats\" could not be found (did you mean last?)");
     let told = refused(&bench.request("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld a /\n"));
     assert!(
-        told.contains("no stage is called \"biuld\" (did you mean build?), and there is no such image"),
+        told.contains("no stage is called \"biuld\" (did you mean build?), and as an image it cannot be had"),
         "{told}"
     );
 }

@@ -147,7 +147,8 @@ fn a_tenth_of_a_processor_is_all(cluster: &Cluster) {
     let numbers: Vec<u64> = said.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     let [elapsed, used] = numbers[..] else { panic!("{said:?}") };
     let hundredths = used * 100 / elapsed;
-    assert!((3..=20).contains(&hundredths), "{used} of {elapsed} hundredths of a second");
+    // What it had at the least only shows that something was measured: others may want the processor as well.
+    assert!((1..=20).contains(&hundredths), "{used} of {elapsed} hundredths of a second");
 }
 
 /// Long lines before they are many: so many that the log is set aside.
@@ -224,20 +225,17 @@ fn time_is_given_to_end(cluster: &Cluster) {
         cluster.apply(&pod(name, &spec, &container)).ok();
     };
     make("gentle", 60, "sleep 2; echo done >> /v/gentle; exit 0");
-    make("stubborn", 2, "true");
-    let since = std::time::Instant::now();
+    make("stubborn", 5, "true");
     for (name, wanted) in [("gentle", "hook\nasked\ndone\n"), ("stubborn", "hook\nasked\n")] {
         wait_ready(cluster, name);
+        let since = std::time::Instant::now();
         cluster.kedge(&["delete", "pod", name]).ok();
         until(&format!("{name} is gone"), LIMIT, || match cluster.get("pod", "default", name) {
             Err(error) if error.contains("not found") => Ok(()),
             other => Err(other),
         });
         assert_eq!(std::fs::read_to_string(shared.join(name)).expect("what it told"), wanted, "{name}");
+        // A minute of grace is not waited for once it has ended.
+        assert!(since.elapsed() < Duration::from_secs(50), "{name}: {:?}", since.elapsed());
     }
-    assert!(
-        since.elapsed() < Duration::from_secs(50),
-        "who has ended is not waited for: {:?}",
-        since.elapsed()
-    );
 }

@@ -353,7 +353,17 @@ fn a_tcp_probe_is_a_connection() {
         .ok();
     for name in ["door", "heart"] {
         wait_ready(&cluster, name);
-        cluster.kedge(&["exec", name, "--", "sh", "-c", "kill $(cat /tmp/listener)"]).ok();
+        until(&format!("{name} ceases to listen"), LIMIT, || {
+            let ran = cluster.kedge(&[
+                "exec",
+                name,
+                "--",
+                "sh",
+                "-c",
+                "test -s /tmp/listener && kill $(cat /tmp/listener)",
+            ]);
+            if ran.code == Some(0) { Ok(()) } else { Err(format!("{ran:?}")) }
+        });
     }
     until("the door is closed", LIMIT, || {
         let status = status(&cluster, "door")?;

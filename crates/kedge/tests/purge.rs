@@ -61,7 +61,10 @@ fn links() -> Vec<String> {
 }
 
 fn rules() -> String {
-    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
+    let output = std::process::Command::new("nft")
+        .args(["--stateless", "list", "ruleset"])
+        .output()
+        .expect("nft runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

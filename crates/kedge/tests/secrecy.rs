@@ -1,6 +1,8 @@
 //! What is secret is told to nobody but those who may read it: neither in the log, however much it tells, nor in answers, nor in
-//! metrics, nor on the disk, whatever goes wrong with it.
+//! metrics, nor on the disk but where a container's own variables have to stand, whatever goes wrong with it.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -53,8 +55,8 @@ const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 const STRICT: &str = "?fieldValidation=Strict";
 
 /// What is done with secrets, rightly and wrongly; the answers, which those who asked may see.
-async fn use_them(api: &Api, canaries: &[String]) -> Vec<(u16, String)> {
-    let mut c = api.connect().await;
+async fn use_them(kubeconfig: &Path, canaries: &[String]) -> Vec<(u16, String)> {
+    let mut c = Api::read(kubeconfig).connect().await;
     let secrets = "/api/v1/namespaces/default/secrets";
     let stranger = ("impersonate-user", "stranger");
     let encoded = |n: usize| STANDARD.encode(&canaries[n]);
@@ -80,7 +82,6 @@ async fn use_them(api: &Api, canaries: &[String]) -> Vec<(u16, String)> {
             vec![JSON],
             json!({"metadata": {"name": "b"}, "type": "kubernetes.io/tls", "data": {"tls.key": encoded(6)}}),
         ),
-        (401, "GET", secrets.to_owned(), vec![("authorization", canaries[7].as_str())], Value::Null),
         (
             201,
             "POST",
@@ -92,23 +93,19 @@ async fn use_them(api: &Api, canaries: &[String]) -> Vec<(u16, String)> {
     ];
     let mut answers = Vec::new();
     for (wanted, method, path, headers, body) in tries {
-        // Who shows a token shows no certificate.
-        let headers: Vec<(&str, String)> = headers
-            .into_iter()
-            .map(|(name, value)| {
-                (name, if name == "authorization" { format!("Bearer {value}") } else { value.to_owned() })
-            })
-            .collect();
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let (code, answer) = ask(&mut c, method, &path, &headers, body).await;
         let text = String::from_utf8_lossy(&answer).into_owned();
-        // A certificate may count more than a wrong token beside it.
-        assert!(code == wanted || wanted == 401, "{method} {path}: {code} {text}");
+        assert_eq!(code, wanted, "{method} {path}: {text}");
         if code >= 400 {
             answers.push((code, text));
         }
     }
+    // One that nobody knows, as the only thing that is shown.
+    let (code, answer) =
+        ask(&mut Api::by_token(kubeconfig, &canaries[7]).connect().await, "GET", secrets, &[], Value::Null)
+            .await;
+    assert_eq!(code, 401);
+    answers.push((code, String::from_utf8_lossy(&answer).into_owned()));
     answers
 }
 
@@ -117,10 +114,11 @@ fn secrets_are_told_nowhere() {
     let mut cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge")).told("node-1", &["--log", "trace"]);
     cluster.launch();
     cluster.busybox();
-    let canaries: Vec<String> = (0..12).map(canary).collect();
-    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let canaries: Vec<String> = (0..9).map(canary).collect();
+    let kubeconfig = cluster.data_dir().join("kubeconfig");
+    let api = Api::read(&kubeconfig);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let answers = runtime.block_on(use_them(&api, &canaries));
+    let answers = runtime.block_on(use_them(&kubeconfig, &canaries));
     // Refused, or mistaken: the answer goes to logs of clients.
     for (code, text) in &answers {
         let own = canaries.iter().find(|secret| is_in(text.as_bytes(), secret));
@@ -161,13 +159,41 @@ fn secrets_are_told_nowhere() {
             "{described}\n{shown}"
         );
     }
-    // At rest as well.
+    // At rest as well, but for what a container is started with: its variables stand where its runtime reads them, as they do
+    // with other runtimes, in a folder that is its owner's alone.
     cluster.kill();
-    let state = std::fs::read_dir(cluster.data_dir()).expect("a folder").flatten();
-    for file in state.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
-        let bytes = std::fs::read(file.path()).expect("a file");
-        let found =
-            canaries.iter().filter(|secret| **secret != canaries[4]).find(|secret| is_in(&bytes, secret));
-        assert!(found.is_none(), "{found:?} lies in {}", file.path().display());
+    let variables = [&canaries[0], &canaries[3]];
+    let mut read = 0;
+    for path in files_on_disk(&cluster.data_dir()) {
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        read += 1;
+        let starts = path.ends_with("container.json") || path.ends_with("config.json");
+        let secrets = canaries
+            .iter()
+            .filter(|secret| **secret != canaries[4] && !(starts && variables.contains(secret)));
+        let found = secrets.into_iter().find(|secret| is_in(&bytes, secret));
+        assert!(found.is_none(), "{found:?} lies in {}", path.display());
     }
+    assert!(read > 10, "{read} files were read");
+    let containers = base::layout::Layout::new(cluster.data_dir()).containers();
+    let mode = std::fs::metadata(containers).expect("a folder").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
+
+/// Of a folder, without what is mounted in it (volumes of secrets are in memory) and the layers of images.
+fn files_on_disk(top: &Path) -> Vec<PathBuf> {
+    let device = std::fs::metadata(top).expect("a folder").dev();
+    let (mut folders, mut files) = (vec![top.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.path().symlink_metadata() else { continue };
+            let is_image = entry.path() == top.join("images");
+            match metadata.file_type() {
+                kind if kind.is_dir() && metadata.dev() == device && !is_image => folders.push(entry.path()),
+                kind if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    files
 }

@@ -51,11 +51,12 @@ fn main() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state.redb");
         let mut known = BTreeMap::new();
-        let history = if (done / KILLS_PER_FILE) % 2 == 0 { "whole" } else { FORGETFUL };
+        let history = if (done / KILLS_PER_FILE).is_multiple_of(2) { "whole" } else { FORGETFUL };
         for _ in 0..KILLS_PER_FILE.min(kills - done) {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let life = Duration::from_micros((random >> 33) % (LIFE_LIMIT_MS * 1000));
-            let life = if done % 2 == 0 { Life::OfItsFirstWord(life) } else { Life::OfItsStart(life) };
+            let life =
+                if done.is_multiple_of(2) { Life::OfItsFirstWord(life) } else { Life::OfItsStart(life) };
             let said = live_and_die(&path, history, life);
             silent += usize::from(said.is_empty());
             acknowledged += said.len();

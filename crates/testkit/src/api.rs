@@ -76,6 +76,14 @@ impl Api {
         Self { address: address.to_owned(), name: localhost(), tls, tls_http2, token }
     }
 
+    /// The server of a kubeconfig, asked with a token alone.
+    pub fn by_token(kubeconfig: &Path, token: &str) -> Self {
+        let config = std::fs::read_to_string(kubeconfig).expect("a kubeconfig");
+        let authority = STANDARD.decode(field(&config, "certificate-authority-data")).expect("base64");
+        let address = field(&config, "server").trim_start_matches("https://").to_owned();
+        Self::of(&address, &String::from_utf8(authority).expect("PEM"), token)
+    }
+
     /// As a program in a pod finds it: by the service's name, with what is mounted into every container.
     pub fn in_pod() -> Self {
         let mounted = |file: &str| {

@@ -57,6 +57,7 @@ pub fn kinds() -> Vec<Kind> {
         .status()
         .prepare_update(|new, old| new.spec = old.spec.clone())
         .validate(|r, errors| validate(&r.spec, errors))
+        .validate_create(|r, errors| refuse_legacy(&r.spec, errors))
         .prepare_status(set_times)
         .validate_status(validate_status)
         .row(row)
@@ -81,13 +82,17 @@ fn validate(spec: &CertificateSigningRequestSpec, errors: &mut Errors) {
         }
     }
     check_signer("spec.signerName", &spec.signer_name, errors);
-    if spec.signer_name == LEGACY {
-        let detail = "the legacy signerName is not allowed via this API version";
-        errors.push(FieldError::invalid("spec.signerName", LEGACY, detail));
-    }
     if let Some(seconds) = spec.expiration_seconds.filter(|s| *s < SHORTEST_SECONDS) {
         let detail = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.push(FieldError::invalid("spec.expirationSeconds", seconds, detail));
+    }
+}
+
+/// Those that are there stay.
+fn refuse_legacy(spec: &CertificateSigningRequestSpec, errors: &mut Errors) {
+    if spec.signer_name == LEGACY {
+        let detail = "the legacy signerName is not allowed via this API version";
+        errors.push(FieldError::invalid("spec.signerName", LEGACY, detail));
     }
 }
 

@@ -7,8 +7,11 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
 use serde_json::Value;
 
 use super::Operation;
-use crate::auth::rbac::Attributes;
+use crate::auth::rbac::{Attributes, breadth};
 use crate::{ApiServer, Context};
+
+/// Single rights (a verb on a resource of a group, by a name) that somebody may give who has to hold them, at most.
+const RIGHTS_MAX: usize = 20_000;
 
 pub fn admit<'a>(
     server: &'a ApiServer,
@@ -65,6 +68,13 @@ pub fn admit<'a>(
                 (rules, excused)
             }
         };
+        // Each right is looked for among those that are held.
+        if !excused && breadth(&rules) > RIGHTS_MAX {
+            let why = format!(
+                "the rules come to more than {RIGHTS_MAX} single rights, which is more than is compared with those held; make several roles of it"
+            );
+            return Err(ApiError::forbidden(&context.resource(), meta::name(object), &why));
+        }
         let missing = if excused { Vec::new() } else { rbac.not_held(&context.who, namespace, &rules) };
         if missing.is_empty() {
             return Ok(());

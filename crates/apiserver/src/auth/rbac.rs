@@ -1,12 +1,15 @@
 //! Role-based access control: a snapshot of all roles and bindings, and the decision over it (pure).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
 
 use super::{Identity, MASTERS};
+
+/// Rights that are told of one by one, at most.
+const TOLD_MAX: usize = 200;
 
 /// What a request wants to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +157,8 @@ impl Snapshot {
             let is_lost = self.role_rules(namespace, &binding.role).is_none();
             is_lost.then(|| format!("{}.rbac.authorization.k8s.io {name:?} not found", kind.to_lowercase()))
         });
-        let lost: Vec<String> = lost.collect();
+        let lost: BTreeSet<String> = lost.collect();
+        let lost: Vec<String> = lost.into_iter().collect();
         match lost.as_slice() {
             [] => None,
             [one] => Some(format!("RBAC: {one}")),
@@ -210,6 +214,10 @@ impl Snapshot {
         };
         let mut lines: Vec<String> = verbs.into_iter().map(line).collect();
         lines.sort();
+        if let Some(more) = lines.len().checked_sub(TOLD_MAX).filter(|more| *more > 0) {
+            lines.truncate(TOLD_MAX);
+            lines.push(format!("and {more} more"));
+        }
         lines
     }
 }
@@ -281,6 +289,17 @@ pub fn rule_allows(rule: &PolicyRule, what: &Attributes) -> bool {
         .any(|r| r == "*" || *r == resource || !what.subresource.is_empty() && *r == of_any);
     let names = rule.resource_names.as_deref().unwrap_or_default();
     has(&rule.api_groups, &what.group) && resources && (names.is_empty() || names.contains(&what.name))
+}
+
+/// How many single requests rules come to.
+pub fn breadth(rules: &[PolicyRule]) -> usize {
+    let count = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
+    let of = |rule: &PolicyRule| {
+        let resources = count(&rule.api_groups).saturating_mul(count(&rule.resources));
+        let named = resources.saturating_mul(count(&rule.resource_names).max(1));
+        rule.verbs.len().saturating_mul(named.saturating_add(count(&rule.non_resource_urls)))
+    };
+    rules.iter().map(of).fold(0, usize::saturating_add)
 }
 
 /// A rule taken apart into the single requests it allows; wildcards stay what they are.

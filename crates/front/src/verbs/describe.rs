@@ -64,10 +64,15 @@ async fn events(client: &Client, object: &Value) -> anyhow::Result<Vec<Value>> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or("default");
     let mut list = requests::get(client, &format!("/api/v1/namespaces/{namespace}/events")).await?;
     let mut events = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
-    let uid = &object["metadata"]["uid"];
-    events.retain(|event| event["involvedObject"]["uid"] == *uid);
+    events.retain(|event| is_about(event, object));
     events.sort_by_key(|event| last_seen(event).map(str::to_owned));
     Ok(events)
+}
+
+/// Agents tell of their node by its name, which is all they know of it when they begin.
+fn is_about(event: &Value, object: &Value) -> bool {
+    let (about, own) = (&event["involvedObject"], &object["metadata"]);
+    about["uid"] == own["uid"] || object["kind"] == "Node" && about["kind"] == "Node" && about["uid"] == own["name"]
 }
 
 fn last_seen(event: &Value) -> Option<&str> {
@@ -309,6 +314,16 @@ mod tests {
 
     fn now() -> Timestamp {
         "2026-11-20T12:00:00Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn events_are_an_objects_own() {
+        let object = |kind: &str| json!({"kind": kind, "metadata": {"name": "node-1", "uid": "u"}});
+        let event = |kind: &str, uid: &str| json!({"involvedObject": {"kind": kind, "uid": uid}});
+        assert!(is_about(&event("Pod", "u"), &object("Pod")));
+        assert!(!is_about(&event("Pod", "node-1"), &object("Pod")));
+        assert!(is_about(&event("Node", "node-1"), &object("Node")) && is_about(&event("Node", "u"), &object("Node")));
+        assert!(!is_about(&event("Node", "node-2"), &object("Node")));
     }
 
     #[test]

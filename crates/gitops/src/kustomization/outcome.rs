@@ -182,7 +182,10 @@ fn remember(status: &mut KustomizationStatus, revision: &str, started: Instant, 
     }
     let now = base::time::rfc3339_seconds(base::time::now());
     let digest = format!("sha256:{}", base::id::sha256_hex(revision.as_bytes()));
-    let old = status.history.iter().position(|s| s.digest == digest).map(|at| status.history.remove(at));
+    // An earlier version wrote the sum alone.
+    let is_it =
+        |s: &Snapshot| s.digest == digest || digest.strip_prefix("sha256:") == Some(s.digest.as_str());
+    let old = status.history.iter().position(is_it).map(|at| status.history.remove(at));
     let first = old.as_ref().map_or_else(|| now.clone(), |o| o.first_reconciled.clone());
     status.history.insert(
         0,

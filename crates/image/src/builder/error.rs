@@ -31,7 +31,7 @@ pub enum StepError {
     #[error("{0:?}: not found in the build context (check .dockerignore)")]
     NoSource(String),
     /// A name that stands for an image, as no stage is called so, though one is called nearly so.
-    #[error("no stage is called {name:?}{hint}, and there is no such image")]
+    #[error("no stage is called {name:?}{hint}, and as an image it cannot be had")]
     NoStage { name: String, hint: String, source: Box<StepError> },
     #[error("process {command:?} did not complete successfully: exit code: {exit_code}")]
     Command { command: String, exit_code: i32, output: String },

@@ -105,6 +105,8 @@ struct Reader {
     path: PathBuf,
     file: BufReader<File>,
     inode: u64,
+    /// Another has taken its place: nothing is written into it any more.
+    is_rotated: bool,
     /// A line whose end has not been written yet.
     rest: Vec<u8>,
 }
@@ -115,7 +117,13 @@ impl Reader {
         let offset = tail_lines.map_or(Ok(0), |lines| tail_offset(&mut file, lines))?;
         file.seek(SeekFrom::Start(offset))?;
         let inode = file.metadata()?.ino();
-        Ok(Self { path: path.to_owned(), file: BufReader::new(file), inode, rest: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            file: BufReader::new(file),
+            inode,
+            is_rotated: false,
+            rest: Vec::new(),
+        })
     }
 
     /// Reads up to a chunk of what is there; empty when nothing is.
@@ -137,11 +145,16 @@ impl Reader {
         Ok(out)
     }
 
-    /// Goes over to the new file if the log was rotated.
-    fn reopen_if_rotated(&mut self) -> io::Result<bool> {
+    /// Whether there may be more, now that the end was reached. When the log was rotated, what was written into the old file
+    /// meanwhile comes first, and then the new one.
+    fn goes_on(&mut self) -> io::Result<bool> {
+        if self.is_rotated {
+            *self = Self::open(&self.path, None)?;
+            return Ok(true);
+        }
         match std::fs::metadata(&self.path) {
             Ok(metadata) if metadata.ino() != self.inode => {
-                *self = Self::open(&self.path, None)?;
+                self.is_rotated = true;
                 Ok(true)
             }
             Ok(_) => Ok(false),
@@ -196,7 +209,7 @@ pub async fn stream_log(
     loop {
         loop {
             let bytes = reader.read(&mut filter)?;
-            if bytes.is_empty() && !reader.reopen_if_rotated()? {
+            if bytes.is_empty() && !reader.goes_on()? {
                 break;
             }
             if !bytes.is_empty() && out.send(bytes.into()).await.is_err() {
@@ -252,6 +265,29 @@ mod tests {
         for (options, expected) in cases {
             assert_eq!(read(options.clone()).await, expected, "{options:?}");
         }
+    }
+
+    #[test]
+    fn what_is_written_before_a_log_is_rotated_is_read_after_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("0.log");
+        std::fs::write(&path, LOG).expect("writes");
+        let (mut reader, mut filter) =
+            (Reader::open(&path, None).expect("opens"), Filter::new(LogOptions::default()));
+        let mut next =
+            |reader: &mut Reader| String::from_utf8(reader.read(&mut filter).expect("reads")).expect("text");
+        assert_eq!(next(&mut reader), "one\ntwo\nthree\n");
+        assert_eq!(next(&mut reader), "", "its end");
+        let mut file = File::options().append(true).open(&path).expect("opens");
+        file.write_all(b"2026-01-02T03:04:04Z stdout F four\n").expect("writes");
+        std::fs::rename(&path, directory.path().join("0.log.1")).expect("moves");
+        std::fs::write(&path, "2026-01-02T03:04:05Z stdout F five\n").expect("writes");
+        assert!(reader.goes_on().expect("looks"));
+        assert_eq!(next(&mut reader), "four\n");
+        assert_eq!(next(&mut reader), "");
+        assert!(reader.goes_on().expect("looks"));
+        assert_eq!(next(&mut reader), "five\n");
+        assert!(!reader.goes_on().expect("looks"));
     }
 
     #[tokio::test]

@@ -123,7 +123,7 @@ fn run(pod: &PodRecord, now: Timestamp, plan: &mut Plan) {
     }
     let initialized = pod.is_initialized();
     for container in pod.containers.iter().filter(|c| matches!(c.kind, Kind::Init | Kind::Sidecar)) {
-        let over = container.kind == Kind::Init && (initialized || container.exit_code() == Some(0));
+        let over = container.kind == Kind::Init && (initialized || pod.is_completed(container));
         if over {
             continue;
         }

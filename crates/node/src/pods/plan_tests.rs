@@ -1,5 +1,5 @@
 //! A case is a pod written as words: `init:i=0 side:s+ app:a app:b!1` means an init container that ended with 0, a
-//! sidecar that is up, an app container not yet there, and one that ended with 1.
+//! sidecar that is up, an app container not yet there, and one that ended with 1; `o` after it: in an older sandbox.
 
 use container::runtime::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
@@ -49,6 +49,10 @@ fn container(word: &str) -> ContainerRecord {
         }
         Some('=' | '!') => {
             (run.state, run.exit_code) = (ContainerState::Exited, state[1..2].parse().expect("a digit"));
+            if state.ends_with('o') {
+                // Of an older sandbox.
+                run.sandbox_id = "u-9".into();
+            }
             if state.ends_with('w') {
                 container.not_before = Some(later(now(), 10));
             }
@@ -93,6 +97,12 @@ fn a_pod_goes_on_according_to_its_policy() {
         (Always, "init:i=0 init:j=0 app:a", "start a"),
         (Always, "init:i!1 app:a", "start i"),
         (Always, "init:i!1w app:a", "wake +10"),
+        (Always, "init:i=0o app:a!1o", "start i"),
+        (Always, "init:i. app:a!1o", ""),
+        (Always, "init:i=0 app:a!1o", "start a"),
+        (Always, "init:i=0 init:j=0o app:a=0o", "start j"),
+        (Never, "init:i=0o app:a", "start i"),
+        (Never, "init:i=0 app:a!1", "StopSandbox"),
         (Never, "init:i!1 app:a", "StopSandbox"),
         (Always, "init:i=0 side:s init:j app:a", "start s"),
         (Always, "init:i=0 side:s~ init:j app:a", ""),

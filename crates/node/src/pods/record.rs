@@ -347,11 +347,23 @@ impl PodRecord {
         self.containers.iter().filter(move |c| c.kind == kind)
     }
 
-    /// All init containers are over and all sidecars up; once an app container exists this stays true.
+    /// All init containers are over and all sidecars up; once an app container exists this stays true. In a new sandbox all of
+    /// it begins again: what was made ready in the one before may have gone with it.
     pub fn is_initialized(&self) -> bool {
-        self.of_kind(Kind::App).any(|c| c.current.is_some())
-            || (self.of_kind(Kind::Init).all(|c| c.exit_code() == Some(0))
+        self.of_kind(Kind::App).any(|c| c.current.as_ref().is_some_and(|run| self.is_of_sandbox(run)))
+            || (self.of_kind(Kind::Init).all(|c| self.is_completed(c))
                 && self.of_kind(Kind::Sidecar).all(|c| c.started))
+    }
+
+    /// Whether an init container has done its work in the sandbox that there is.
+    pub fn is_completed(&self, container: &ContainerRecord) -> bool {
+        let run = container.current.as_ref().filter(|run| self.is_of_sandbox(run));
+        run.is_some() && container.exit_code() == Some(0)
+    }
+
+    fn is_of_sandbox(&self, run: &RunRecord) -> bool {
+        let attempt = run.sandbox_id.rsplit_once('-').map(|(_, attempt)| attempt.parse());
+        attempt.is_none_or(|attempt| attempt == Ok(self.sandbox_attempt))
     }
 
     /// Whether an ended container will be started again (while the pod goes on).
@@ -360,7 +372,9 @@ impl PodRecord {
         match container.kind {
             Kind::Sidecar => true,
             Kind::Ephemeral => false,
-            Kind::Init => code != 0 && self.restart != Restart::Never,
+            // What it did may have gone with the sandbox it did it in.
+            Kind::Init if code == 0 => !self.is_completed(container),
+            Kind::Init => self.restart != Restart::Never,
             Kind::App => match self.restart {
                 Restart::Always => true,
                 Restart::OnFailure => code != 0,

@@ -57,6 +57,9 @@ pub fn recall(record: &mut PodRecord, pod: &Pod) {
     }
 }
 
+/// The API is not told in which one a container ran; it is none that there is.
+const UNKNOWN_SANDBOX: &str = "-unknown";
+
 /// The newest first.
 fn told_runs(status: &Told, hash: &str) -> Vec<RunRecord> {
     let id_of = |id: &str| id.strip_prefix(RUNTIME_SCHEME).map(str::to_owned);
@@ -64,6 +67,7 @@ fn told_runs(status: &Told, hash: &str) -> Vec<RunRecord> {
     let attempt = u32::try_from(status.restart_count).unwrap_or(0);
     let newest = RunRecord {
         id,
+        sandbox_id: UNKNOWN_SANDBOX.into(),
         attempt,
         image: status.image.clone(),
         image_id: status.image_id.clone(),

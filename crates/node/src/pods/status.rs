@@ -84,7 +84,7 @@ fn container_status(pod: &Pod, record: &PodRecord, container: &ContainerRecord) 
         _ => (String::new(), String::new()),
     };
     let (state, last_state) = states(record, container);
-    let completed = container.kind == Kind::Init && container.exit_code() == Some(0);
+    let completed = container.kind == Kind::Init && record.is_completed(container);
     ContainerStatus {
         name: container.name.clone(),
         container_id: run.map(|run| format!("{RUNTIME_SCHEME}{}", run.id)),
@@ -178,7 +178,7 @@ fn conditions(
         .containers
         .iter()
         .filter(|c| match c.kind {
-            Kind::Init => c.exit_code() != Some(0),
+            Kind::Init => !record.is_completed(c),
             Kind::Sidecar => !c.started,
             _ => false,
         })

@@ -113,7 +113,8 @@ async fn ready(client: &Client, step: &mut Step) -> anyhow::Result<()> {
         tokio::time::sleep(RETRY).await;
     }
     step.hint("the node gets ready");
-    let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).applied_objects();
+    let nodes = watcher(Api::<Node>::all(client.clone()), watcher::Config::default());
+    let nodes = nodes.default_backoff().applied_objects();
     let mut nodes = std::pin::pin!(nodes);
     while let Some(node) = nodes.next().await {
         // A watch that breaks is taken up again by itself.
