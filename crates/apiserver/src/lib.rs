@@ -232,12 +232,19 @@ impl ApiServer {
         self.0.doorkeeper.tls(Arc::clone(serving))
     }
 
-    /// Shows nodes another certificate from now on, other servers a new one, and signs tokens with a new key when the
-    /// present one has served its time.
+    /// Shows nodes another certificate from now on, and other servers a new one.
     pub fn renew(&self, node_client: &Credential) -> Result<(), PkiError> {
         self.0.nodes.replace(node_client)?;
-        self.0.aggregation.renew()?;
-        self.0.signer.rotate_when_due(base::time::now().as_second())
+        self.0.aggregation.renew()
+    }
+
+    /// Signs tokens with a new key from now on if the present one has served its time. Servers that share a store share
+    /// their key, which none can replace for the others: there it stays.
+    pub fn replace_old_key(&self) -> Result<(), PkiError> {
+        match self.0.objects.store.is_shared() {
+            true => Ok(()),
+            false => self.0.signer.rotate_when_due(base::time::now().as_second()),
+        }
     }
 
     /// Gives the cluster a new encryption key and seals everything with it.

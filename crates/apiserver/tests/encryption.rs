@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use apiserver::cipher::Settings;
 use serde_json::{Value, json};
-use store::Store;
 use world::World;
 
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";

@@ -3,7 +3,7 @@
 mod world;
 
 use serde_json::{Value, json};
-use store::{Op, Store};
+use store::Op;
 use world::World;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";

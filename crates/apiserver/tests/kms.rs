@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use apiserver::cipher::kms::Times;
 use serde_json::{Value, json};
-use store::Store;
 use world::World;
 use world::kms::{Plugin, QUICK, configuration};
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use store::{EmbeddedOptions, Store};
+use store::EmbeddedOptions;
 use world::World;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -209,6 +209,41 @@ async fn watches_begin_where_they_are_told() {
     assert_eq!(
         (code, &error["message"]),
         (400, &json!("fieldSelector metadata.name doesn't match requested name"))
+    );
+}
+
+/// Watchers of the same things are told the same in the same order, whenever they came; one that comes back goes on where
+/// it was; an object that gets or loses a label comes or goes for whoever selects by it.
+#[tokio::test]
+async fn watches_are_alike_go_on_and_follow_labels() {
+    let world = World::new().await;
+    let (_, list) = world.json("GET", MAPS, Value::Null).await;
+    let begin = list["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    maps(&world, 4).await;
+    let label = async |name: &str, half: &str| {
+        let change = json!({"metadata": {"labels": {"half": half}}});
+        let (code, answer) = world.json("PATCH", &format!("{MAPS}/{name}"), change).await;
+        assert_eq!(code, 200, "{answer}");
+        answer["metadata"]["resourceVersion"].as_str().expect("a version").to_owned()
+    };
+    let middle = label("m0", "1").await;
+    label("m1", "0").await;
+    label("m1", "1").await;
+    world.json("DELETE", &format!("{MAPS}/m3"), Value::Null).await;
+    world.grant(MAPS, json!({"metadata": {"name": "end", "labels": {"half": "1"}}})).await;
+    let after = "MODIFIED m1, MODIFIED m1, DELETED m3, ADDED end";
+    let all = format!("ADDED m0, ADDED m1, ADDED m2, ADDED m3, MODIFIED m0, {after}");
+    let from_begin = format!("{MAPS}?watch=1&resourceVersion={begin}");
+    let watchers = (0..10).map(|_| watched(&world, &from_begin, "ADDED end"));
+    for said in futures::future::join_all(watchers).await {
+        assert_eq!(said.join(", "), all);
+    }
+    let again = format!("{MAPS}?watch=1&resourceVersion={middle}");
+    assert_eq!(watched(&world, &again, "ADDED end").await.join(", "), after);
+    let selected = format!("{from_begin}&labelSelector=half=1");
+    assert_eq!(
+        watched(&world, &selected, "ADDED end").await.join(", "),
+        "ADDED m1, ADDED m3, ADDED m0, DELETED m1, ADDED m1, DELETED m3, ADDED end"
     );
 }
 

@@ -65,6 +65,30 @@ async fn every_answer_can_be_found_in_the_log() {
 }
 
 #[tokio::test]
+async fn every_group_says_its_versions_and_what_is_in_them() {
+    let world = World::new().await;
+    let (code, version) = world.json("GET", "/version", Value::Null).await;
+    let is_number = |name: &str| version[name].as_str().is_some_and(|text| text.parse::<u32>().is_ok());
+    assert!(code == 200 && is_number("major") && is_number("minor"), "{version}");
+    let (_, groups) = world.json("GET", "/apis", Value::Null).await;
+    let groups = groups["groups"].as_array().expect("groups");
+    assert!(groups.len() > 15, "{groups:?}");
+    for group in groups {
+        let name = group["name"].as_str().expect("a name");
+        let versions = group["versions"].as_array().expect("versions");
+        assert!(versions.contains(&group["preferredVersion"]), "{group}");
+        let (_, alone) = world.json("GET", &format!("/apis/{name}"), Value::Null).await;
+        assert_eq!((&alone["name"], &alone["versions"]), (&group["name"], &group["versions"]), "{name}");
+        for version in versions {
+            let group_version = version["groupVersion"].as_str().expect("a version");
+            let (_, list) = world.json("GET", &format!("/apis/{group_version}"), Value::Null).await;
+            assert_eq!(list["groupVersion"], group_version, "{list}");
+            assert!(list["resources"].as_array().is_some_and(|found| !found.is_empty()), "{list}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn discovery_is_kept_by_its_tag() {
     let world = World::new().await;
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";

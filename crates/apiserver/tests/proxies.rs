@@ -258,6 +258,59 @@ async fn nobody_is_led_elsewhere() {
     }
 }
 
+/// However a path climbs, what is asked is that pod or service, below its own root, by the right to its proxy and no other.
+#[tokio::test]
+async fn no_path_leads_out_through_a_proxy() {
+    let served = Served::new(cluster(backend(false).await).await).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["pods/proxy", "services/proxy"], "verbs": ["get"]}]);
+    let subjects = json!([{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}]);
+    let of_role = json!({"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"});
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    served.world.grant(&format!("{rbac}/roles"), json!({"metadata": {"name": "r"}, "rules": rules})).await;
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": of_role, "subjects": subjects});
+    served.world.grant(&format!("{rbac}/rolebindings"), binding).await;
+    let jane = client(&served.world.authority, "jane", "devs", 600);
+    let ask = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: api.example\r\nconnection: close\r\n\r\n");
+        let answer = served.raw(Some(&jane), request.as_bytes()).await.expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let code: u16 = head[9..12].parse().expect("a code");
+        let said: Value = serde_json::from_str(body).unwrap_or_default();
+        (code, said["path"].as_str().map(str::to_owned), answer.clone())
+    };
+    for place in ["pods/web", "services/web:http"] {
+        let below = format!("{NAMESPACE}/{place}/proxy");
+        for (path, asked) in [
+            ("/a/../b", "/a/../b"),
+            ("/..", "/.."),
+            ("/../../../../secrets", "/../../../../secrets"),
+            ("/../../../../../../openid/v1/jwks", "/../../../../../../openid/v1/jwks"),
+            ("/%2e%2e/%2e%2e/x", "/%2e%2e/%2e%2e/x"),
+            ("/..%2f..%2fx", "/..%2f..%2fx"),
+            ("//other.example/x", "//other.example/x"),
+            ("/http://other.example/x", "/http://other.example/x"),
+            ("/@other.example/x", "/@other.example/x"),
+            ("/%00x", "/%00x"),
+        ] {
+            let (code, found, answer) = ask(&format!("{below}{path}")).await;
+            assert_eq!((code, found.as_deref()), (200, Some(asked)), "{place}{path}: {answer}");
+        }
+    }
+    // Nor does anything lead to a proxy, or from one name to another, that is not the path itself.
+    for path in [
+        format!("{NAMESPACE}/pods/web/../../secrets"),
+        format!("{NAMESPACE}/secrets/x/../../pods/web/proxy/x"),
+        format!("{NAMESPACE}/pods/..%2fservices%2fweb/proxy/x"),
+        format!("{NAMESPACE}/pods/web%2fproxy/x"),
+        "/api/v1/namespaces/default/../kube-system/pods/web/proxy/x".to_owned(),
+        "/api/v1/nodes/n/proxy/x".to_owned(),
+        "/api/v1/nodes/..%2fnamespaces%2fdefault%2fpods%2fweb/proxy/x".to_owned(),
+    ] {
+        let (code, found, answer) = ask(&path).await;
+        assert!(matches!(code, 301 | 400 | 403 | 404) && found.is_none(), "{path}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn who_asks_is_not_told() {
     let served = Served::new(cluster(backend(false).await).await).await;

@@ -10,12 +10,13 @@ use apiserver::auth::certificates::Credential;
 use apiserver::http::serve::ConnectionLimits;
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use world::World;
 use world::served::{LIMIT, Served, client};
 
@@ -140,6 +141,109 @@ const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"
 const TEXT_BYTES: usize = 900 << 10;
 /// Whatever is shorter than this is not all of it.
 const WHOLE_BYTES: usize = NAMES.len() * TEXT_BYTES;
+
+const HALF: usize = 200;
+
+/// All places are taken by those that stop half way, in the handshake or in the head of a request: a node renews its lease all the same, on
+/// a connection that it has and on a new one.
+#[tokio::test]
+async fn half_open_connections_hold_up_no_lease() {
+    let limits = ConnectionLimits { connections: 2 * HALF, ..patient() };
+    let served = Served::within(World::new().await, limits).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let (code, answer) = served
+        .world
+        .json("POST", "/api/v1/namespaces", json!({"metadata": {"name": "kube-node-lease"}}))
+        .await;
+    assert!(matches!(code, 201 | 409), "{answer}");
+    let node = client(&served.world.authority, "system:node:n", "system:nodes", 1000);
+    let lease = |seconds: i32| {
+        json!({"metadata": {"name": "n"}, "spec": {"holderIdentity": "n", "leaseDurationSeconds": seconds}})
+            .to_string()
+    };
+    // As agents do it: a connection of many streams, with a watch on it.
+    let stream = served.connect_for(Some(&node), "h2").await.expect("connects");
+    let (mut held, _connection) = shake_full(stream).await;
+    let own_pods = "/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn";
+    let watch = held.send_request(whole("GET", own_pods, String::new())).await.expect("an answer");
+    assert_eq!(watch.status(), 200);
+    let made = held.send_request(whole("POST", leases, lease(1))).await.expect("an answer");
+    assert_eq!(made.status(), 201);
+
+    let mut heads = Vec::new();
+    for _ in 0..HALF {
+        let mut head = served.connect(None).await.expect("connects");
+        head.write_all(b"GET /livez HTTP/1.1\r\nHost: loc").await.expect("sends");
+        heads.push(head);
+    }
+    let mut hellos = Vec::new();
+    for _ in 0..HALF {
+        let mut hello = TcpStream::connect(served.address).await.expect("connects");
+        hello.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("sends");
+        hellos.push(hello);
+    }
+    let path = format!("{leases}/n");
+    let renewing = async {
+        for round in 2..6 {
+            let renewed = held.send_request(whole("PATCH", &path, lease(round))).await.expect("an answer");
+            assert_eq!(renewed.status(), 200, "on the connection that it has");
+            let body = lease(round + 10);
+            let request = format!(
+                "PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/merge-patch+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let answer = served.raw(Some(&node), request.as_bytes()).await.expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    };
+    tokio::time::timeout(LIMIT, renewing).await.expect("there is room");
+    let (_, kept) = served.world.json("GET", &path, Value::Null).await;
+    assert_eq!(kept["spec"]["leaseDurationSeconds"], 15, "{kept}");
+}
+
+fn whole(method: &str, path: &str, body: String) -> Request<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(format!("https://localhost{path}"));
+    let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let request = request.header("content-type", kind);
+    request.body(Full::new(Bytes::from(body))).expect("a request")
+}
+
+async fn shake_full(
+    stream: TlsStream<TcpStream>,
+) -> (http2::SendRequest<Full<Bytes>>, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a connection");
+    (sender, tokio::spawn(connection))
+}
+
+/// A hundred streams of a connection are served at once; the next one has its turn when one of them ends.
+#[tokio::test]
+async fn more_streams_than_there_may_be_wait_their_turn() {
+    let served = Served::within(World::new().await, patient()).await;
+    let root = root(&served);
+    let stream = served.connect_for(Some(&root), "h2").await.expect("connects");
+    let (mut sender, _connection) = shake_full(stream).await;
+    // What the server allows is known once it has answered.
+    let first = sender.send_request(whole("GET", "/livez", String::new())).await.expect("an answer");
+    first.into_body().collect().await.expect("a body");
+    let path = format!("{MAPS}?watch=1");
+    let mut watches = Vec::new();
+    for _ in 0..100 {
+        let watch = sender.send_request(whole("GET", &path, String::new())).await.expect("an answer");
+        assert_eq!(watch.status(), 200);
+        watches.push(watch);
+    }
+    let mut next = std::pin::pin!(sender.send_request(whole("GET", "/livez", String::new())));
+    // Others are answered meanwhile.
+    tokio::select! {
+        biased;
+        answer = &mut next => panic!("a stream too many was served: {answer:?}"),
+        () = async { for _ in 0..5 { is_served(&served).await } } => {}
+    }
+    watches.pop();
+    let answer = tokio::time::timeout(LIMIT, next).await.expect("it has its turn").expect("an answer");
+    assert_eq!(answer.status(), 200);
+}
 
 /// A server whose list is some megabytes, and one seat for `jane` who reads it.
 async fn large(limits: ConnectionLimits, requests: RequestLimits) -> (Served, Credential) {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
@@ -19,6 +21,8 @@ const PREFIX_BYTES: usize = 5;
 /// A peer that is silent for both is gone, whatever TCP thinks.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// So long a connection that takes no requests may take to say why it ended.
+const END_LIMIT: Duration = Duration::from_millis(500);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
@@ -67,6 +71,8 @@ pub struct Channel {
     sender: SendRequest<Body>,
     peer: Arc<Peer>,
     id: u64,
+    /// Why the connection ended, once it has.
+    ended: Shared<BoxFuture<'static, Option<String>>>,
 }
 
 impl Channel {
@@ -87,13 +93,14 @@ impl Channel {
             .await
             .map_err(|e| Fault::NotSent(format!("cannot speak HTTP/2 with {}: {e}", peer.authority)))?;
         let told = Arc::clone(&peer);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, peer = told.authority, "a gRPC connection ended");
-            }
+        let ended = tokio::spawn(async move {
+            let error = chain(&connection.await.err()?);
+            tracing::debug!(error, peer = told.authority, "a gRPC connection ended");
+            Some(error)
         });
+        let ended = ended.map(|why| why.ok().flatten()).boxed().shared();
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Ok(Self { sender, peer, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        Ok(Self { sender, peer, id: NEXT.fetch_add(1, Ordering::Relaxed), ended })
     }
 
     /// Whether it is the very same connection.
@@ -158,18 +165,29 @@ impl Channel {
         }
         let request = request.body(body).map_err(|e| Fault::NotSent(e.to_string()))?;
         let mut sender = self.sender.clone();
-        let unsent = |e: hyper::Error| Fault::NotSent(format!("{authority}: {e}"));
-        sender.ready().await.map_err(unsent)?;
-        let answer = sender.send_request(request).await.map_err(|e| match e.is_canceled() {
-            true => unsent(e),
-            false => Fault::Broken(format!("{authority}: {}", chain(&e))),
-        })?;
+        let answer = match sender.ready().await {
+            Ok(()) => sender.send_request(request).await,
+            Err(error) => return Err(self.unsent(&error).await),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) if error.is_canceled() => return Err(self.unsent(&error).await),
+            Err(error) => return Err(Fault::Broken(format!("{authority}: {}", chain(&error)))),
+        };
         if !answer.status().is_success() {
             return Err(Fault::Broken(format!("{authority} answered {}", answer.status())));
         }
         // An answer without a body has its status in the head.
         status(answer.headers())?;
         Ok(Answers { body: answer.into_body(), held: BytesMut::new(), limit_bytes: *message_limit_bytes })
+    }
+}
+
+impl Channel {
+    /// That a request was not sent says nothing of why: the connection knows, such as that the peer wants a certificate.
+    async fn unsent(&self, error: &hyper::Error) -> Fault {
+        let why = tokio::time::timeout(END_LIMIT, self.ended.clone()).await.ok().flatten();
+        Fault::NotSent(format!("{}: {}", self.peer.authority, why.unwrap_or_else(|| chain(error))))
     }
 }
 

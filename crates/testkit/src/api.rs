@@ -38,13 +38,17 @@ impl Api {
     pub fn read(kubeconfig: &Path) -> Self {
         let config = std::fs::read_to_string(kubeconfig).expect("a kubeconfig");
         let pem = |name: &str| STANDARD.decode(field(&config, name)).expect("base64");
+        let address = field(&config, "server").trim_start_matches("https://").to_owned();
+        let shown = (&*pem("client-certificate-data"), &*pem("client-key-data"));
+        Self::showing(&address, &pem("certificate-authority-data"), shown)
+    }
+
+    /// By the server's address, what signs its certificate, and the certificate and the key of who asks.
+    pub fn showing(address: &str, authority: &[u8], (certificate, key): (&[u8], &[u8])) -> Self {
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(&pem("certificate-authority-data")).expect("a certificate"))
-            .expect("added");
-        let chain =
-            vec![CertificateDer::from_pem_slice(&pem("client-certificate-data")).expect("a certificate")];
-        let key = PrivateKeyDer::from_pem_slice(&pem("client-key-data")).expect("a key");
+        roots.add(CertificateDer::from_pem_slice(authority).expect("a certificate")).expect("added");
+        let chain = vec![CertificateDer::from_pem_slice(certificate).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(key).expect("a key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -52,9 +56,8 @@ impl Api {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .expect("a client certificate");
-        let address = field(&config, "server").trim_start_matches("https://").to_owned();
         let (tls, tls_http2) = connectors(tls);
-        Self { address, name: localhost(), tls, tls_http2, token: None }
+        Self { address: address.to_owned(), name: localhost(), tls, tls_http2, token: None }
     }
 
     /// Another server of the API, by its address, what signs its certificate, and a token.
@@ -229,11 +232,23 @@ impl Connection {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Bytes {
-        let answer = self.send_with(method, path, headers, body).await;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
-        assert!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&bytes));
+        let (code, bytes) = self.answer_with(method, path, headers, body).await;
+        let is_success = (200..300).contains(&code);
+        assert!(is_success, "{method} {path}: {code}: {}", String::from_utf8_lossy(&bytes));
         bytes
+    }
+
+    /// Code and whole body of the answer.
+    pub async fn answer_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> (u16, Bytes) {
+        let answer = self.send_with(method, path, headers, body).await;
+        let code = answer.status().as_u16();
+        (code, answer.into_body().collect().await.expect("a body").to_bytes())
     }
 }
 

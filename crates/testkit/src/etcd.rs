@@ -53,6 +53,21 @@ impl Etcd {
         this.begun().expect("etcd starts: Debian's package is etcd-server")
     }
 
+    /// Lets in only who knows the password of `root` from now on.
+    pub async fn ask_for_password(&self, password: &str) {
+        let mut etcd = crate::api::Grpc::connect(&self.address).await;
+        let field = |number: u8, text: &str| {
+            let length = u8::try_from(text.len()).expect("short");
+            [&[number << 3 | 2, length], text.as_bytes()].concat()
+        };
+        let of_root = |what: &str| [field(1, "root"), field(2, what)].concat();
+        for (method, request) in
+            [("UserAdd", of_root(password)), ("UserGrantRole", of_root("root")), ("AuthEnable", Vec::new())]
+        {
+            etcd.call(&format!("/etcdserverpb.Auth/{method}"), &request).await;
+        }
+    }
+
     fn prepared(beside: &Path, certificate: Option<&Certificate>) -> Self {
         let folder = beside.join("etcd");
         std::fs::create_dir_all(&folder).expect("a folder");

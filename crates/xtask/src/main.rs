@@ -1,6 +1,7 @@
 //! The house tools: `cargo xtask <tool>`.
 
 mod generate;
+mod named;
 mod run;
 mod tidy;
 

@@ -29,6 +29,7 @@ pub fn run() -> anyhow::Result<()> {
     }
     check_edges(root, &mut faults)?;
     check_documents(root, &mut faults);
+    crate::named::check(root, &mut faults)?;
     if !faults.is_empty() {
         bail!("tidy found {} fault(s):\n  {}", faults.len(), faults.join("\n  "));
     }
@@ -36,7 +37,7 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+pub fn rust_files(folder: &Path, out: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {

@@ -2,7 +2,7 @@
 
 use ::http::StatusCode;
 use api::meta;
-use api::status::ApiError;
+use api::status::{ApiError, FieldError, Resource};
 use k8s_openapi::api::authentication::v1::{
     SelfSubjectReviewStatus, TokenRequest, TokenRequestStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
@@ -21,6 +21,8 @@ use crate::http::respond::{self, Answer};
 use crate::{ApiServer, Context, Server};
 
 const TOKEN_MIN_SECONDS: i64 = 600;
+/// What may be asked for; no token lasts so long.
+const TOKEN_MAX_SECONDS: i64 = 1 << 32;
 const TOKEN_DEFAULT_SECONDS: i64 = 3600;
 
 pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
@@ -159,6 +161,8 @@ pub async fn token_request(server: &ApiServer, context: &Context, body: Body) ->
         .map_err(|e| ApiError::bad_request(format!("invalid TokenRequest: {e}")))?;
     let spec = request.spec.unwrap_or_default();
     let (_, account) = super::read::find(server, context).await?;
+    is_for(&value, context)?;
+    let seconds = lifetime_seconds(context, spec.expiration_seconds)?;
     let namespace = context.target.namespace.clone();
     let mut bound = Bound {
         namespace: namespace.clone(),
@@ -166,13 +170,7 @@ pub async fn token_request(server: &ApiServer, context: &Context, body: Body) ->
         ..Default::default()
     };
     if let Some(object) = &spec.bound_object_ref {
-        bind(server, context, &mut bound, object).await?;
-    }
-    let seconds = spec.expiration_seconds.unwrap_or(TOKEN_DEFAULT_SECONDS);
-    if !(TOKEN_MIN_SECONDS..=LIFETIME_MAX_SECONDS).contains(&seconds) {
-        let detail = "may not specify a duration less than 10 minutes";
-        let errors = [api::status::FieldError::invalid("spec.expirationSeconds", seconds, detail)];
-        return Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &errors));
+        bind(server, &mut bound, object).await?;
     }
     let now = base::time::now().as_second();
     let audiences = spec.audiences.filter(|a| !a.is_empty()).unwrap_or_else(|| vec![ISSUER.to_owned()]);
@@ -204,19 +202,60 @@ pub async fn token_request(server: &ApiServer, context: &Context, body: Body) ->
     Ok(respond::json(StatusCode::CREATED, &answer))
 }
 
+/// Refuses a request that says itself that it is for another account.
+fn is_for(request: &Value, context: &Context) -> Result<(), ApiError> {
+    let said = |field: &str| request["metadata"][field].as_str().filter(|text| !text.is_empty());
+    if said("namespace").is_some_and(|namespace| namespace != context.target.namespace) {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(why));
+    }
+    let account = context.target.name.as_str();
+    match said("name").filter(|name| *name != account) {
+        Some(name) => {
+            let detail = "must match the service account name if specified";
+            let errors = [FieldError::invalid("metadata.name", name, detail)];
+            Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", account, &errors))
+        }
+        None => Ok(()),
+    }
+}
+
+/// For how long a token is good. More than our keys can keep is told to be less.
+fn lifetime_seconds(context: &Context, asked: Option<i64>) -> Result<i64, ApiError> {
+    let seconds = asked.unwrap_or(TOKEN_DEFAULT_SECONDS);
+    let detail = match seconds {
+        ..TOKEN_MIN_SECONDS => "may not specify a duration less than 10 minutes",
+        TOKEN_MIN_SECONDS..=TOKEN_MAX_SECONDS => {
+            if seconds > LIFETIME_MAX_SECONDS {
+                let told = format!(
+                    "requested expiration of {seconds} seconds shortened to {LIFETIME_MAX_SECONDS} seconds"
+                );
+                context.warn([told]);
+            }
+            return Ok(seconds.min(LIFETIME_MAX_SECONDS));
+        }
+        _ => "may not specify a duration larger than 2^32 seconds",
+    };
+    let errors = [FieldError::invalid("spec.expirationSeconds", seconds, detail)];
+    Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &errors))
+}
+
 /// What a token may be bound to, and where that is.
 const BINDABLE: &[(&str, &str)] = &[("Pod", "pods"), ("Secret", "secrets"), ("Node", "nodes")];
 
 async fn bind(
     server: &ApiServer,
-    context: &Context,
     bound: &mut Bound,
     object: &k8s_openapi::api::authentication::v1::BoundObjectReference,
 ) -> Result<(), ApiError> {
     let name = object.name.clone().unwrap_or_default();
     let kind = object.kind.as_deref().unwrap_or_default();
-    let Some((_, plural)) = BINDABLE.iter().find(|(known, _)| *known == kind) else {
-        return Err(ApiError::bad_request(format!("cannot bind token to object of type {kind:?}")));
+    let version = object.api_version.as_deref().unwrap_or_default();
+    let known = BINDABLE.iter().find(|(known, _)| *known == kind && matches!(version, "" | "v1"));
+    let Some((_, plural)) = known else {
+        let slash = if version.contains('/') { "" } else { "/" };
+        let why = format!("cannot bind token to object of type {slash}{version}, Kind={kind}");
+        return Err(ApiError::bad_request(why));
     };
     let kinds = server.0.catalog.snapshot();
     let found_kind = kinds.find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
@@ -228,7 +267,8 @@ async fn bind(
         let why = format!(
             "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(ApiError::conflict(&found_kind.resource(), &name, &why));
+        // The original names the kind here, not the resource.
+        return Err(ApiError::conflict(&Resource { group: "", plural: kind }, &name, &why));
     }
     let reference = Some(Reference { name, uid: meta::uid(&found).to_owned() });
     match kind {
@@ -240,7 +280,7 @@ async fn bind(
                 let why = format!(
                     "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
                 );
-                return Err(ApiError::forbidden(&context.resource(), account, &why));
+                return Err(ApiError::bad_request(why));
             }
             bound.pod = reference;
             bound.node = pods_node(server, &found).await?;

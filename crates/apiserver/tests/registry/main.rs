@@ -1,14 +1,16 @@
 //! What the original has stored is served as the original serves it, from the keys where it lies. `original.tsv` holds
 //! keys and values as kube-apiserver v1.36.2 stored objects that it was sent (`K`), and its answers to a `GET` of
-//! each in every version (`G`).
+//! each in every version (`G`). All of it on either engine: kube-apiserver itself knows etcd only.
 
 #[path = "../world/mod.rs"]
 mod world;
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use store::{Op, Store, TxnResponse};
+use store::{Etcd, EtcdAddress, EtcdOptions, Op, TxnResponse};
 use world::World;
 
 const RECORDED: &str = include_str!("original.tsv");
@@ -37,11 +39,36 @@ async fn put(world: &World, key: &str, value: Vec<u8>) -> u64 {
     }
 }
 
-async fn filled() -> World {
-    let world = World::new().await;
+/// Servers that have what the original stored, and in what.
+struct Filled {
+    embedded: World,
+    on_etcd: World,
+    _etcd: testkit::Etcd,
+    _folder: tempfile::TempDir,
+}
+
+impl Filled {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let etcd = testkit::Etcd::required(folder.path());
+        let address = EtcdAddress::parse(&format!("etcd://{}", etcd.address)).expect("an address");
+        let store = Etcd::open(EtcdOptions::new(address)).await.expect("opens");
+        let on_etcd = World::on(Arc::new(store)).await;
+        let embedded = World::new().await;
+        fill(&embedded).await;
+        fill(&on_etcd).await;
+        Self { embedded, on_etcd, _etcd: etcd, _folder: folder }
+    }
+
+    fn each(&self) -> [(&'static str, &World); 2] {
+        [("embedded", &self.embedded), ("etcd", &self.on_etcd)]
+    }
+}
+
+async fn fill(world: &World) {
     for row in rows() {
         if let Row::Stored { key, value } = row {
-            put(&world, key, value).await;
+            put(world, key, value).await;
         }
     }
     // Definitions that came by another way than a request of ours.
@@ -51,7 +78,6 @@ async fn filled() -> World {
     definition["metadata"]["labels"]["a"] = "b".into();
     let (code, answer) = world.ask(&world::master(), "PUT", path, definition).await;
     assert_eq!(code, 200, "{answer}");
-    world
 }
 
 fn without_version(mut object: Value) -> Value {
@@ -61,7 +87,13 @@ fn without_version(mut object: Value) -> Value {
 
 #[tokio::test]
 async fn what_the_original_stored_is_served_as_it_serves_it() {
-    let world = filled().await;
+    let filled = Filled::new().await;
+    for (engine, world) in filled.each() {
+        is_served(engine, world).await;
+    }
+}
+
+async fn is_served(engine: &str, world: &World) {
     let (mut faults, mut count) = (Vec::new(), 0);
     for row in rows() {
         let Row::Served { path, object } = row else { continue };
@@ -75,20 +107,30 @@ async fn what_the_original_stored_is_served_as_it_serves_it() {
         }
     }
     assert!(count > 60, "only {count}");
-    assert!(faults.is_empty(), "{} of {count} differ:\n{}", faults.len(), faults.join("\n"));
+    assert!(faults.is_empty(), "{engine}: {} of {count} differ:\n{}", faults.len(), faults.join("\n"));
 }
 
 #[tokio::test]
 async fn it_is_listed_watched_and_written_again_at_its_key() {
-    let world = filled().await;
+    let filled = Filled::new().await;
+    for (engine, world) in filled.each() {
+        is_listed(engine, world).await;
+        is_written_again(engine, world).await;
+    }
+}
+
+async fn is_listed(engine: &str, world: &World) {
     for row in rows() {
         let Row::Served { path, .. } = row else { continue };
         let (list, name) = path.rsplit_once('/').expect("a path");
         let (code, objects) = world.ask(&world::master(), "GET", list, Value::Null).await;
         let names: Vec<&str> =
             objects["items"].as_array().into_iter().flatten().map(api::meta::name).collect();
-        assert!(code == 200 && names.contains(&name), "{list}: {code} {names:?}");
+        assert!(code == 200 && names.contains(&name), "{engine}: {list}: {code} {names:?}");
     }
+}
+
+async fn is_written_again(engine: &str, world: &World) {
     for row in rows() {
         let Row::Stored { key, value } = row else { continue };
         let (before, _) = world.store.get(key).await.expect("answers");
@@ -96,15 +138,18 @@ async fn it_is_listed_watched_and_written_again_at_its_key() {
         let Some(path) = path_of(key) else { continue };
         let labels = serde_json::json!({"metadata": {"labels": {"written": "again"}}});
         let (code, answer) = world.ask(&world::master(), "PATCH", &path, labels).await;
-        assert_eq!(code, 200, "{path}: {answer}");
+        assert_eq!(code, 200, "{engine}: {path}: {answer}");
         let (after, _) = world.store.get(key).await.expect("answers");
         let (before, after) = (before.expect("was there"), after.expect("is there"));
-        assert!(after.mod_revision > revision && after.create_revision == before.create_revision, "{key}");
+        assert!(
+            after.mod_revision > revision && after.create_revision == before.create_revision,
+            "{engine}: {key}"
+        );
         assert!(
             after.value.starts_with(b"{\"apiVersion\":") || key.contains("/secrets/"),
-            "{key}: in our form"
+            "{engine}: {key}: in our form"
         );
-        put(&world, key, value).await;
+        put(world, key, value).await;
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response};
 use serde_json::Value;
-use store::{Embedded, EmbeddedOptions};
+use store::{Embedded, EmbeddedOptions, Store};
 use tokio::net::TcpStream;
 
 struct Nowhere;
@@ -40,7 +40,7 @@ impl Dial for Nowhere {
 
 pub struct World {
     pub server: ApiServer,
-    pub store: Arc<Embedded>,
+    pub store: Arc<dyn Store>,
     /// What signs the certificates of the cluster's users.
     pub authority: Authority,
     _folder: Arc<tempfile::TempDir>,
@@ -110,6 +110,12 @@ impl World {
             .await
     }
 
+    /// One over a store that is there already.
+    pub async fn on(store: Arc<dyn Store>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self::second(store, Arc::new(folder), cipher::Settings::default()).await
+    }
+
     /// Another server in place of this one, over what it has stored, that encrypts as a file says.
     pub async fn restarted(self, encryption: cipher::Settings) -> Self {
         let Self { server, store, _folder, .. } = self;
@@ -123,7 +129,7 @@ impl World {
     }
 
     async fn second(
-        store: Arc<Embedded>,
+        store: Arc<dyn Store>,
         folder: Arc<tempfile::TempDir>,
         encryption: cipher::Settings,
     ) -> Self {
@@ -132,7 +138,7 @@ impl World {
     }
 
     async fn over(
-        store: Arc<Embedded>,
+        store: Arc<dyn Store>,
         folder: Arc<tempfile::TempDir>,
         (dial, authentication, requests): (Arc<dyn Dial>, Authentication, RequestLimits),
         (audit, encryption): (audit::Settings, cipher::Settings),

@@ -20,6 +20,15 @@ use tokio_util::sync::CancellationToken;
 /// At the most so long until it is looked again: a clock may have been set meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
+/// How long certificates last, and how long it takes until it is tried again what could not be done.
+#[derive(Clone, Copy)]
+struct Pace {
+    lifetime_seconds: i64,
+    retry_seconds: i64,
+}
+
+const PACE: Pace = Pace { lifetime_seconds: 365 * 24 * 3600, retry_seconds: 60 };
+
 pub struct Credentials {
     /// The authority's certificate, as PEM.
     pub authority: String,
@@ -45,6 +54,7 @@ struct Maker {
     api_port: u16,
     node_address: Ipv4Addr,
     node_name: String,
+    pace: Pace,
 }
 
 /// One of each.
@@ -75,12 +85,15 @@ impl Maker {
         let masters = || Usage::Client { group: apiserver::auth::MASTERS.into() };
         let serving = Usage::Server { names: names.collect(), addresses: addresses.collect() };
         let of_node = Usage::Server { names: vec![self.node_name.clone()], addresses: vec![node] };
-        let made = Made {
-            serving: self.authority.issue("kube-apiserver", serving)?,
-            node_client: self.node_client_authority.issue("kube-apiserver-kubelet-client", masters())?,
-            node_serving: self.authority.issue(&format!("system:node:{}", self.node_name), of_node)?,
+        let by = |authority: &Authority, name: &str, usage: Usage| {
+            authority.issue_for(name, usage, self.pace.lifetime_seconds)
         };
-        let admin = self.authority.issue("kubernetes-admin", masters())?;
+        let made = Made {
+            serving: by(&self.authority, "kube-apiserver", serving)?,
+            node_client: by(&self.node_client_authority, "kube-apiserver-kubelet-client", masters())?,
+            node_serving: by(&self.authority, &format!("system:node:{}", self.node_name), of_node)?,
+        };
+        let admin = by(&self.authority, "kubernetes-admin", masters())?;
         let config = kubeconfig(&self.authority.certificate, &admin, self.api_port);
         write_private(&self.layout.kubeconfig(), config.as_bytes())?;
         Ok(made)
@@ -128,6 +141,15 @@ impl Credentials {
         node_address: Ipv4Addr,
         node_name: &str,
     ) -> Result<Self, PkiError> {
+        Self::open_at(layout, api_port, (node_address, node_name), PACE)
+    }
+
+    fn open_at(
+        layout: &Layout,
+        api_port: u16,
+        (node_address, node_name): (Ipv4Addr, &str),
+        pace: Pace,
+    ) -> Result<Self, PkiError> {
         let maker = Maker {
             authority: Authority::open(&layout.pki())?,
             node_client_authority: Authority::open(&layout.pki().join("node-client"))?,
@@ -135,6 +157,7 @@ impl Credentials {
             api_port,
             node_address,
             node_name: node_name.to_owned(),
+            pace,
         };
         let made = maker.make()?;
         Ok(Self {
@@ -153,10 +176,14 @@ impl Credentials {
         Arc::new(Signer(Arc::clone(&self.maker)))
     }
 
-    /// Makes all of them anew before they expire, without a connection being cut, until told to stop.
+    /// Makes all of them anew before they expire, without a connection being cut, until told to stop; and sees to the key that
+    /// signs tokens, which is older than this server mostly.
     pub async fn keep(self: Arc<Self>, server: ApiServer, stop: CancellationToken) {
         let mut due = self.due;
         loop {
+            if let Err(error) = server.replace_old_key() {
+                tracing::error!(%error, "cannot replace the key that signs tokens; trying again later");
+            }
             let left = u64::try_from(due - base::time::now().as_second()).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(left).min(LOOK_EVERY)) => {}
@@ -169,7 +196,7 @@ impl Credentials {
                 Ok(next) => due = next,
                 Err(error) => {
                     tracing::error!(%error, "cannot renew the certificates; trying again");
-                    due = base::time::now().as_second() + 60;
+                    due = base::time::now().as_second() + self.maker.pace.retry_seconds;
                 }
             }
         }
@@ -196,4 +223,114 @@ fn kubeconfig(authority: &str, admin: &Credential, api_port: u16) -> String {
         encode(&admin.certificate),
         encode(&admin.key),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+    use std::time::Instant;
+
+    use apiserver::http::serve::serve;
+    use apiserver::{Config, Dial};
+    use futures::future::BoxFuture;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use store::{Embedded, EmbeddedOptions};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+    /// Certificates begin five minutes early, for clocks that lag: of such a life four fifths are over in four seconds.
+    const SHORT: Pace = Pace { lifetime_seconds: 80, retry_seconds: 1 };
+
+    struct Nowhere;
+
+    impl Dial for Nowhere {
+        fn dial(&self, _address: SocketAddr) -> BoxFuture<'static, std::io::Result<TcpStream>> {
+            Box::pin(async { Err(std::io::Error::other("there are no nodes here")) })
+        }
+    }
+
+    async fn server(layout: &Layout, credentials: &Credentials) -> ApiServer {
+        let store = Embedded::open(&layout.state(), EmbeddedOptions::default()).expect("opens");
+        let config = Config {
+            folder: layout.pki(),
+            advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
+            service_cidr: ranges::SERVICE_CIDR.into(),
+            dns_address: ranges::DNS_SERVICE_IP.parse().expect("an address"),
+            node_client: credentials.node_client.clone(),
+            authority: credentials.authority.clone(),
+            dial: Arc::new(Nowhere),
+            authentication: Default::default(),
+            requests: Default::default(),
+            audit: Default::default(),
+            encryption: Default::default(),
+        };
+        ApiServer::open(config, Arc::new(store)).await.expect("starts")
+    }
+
+    /// What a server shows to whoever connects, if they trust it.
+    async fn shown(address: SocketAddr, authority: &str) -> Vec<u8> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM")).expect("added");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connect = move || {
+            let name = ServerName::try_from("localhost").expect("a name");
+            let mut session = rustls::ClientConnection::new(Arc::new(config), name).expect("begins");
+            let mut stream = std::net::TcpStream::connect(address).expect("connects");
+            while session.is_handshaking() {
+                session.complete_io(&mut stream).expect("it is trusted");
+            }
+            session.peer_certificates().expect("a chain")[0].to_vec()
+        };
+        tokio::task::spawn_blocking(connect).await.expect("connects")
+    }
+
+    fn text(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn what_expires_is_made_anew_while_the_server_runs_also_after_it_could_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layout = Layout::new(folder.path());
+        layout.prepare().expect("prepares");
+        let node = (Ipv4Addr::LOCALHOST, "n");
+        let credentials = Arc::new(Credentials::open_at(&layout, 6443, node, SHORT).expect("opens"));
+        let server = server(&layout, &credentials).await;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let tls = server.tls(&credentials.serving).expect("a door");
+        tokio::spawn(serve(server.clone(), listener, tls, stop.clone()));
+        let first = shown(address, &credentials.authority).await;
+        let first_config = text(&layout.kubeconfig());
+        assert!(first_config.contains("client-key-data"), "{first_config}");
+
+        // The first attempt fails: where the kubeconfig belongs is a folder.
+        std::fs::remove_file(layout.kubeconfig()).expect("removed");
+        std::fs::create_dir(layout.kubeconfig()).expect("made");
+        let keeping = tokio::spawn(Arc::clone(&credentials).keep(server, stop.clone()));
+        let due = credentials.due;
+        let begun = Instant::now();
+        while base::time::now().as_second() <= due {
+            assert!(begun.elapsed() < LIMIT, "it should be due");
+            assert_eq!(shown(address, &credentials.authority).await, first, "before its time, or half of it");
+        }
+        std::fs::remove_dir(layout.kubeconfig()).expect("removed");
+        while shown(address, &credentials.authority).await == first {
+            assert!(begun.elapsed() < LIMIT, "it is not made anew");
+        }
+        let second_config = text(&layout.kubeconfig());
+        assert!(second_config.contains("client-key-data") && second_config != first_config);
+        stop.cancel();
+        keeping.await.expect("it ends when it is told to");
+    }
 }

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use base::layout::Layout;
 use front::StoreOptions;
-use store::{Embedded, EmbeddedOptions, Etcd, EtcdAddress, EtcdOptions, EtcdTls, Store};
+use store::{Embedded, EmbeddedOptions, Etcd, EtcdAddress, EtcdOptions, EtcdTls, Store, StoreError};
 
 pub struct Opened {
     pub store: Arc<dyn Store>,
@@ -30,7 +30,7 @@ impl Opened {
 /// A server (`begin`) makes a store where there is none, and holds the data directory's lock already.
 pub async fn open(layout: &Layout, options: &StoreOptions, begin: bool) -> anyhow::Result<Opened> {
     if let Some(address) = &options.address {
-        let store = Arc::new(Etcd::open(etcd_options(address, options)?).await?);
+        let store = Arc::new(Etcd::open(etcd_options(address, options)?).await.map_err(with_remedy)?);
         return Ok(Opened { store, embedded: None, _lock: None });
     }
     let path = layout.state();
@@ -40,6 +40,42 @@ pub async fn open(layout: &Layout, options: &StoreOptions, begin: bool) -> anyho
     let lock = if begin { None } else { Some(crate::server::run_file::lock(layout).await?) };
     let embedded = Arc::new(Embedded::open(&path, EmbeddedOptions::default())?);
     Ok(Opened { store: Arc::clone(&embedded) as Arc<dyn Store>, embedded: Some(embedded), _lock: lock })
+}
+
+const CERTIFICATE: &str = "etcd asks for a certificate of an authority that it knows: name one and its key with --store-cert and --store-key";
+
+/// What to do where etcd does not let us in, by what it or TLS says of it; other faults say enough themselves.
+const REMEDIES: &[(&str, &str)] = &[
+    (
+        "invalid peer certificate",
+        "name the authority that signed etcd's certificate with --store-ca, and etcd by a name that its certificate has",
+    ),
+    ("fatal alert: CertificateRequired", CERTIFICATE),
+    // What servers say of none where TLS is older, and of one that they do not know.
+    ("fatal alert: BadCertificate", CERTIFICATE),
+    ("fatal alert: UnknownCA", CERTIFICATE),
+    (
+        "invalid user ID or password",
+        "see that --store-user is a user of etcd's, and that --store-password-file has that user's password",
+    ),
+    (
+        "user name is empty",
+        "etcd asks for a user: name one with --store-user, and a password with --store-password-file",
+    ),
+    ("authentication is not enabled", "etcd knows no users: leave out --store-user and its password"),
+    (
+        "permission denied",
+        "give the user of --store-user a role in etcd that reads and writes all keys of the cluster",
+    ),
+];
+
+/// The error's words have those of its cause already, so that its cause is not told again.
+fn with_remedy(error: StoreError) -> anyhow::Error {
+    let said = error.to_string();
+    match REMEDIES.iter().find(|(words, _)| said.contains(words)) {
+        Some((_, remedy)) => anyhow!("{said}; {remedy}"),
+        None => anyhow!(said),
+    }
 }
 
 fn etcd_options(address: &str, options: &StoreOptions) -> anyhow::Result<EtcdOptions> {

@@ -90,6 +90,7 @@ impl Client {
     ) -> Result<B, Fault> {
         let end = Instant::now() + REQUEST_LIMIT;
         let mut authenticated = false;
+        let mut earlier = None;
         loop {
             let fault = match self.try_call(path, request, end).await {
                 Ok(answer) => return Ok(answer),
@@ -105,9 +106,15 @@ impl Client {
                 refused if was_not_taken(refused) => true,
                 refused => again == Again::Safe && is_passing(refused),
             };
-            if !retry || Instant::now() + PAUSE >= end {
+            if !retry {
                 return Err(fault);
             }
+            if Instant::now() + PAUSE >= end {
+                // That time ran out says less than why it was tried again.
+                let ran_out = Instant::now() >= end;
+                return Err(earlier.filter(|_| ran_out).unwrap_or(fault));
+            }
+            earlier = Some(fault);
             if !authenticated {
                 tokio::time::sleep(PAUSE).await;
             }
