@@ -26,7 +26,10 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
         text = text.replace(LONGER, "");
     }
     text = without_false_hope(text);
-    for node in pods.iter().take(PODS_MAX) {
+    // The one that the line above was about is not told twice.
+    for node in
+        pods.iter().filter(|node| node.message.is_empty() || !text.contains(&node.message)).take(PODS_MAX)
+    {
         text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
     }
     let mut steps = next_steps(&roots);

@@ -168,6 +168,10 @@ fn engine_node(object: &Value) -> Node {
     }
     if object.pointer("/spec/suspend") == Some(&Value::Bool(true)) {
         node.message = "is suspended".into();
+        // It was asked for, and is not looked at: but what was amiss before still is.
+        if node.health == State::Progressing {
+            node.health = State::Healthy;
+        }
     }
     node
 }

@@ -170,6 +170,18 @@ fn a_commit_and_the_way_to_prod_roll_out_without_a_failed_request() {
         let workloads = cluster.list("deployments", "shop").expect("deployments");
         assert!(workloads.iter().any(|w| w.to_string().contains(":v2")), "{workloads:?}");
 
+        // Built anew under the same names: all of it is replaced, the store as well, of which there is one.
+        let dockerfile = repository.read("examples/shop/Dockerfile");
+        repository.write("examples/shop/Dockerfile", &format!("{dockerfile}LABEL rebuilt=yes\n"));
+        let told = up(&cluster, &repository, &[]);
+        let replaced =
+            told.lines().find(|line| line.contains("Replace what runs an older build")).unwrap_or_default();
+        assert!(replaced.contains("Deployment/shop/store"), "{told}");
+        until("the page of what was built anew", LIMIT, || match http::get(port, "/") {
+            Ok((200, page)) if page.contains("green") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+
         up(&cluster, &repository, &["--path", "examples/shop/deploy/overlays/prod"]);
         until("the page of prod", LIMIT, || match http::get(port, "/") {
             Ok((200, page)) if page.contains("navy") => Ok(()),

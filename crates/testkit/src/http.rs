@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the example waits for a part of it that is being replaced.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Status code and body of a GET; an error says what went wrong on the way.
 pub fn get(port: u16, path: &str) -> Result<(u16, String), String> {

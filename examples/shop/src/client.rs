@@ -1,21 +1,42 @@
-//! One request to another part of the shop.
+//! One request to another part of the shop. A part that is being replaced is waited for: whoever looks at the page then waits a
+//! little, and sees no error.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than a part takes to be replaced that there is only one of.
+const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(100);
+const CONNECT: Duration = Duration::from_secs(3);
+/// The part that is asked may be waiting for another.
+const ANSWER: Duration = Duration::from_secs(15);
 
-/// `address` is `host:port`; the body of a success, or what went wrong.
-pub fn call(method: &str, address: &str, path: &str, password: &str, body: &str) -> Result<String, String> {
+/// Nothing was said yet: to try again does nothing twice.
+fn reach(address: &str) -> Result<TcpStream, String> {
+    let begun = Instant::now();
+    loop {
+        match connect(address) {
+            Err(_) if begun.elapsed() < PATIENCE => std::thread::park_timeout(RETRY),
+            result => return result,
+        }
+    }
+}
+
+fn connect(address: &str) -> Result<TcpStream, String> {
     let at = address
         .to_socket_addrs()
         .map_err(|e| format!("{address}: {e}"))?
         .next()
         .ok_or_else(|| format!("{address} has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&at, TIMEOUT).map_err(|e| format!("{address}: {e}"))?;
+    TcpStream::connect_timeout(&at, CONNECT).map_err(|e| format!("{address}: {e}"))
+}
+
+/// `address` is `host:port`; the body of a success, or what went wrong.
+pub fn call(method: &str, address: &str, path: &str, password: &str, body: &str) -> Result<String, String> {
+    let mut stream = reach(address)?;
     let failed = |e: std::io::Error| format!("{address}: {e}");
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(failed)?;
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {password}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"

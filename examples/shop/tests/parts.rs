@@ -84,3 +84,21 @@ fn an_item_goes_from_the_form_to_the_disk_and_a_told_part_ends_in_order() {
     assert!(page.0.wait().expect("it ends").success());
     std::fs::remove_dir_all(folder).expect("removed");
 }
+
+#[test]
+fn a_part_that_is_replaced_is_waited_for() {
+    let folder = std::env::temp_dir().join(format!("kedge-t-replaced-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (web, api, store) = (free_port(), free_port(), free_port());
+    let data = ("DATA_DIR", folder.to_str().expect("a plain path"));
+    let _web = start("web", web, &[("API_ADDRESS", &format!("127.0.0.1:{api}"))]);
+    let _api = start("api", api, &[("STORE_ADDRESS", &format!("127.0.0.1:{store}"))]);
+    until("ready without the store", || get(web, "/readyz"), |a| a.starts_with("HTTP/1.1 200"));
+    let asked = std::thread::spawn(move || get(web, "/"));
+    // Nobody has answered yet, as nobody could.
+    until("the api is asked", || get(api, "/readyz"), |a| a.starts_with("HTTP/1.1 200"));
+    let _store = start("store", store, &[data]);
+    let answer = asked.join().expect("asked").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    std::fs::remove_dir_all(folder).expect("removed");
+}

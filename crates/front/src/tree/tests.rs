@@ -71,6 +71,22 @@ fn rendered(world: &World, wide: bool) -> String {
 }
 
 #[test]
+fn what_is_suspended_is_not_ill() {
+    let object = |suspended: bool, ready: &str| {
+        engine_node(
+            &json!({"kind": "Kustomization", "metadata": {"name": "shop", "generation": 2}, "spec": {"suspend": suspended},
+            "status": {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": ready, "message": "m"}]}}),
+        )
+    };
+    assert_eq!(
+        (object(false, "True").health, object(true, "True").health),
+        (State::Progressing, State::Healthy)
+    );
+    assert_eq!(object(true, "True").message, "is suspended");
+    assert_eq!(object(true, "False").health, State::Failed, "what was amiss before still is");
+}
+
+#[test]
 fn a_healthy_application_is_a_tree() {
     let world = world(2);
     // The ConfigMap of the inventory is gone.

@@ -118,9 +118,11 @@ fn print(
     for url in urls {
         output::line(&format!("{}  {}", url.url, paint.soft(&url.service)))?;
     }
-    // What only takes its time needs nobody to look.
+    // What only takes its time needs nobody to look; a pod that says why it does not get on does.
     let steps = explain::next_steps(roots);
-    if tree::worst(roots) >= tree::State::Failed && !steps.is_empty() {
+    let mut is_told = tree::worst(roots) >= tree::State::Failed;
+    roots.iter().for_each(|root| root.walk(&mut |node| is_told |= node.kind == "Pod" && !node.message.is_empty()));
+    if is_told && !steps.is_empty() {
         output::line(&format!("\n{}", explain::further(&steps).trim_start()))?;
     }
     Ok(())
