@@ -27,9 +27,9 @@ pub async fn failure(client: &Client, namespace: &str, name: &str, error: anyhow
     }
     text = without_false_hope(text);
     // The one that the line above was about is not told twice.
-    for node in
-        pods.iter().filter(|node| node.message.is_empty() || !text.contains(&node.message)).take(PODS_MAX)
-    {
+    let head = text.clone();
+    let others = pods.iter().filter(|node| node.message.is_empty() || !head.contains(&node.message));
+    for node in others.take(PODS_MAX) {
         text += &format!("\n  pod {}/{}: {}", node.namespace, node.name, node.message);
     }
     let mut steps = next_steps(&roots);

@@ -61,6 +61,36 @@ pub fn look(layout: &Layout) -> anyhow::Result<State> {
     }
 }
 
+/// A directory that no server is to start on meanwhile.
+pub enum Hold {
+    /// For as long as the file is open.
+    Ours(File),
+    /// Somebody else has it.
+    Others,
+    /// There is nothing to hold.
+    Nothing,
+}
+
+pub fn hold(layout: &Layout) -> anyhow::Result<Hold> {
+    let path = layout.lock();
+    let lock = match File::open(&path) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Hold::Nothing),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Hold::Ours(lock)),
+        Err(Errno::WOULDBLOCK) => Ok(Hold::Others),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Whether a process is a server, and not another `kedge down`.
+pub fn is_server(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"server")
+}
+
 /// What is left of a cluster whose directory was deleted while it ran: its place under `/run`, which is named after the
 /// directory, and perhaps its server, which still has the lock open. Said with what to do.
 pub fn lost(layout: &Layout) -> Option<String> {

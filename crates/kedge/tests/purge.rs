@@ -199,6 +199,42 @@ fn freeze(layout: &Layout, uid: Option<&str>) {
     frozen.expect("a freezer");
 }
 
+/// Who starts while containers are still asked to end waits for that, and so does who ends once more.
+#[test]
+fn nobody_starts_or_ends_under_one_that_ends() {
+    for other in [&["up", "--timeout", "1m"][..], &["down"]] {
+        let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+        cluster.busybox();
+        let folder = cluster.folder().join("said");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let script = "trap \"echo asked > /v/said; sleep 3; echo ended > /v/said; exit 0\" TERM; touch /v/ready; while true; do sleep 0.05; done";
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: slow}}\nspec:\n  volumes: [{{name: v, hostPath: {{path: {}}}}}]\n  containers:\n  - name: c\n    image: \
+             localhost/busybox:1\n    command: [sh, -c, '{script}']\n    volumeMounts: [{{name: v, mountPath: /v}}]\n",
+            folder.display()
+        );
+        cluster.apply(&pod).ok();
+        let is_there = |file: &str| if folder.join(file).exists() { Ok(()) } else { Err("not yet") };
+        until("it runs", LIMIT, || is_there("ready"));
+        let begin = |words: &[&str]| {
+            let mut command = cluster.command(words);
+            command
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped())
+                .current_dir("/");
+            command.spawn().expect("kedge runs")
+        };
+        let down = begin(&["down"]);
+        until("it is asked to end", LIMIT, || is_there("said"));
+        let beside = begin(other);
+        for child in [down, beside] {
+            let output = child.wait_with_output().expect("it ends");
+            assert!(output.status.success(), "{other:?}: {output:?}\n{}", cluster.log());
+            assert_eq!(std::fs::read_to_string(folder.join("said")).expect("what it said"), "ended\n");
+        }
+    }
+}
+
 #[test]
 fn a_foreign_directory_is_not_purged() {
     let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));

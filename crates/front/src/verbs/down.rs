@@ -1,5 +1,6 @@
 //! `kedge down`: ends the server and all it runs; also after a crash, when only remains are there.
 
+use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::duration;
-use crate::process::{self, Process, State};
+use crate::process::{self, Hold, Process, State};
 use crate::progress::{Progress, Step};
 use crate::session::Session;
 
@@ -31,7 +32,7 @@ pub struct Down {
     #[arg(long, conflicts_with = "grace_period")]
     now: bool,
     /// How long containers have to end, at most; a pod with a shorter grace period has that [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = grace)]
     grace_period: Option<Duration>,
 }
 
@@ -42,6 +43,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it may take until it is clear who holds the directory, and how often it is looked at.
 const SETTLES: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(25);
+
+/// As kubectl takes it, in seconds, or as a duration; none at all kills at once.
+fn grace(text: &str) -> Result<Duration, String> {
+    match text.strip_suffix('s').unwrap_or(text).parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => duration::parse(text),
+    }
+}
 
 impl Down {
     pub async fn run(self, session: &Session) -> anyhow::Result<ExitCode> {
@@ -62,10 +71,12 @@ impl Down {
         }
         check_ours(layout)?;
         let progress = Progress::new();
-        if !stop_server(layout, progress).await? && !self.purge {
+        let stopped = stop_server(layout, progress).await?;
+        if !stopped.was_there && !self.purge {
             eprintln!("no server runs; containers that one has left are stopped");
         }
-        stop_containers(session, progress, (!self.now).then_some(self.grace_period.unwrap_or(GRACE))).await?;
+        let grace = self.grace_period.unwrap_or(GRACE);
+        stop_containers(session, progress, (!self.now && !grace.is_zero()).then_some(grace)).await?;
         if self.purge {
             let step = progress.step(format!("Delete {}", layout.data_dir().display()));
             hook(layout, environment.purge).await?;
@@ -168,8 +179,28 @@ fn check_ours(layout: &Layout) -> anyhow::Result<()> {
     )
 }
 
-/// Tells the server to end and waits until it has; whether there was one.
-pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<bool> {
+/// A directory without a server. While this is there none starts: it would have its containers taken from it.
+pub struct Stopped {
+    pub was_there: bool,
+    _hold: Option<File>,
+}
+
+/// Tells the server to end and waits until it has.
+pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<Stopped> {
+    let mut was_there = false;
+    loop {
+        was_there |= end_server(layout, progress).await?;
+        match process::hold(layout)? {
+            Hold::Ours(lock) => return Ok(Stopped { was_there, _hold: Some(lock) }),
+            Hold::Nothing => return Ok(Stopped { was_there, _hold: None }),
+            // Another has started, or somebody only looks.
+            Hold::Others => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// Whether there was one.
+async fn end_server(layout: &Layout, progress: Progress) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let pid = loop {
         match process::look(layout)? {
@@ -177,6 +208,8 @@ pub async fn stop_server(layout: &Layout, progress: Progress) -> anyhow::Result<
             State::Serving(file) => break Some(file.pid),
             // One that was killed holds the lock until the kernel has taken it down, and is not found any more.
             State::Between { pid: None } if begun.elapsed() < SETTLES => tokio::time::sleep(LOOK).await,
+            // Another `kedge down` comes to its end by itself, and then there is nothing left to do.
+            State::Between { pid: Some(pid) } if !process::is_server(pid) => tokio::time::sleep(LOOK).await,
             State::Between { pid } => break pid,
         }
     };
@@ -221,6 +254,13 @@ pub async fn hook(layout: &Layout, hook: fn(&Layout) -> anyhow::Result<()>) -> a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grace_period_is_seconds_or_a_duration() {
+        let seconds = |text: &str| grace(text).map(|time| time.as_secs());
+        assert_eq!([seconds("0"), seconds("0s"), seconds("10"), seconds("1m30s")], [Ok(0), Ok(0), Ok(10), Ok(90)]);
+        assert!(grace("abc").is_err() && grace("").is_err() && grace("1.5s").is_err());
+    }
 
     #[test]
     fn a_strange_directory_is_refused() {
