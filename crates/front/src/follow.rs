@@ -60,7 +60,7 @@ impl Application<'_> {
             }
             let Some(status) = object.status else { continue };
             let Some(condition) = ready(&status.conditions) else { continue };
-            if status.last_handled_reconcile_at.as_deref() != Some(self.token) {
+            if !is_handled(status.last_handled_reconcile_at.as_deref(), self.token) {
                 step.hint(&condition.message);
                 continue;
             }
@@ -123,7 +123,7 @@ enum News {
 
 fn news(status: &KustomizationStatus, token: &str) -> News {
     let Some(condition) = ready(&status.conditions) else { return News::Old };
-    let handled = status.last_handled_reconcile_at.as_deref() == Some(token);
+    let handled = is_handled(status.last_handled_reconcile_at.as_deref(), token);
     match condition.status.as_str() {
         "True" if handled => News::Done,
         "False" if handled && !PASSING.contains(&condition.reason.as_str()) => {
@@ -132,6 +132,17 @@ fn news(status: &KustomizationStatus, token: &str) -> News {
         "False" if handled => News::Waits(condition.message.clone()),
         "Unknown" => News::Waits(waiting(&condition.message)),
         _ => News::Old,
+    }
+}
+
+/// Whether what was asked for has been done. A token is the time at which it was asked: who has asked later has asked for this as
+/// well, and has put their token in the place of ours.
+fn is_handled(handled: Option<&str>, token: &str) -> bool {
+    let Some(handled) = handled else { return false };
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    match (time(handled), time(token)) {
+        (Some(handled), Some(token)) => handled >= token,
+        _ => handled == token,
     }
 }
 
@@ -181,6 +192,17 @@ mod tests {
         // Its answer comes when all is healthy.
         check("Unknown", "Progressing", "before", News::Waits("m".into()));
         assert_eq!(news(&KustomizationStatus::default(), "now"), News::Old);
+    }
+
+    #[test]
+    fn who_has_asked_later_has_asked_for_all() {
+        let (early, late) = ("2026-01-01T00:00:00.1Z", "2026-01-01T00:00:00.2Z");
+        assert!(
+            is_handled(Some(late), early) && is_handled(Some(early), early) && is_handled(Some("now"), "now")
+        );
+        assert!(
+            !is_handled(Some(early), late) && !is_handled(None, late) && !is_handled(Some("before"), "now")
+        );
     }
 
     #[test]
