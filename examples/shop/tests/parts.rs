@@ -90,14 +90,15 @@ fn a_part_that_is_replaced_is_waited_for() {
     let folder = std::env::temp_dir().join(format!("kedge-t-replaced-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let (web, api, store) = (free_port(), free_port(), free_port());
+    let secret = ("SHOP_PASSWORD", "between-us");
     let data = ("DATA_DIR", folder.to_str().expect("a plain path"));
     let _web = start("web", web, &[("API_ADDRESS", &format!("127.0.0.1:{api}"))]);
-    let _api = start("api", api, &[("STORE_ADDRESS", &format!("127.0.0.1:{store}"))]);
+    let _api = start("api", api, &[secret, ("STORE_ADDRESS", &format!("127.0.0.1:{store}"))]);
     until("ready without the store", || get(web, "/readyz"), |a| a.starts_with("HTTP/1.1 200"));
     let asked = std::thread::spawn(move || get(web, "/"));
     // Nobody has answered yet, as nobody could.
     until("the api is asked", || get(api, "/readyz"), |a| a.starts_with("HTTP/1.1 200"));
-    let _store = start("store", store, &[data]);
+    let _store = start("store", store, &[secret, data]);
     let answer = asked.join().expect("asked").expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     std::fs::remove_dir_all(folder).expect("removed");
