@@ -88,17 +88,23 @@ fn spec_of_a_pod(cluster: &Cluster, api: &Api) -> serde_json::Value {
         c.done("POST", "/api/v1/namespaces/default/pods", pod.to_string()).await;
     };
     runtime().block_on(watch_until(api, path, create, |e| e["object"]["status"]["phase"] == "Running"));
+    // The newest is that pod's: those before it are being taken away.
+    let mut newest = None;
     let mut folders = vec![cluster.data_dir().join("containers")];
     while let Some(folder) = folders.pop() {
-        if let Ok(text) = std::fs::read_to_string(folder.join("config.json")) {
-            let mut spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-            // As seen from another folder.
-            let root = folder.join(spec["root"]["path"].as_str().expect("a root"));
-            spec["root"]["path"] = root.display().to_string().into();
-            return spec;
+        let file = folder.join("config.json");
+        if let Ok(time) = std::fs::metadata(&file).and_then(|metadata| metadata.modified()) {
+            newest = newest.max(Some((time, file)));
         }
         let below = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         folders.extend(below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
     }
-    panic!("no container has a configuration below {}", cluster.data_dir().display())
+    let (_, file) = newest
+        .unwrap_or_else(|| panic!("no container has a configuration below {}", cluster.data_dir().display()));
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    // As seen from another folder.
+    let root = file.with_file_name(spec["root"]["path"].as_str().expect("a root"));
+    spec["root"]["path"] = root.display().to_string().into();
+    spec
 }
