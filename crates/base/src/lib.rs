@@ -6,6 +6,7 @@ pub mod constants;
 pub mod disk;
 pub mod id;
 pub mod layout;
+pub mod nearest;
 pub mod say;
 pub mod time;
 pub mod zones;

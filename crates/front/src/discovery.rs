@@ -1,6 +1,7 @@
 //! Which kinds the cluster has, and which of them a word on the command line means.
 
 use anyhow::{Context, bail};
+use base::nearest::nearest;
 use kube::Client;
 use serde_json::Value;
 
@@ -68,8 +69,8 @@ impl Discovery {
         };
         let found = self.resources.iter().find(|r| r.is_called(name) && in_group(r));
         found.with_context(|| {
-            let near: Vec<&str> = self.resources.iter().map(|r| r.plural.as_str()).collect();
-            let near = nearest(name, &near).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let near = nearest(name, self.resources.iter().map(|r| r.plural.as_str()));
+            let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             format!("the cluster has no kind {word:?}{near}")
         })
     }
@@ -139,28 +140,6 @@ fn resources(list: &Value) -> Vec<Resource> {
         }
     }
     found
-}
-
-/// The word that takes the fewest changes, if it takes few.
-fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
-    let best = words.iter().map(|other| (distance(word, other), *other)).min()?;
-    (best.0 <= 2).then_some(best.1)
-}
-
-/// Letters to add, remove or replace.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
