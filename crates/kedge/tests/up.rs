@@ -300,18 +300,21 @@ fn in_the_foreground_it_ends_with_all_that_it_started() {
             .spawn()
             .expect("kedge runs")
     };
-    let mut child = begin();
-    until("the application is healthy", LIMIT, || match cluster.kedge(&["status"]) {
-        ran if ran.code == Some(0) && ran.stdout.contains("Deployment word/word") => Ok(()),
-        ran => Err(format!("{ran:?}")),
-    });
-    assert!(sleeps(&time));
-    assert!(child.try_wait().expect("looked").is_none(), "it did not stay");
-    let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(told.expect("kill runs").success());
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(!sleeps(&time) && status(&cluster)["running"] == false, "{output:?}");
+    // Ctrl-C, and a terminal that is closed.
+    for signal in ["-INT", "-HUP"] {
+        let mut child = begin();
+        until("the application is healthy", LIMIT, || match cluster.kedge(&["status"]) {
+            ran if ran.code == Some(0) && ran.stdout.contains("Deployment word/word") => Ok(()),
+            ran => Err(format!("{ran:?}")),
+        });
+        assert!(sleeps(&time));
+        assert!(child.try_wait().expect("looked").is_none(), "it did not stay");
+        let told = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(told.expect("kill runs").success());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(!sleeps(&time) && status(&cluster)["running"] == false, "{output:?}");
+    }
 
     repository
         .write("deploy/kustomization.yaml", "namespace: word\nresources: [nowhere.yaml]\n")
@@ -363,4 +366,21 @@ fn dynamic_parts(file: &[u8]) -> usize {
     let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
     // PT_DYNAMIC, PT_INTERP
     (0..count).filter(|part| [2, 3].contains(&number(table + part * size, 4))).count()
+}
+
+/// Who is not the first to start a server takes the one that is there.
+#[test]
+fn several_at_once_come_to_one_cluster() {
+    let cluster = Cluster::prepare(env!("CARGO_BIN_EXE_kedge"));
+    let begin = || {
+        let mut command = cluster.command(&["up", "--api-port", "0", "--timeout", "1m"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).current_dir("/");
+        command.spawn().expect("kedge runs")
+    };
+    let all = [begin(), begin(), begin()];
+    for child in all {
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{output:?}\n{}", cluster.log());
+    }
+    assert_eq!(status(&cluster)["running"], true);
 }
