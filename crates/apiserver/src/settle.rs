@@ -57,6 +57,7 @@ impl ApiServer {
         claims::settle(self).await?;
         bootstrap::run(self).await?;
         self.follow_others(after);
+        bootstrap::namespaces::keep(self, after);
         self.follow_services();
         self.follow_nodes();
         self.note_legacy_uses();

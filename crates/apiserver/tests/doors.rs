@@ -50,10 +50,13 @@ async fn without_rights_every_verb_on_every_kind_is_refused() {
             assert_eq!(code, 403, "POST {path}: {answer}");
         }
     }
+    // Whoever shows nothing gets no further than the probes; whoever is said to be nobody has no rights.
+    let (code, _) = world.unknown("GET", "/api/v1/secrets", &[]).await;
+    assert_eq!(code, 401);
     let anonymous = Identity::anonymous();
     let (code, _) = world.ask(&anonymous, "GET", "/api/v1/secrets", Value::Null).await;
-    assert_eq!(code, 401);
-    let (code, _) = world.ask(&anonymous, "GET", "/healthz", Value::Null).await;
+    assert_eq!(code, 403);
+    let (code, _) = world.unknown("GET", "/healthz", &[]).await;
     assert_eq!(code, 200);
 }
 

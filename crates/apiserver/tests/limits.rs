@@ -340,3 +340,29 @@ async fn a_namespace_is_there_before_what_is_in_it() {
     let causes = json!([{"reason": "NamespaceTerminating", "message": "namespace going is being terminated", "field": "metadata.namespace"}]);
     assert_eq!(answer["details"]["causes"], causes);
 }
+
+/// That of the nodes' leases may go, and comes again: without it no node could say that it lives.
+#[tokio::test]
+async fn the_namespace_of_leases_is_made_again() {
+    const PATH: &str = "/api/v1/namespaces/kube-node-lease";
+    let world = World::new().await;
+    let (code, going) = world.json("DELETE", PATH, Value::Null).await;
+    assert_eq!((code, &going["status"]["phase"]), (200, &json!("Terminating")), "{going}");
+    let mut watch = world.store.watch("/registry/namespaces/", world.store.revision()).expect("a watch");
+    let mut free = going.clone();
+    free["spec"]["finalizers"] = json!([]);
+    let (code, answer) = world.json("PUT", &format!("{PATH}/finalize"), free).await;
+    assert_eq!(code, 200, "{answer}");
+    let again = async {
+        loop {
+            let events = watch.next().await.expect("events");
+            if events.iter().any(|event| !event.deleted && event.entry.key.ends_with("/kube-node-lease")) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), again).await.expect("it is made again");
+    let (code, made) = world.json("GET", PATH, Value::Null).await;
+    assert_eq!((code, &made["status"]["phase"]), (200, &json!("Active")), "{made}");
+    assert_ne!(made["metadata"]["uid"], going["metadata"]["uid"]);
+}

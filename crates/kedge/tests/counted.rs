@@ -129,7 +129,66 @@ fn a_quota_counts_what_is_made_and_gives_back_what_goes() {
         cluster.kedge(&["delete", "-n", "counted", "resourcequota", name]).ok();
     }
     scopes_choose(&cluster, resources);
+    selectors_choose(&cluster);
     a_quota_has_a_life(&cluster);
+}
+
+/// What a quota's selector chooses counts, whether the quota was there first (then it is charged) or came later (then a
+/// controller counts it).
+fn selectors_choose(cluster: &Cluster) {
+    cluster
+        .apply("{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: gold}, value: 5}")
+        .ok();
+    let chosen = |name: &str, counted: &str, scope: &str, operator: &str, values: &[&str]| {
+        let mut expression = json!({"scopeName": scope, "operator": operator});
+        if !values.is_empty() {
+            expression["values"] = json!(values);
+        }
+        let spec = json!({"hard": {counted: "5"}, "scopeSelector": {"matchExpressions": [expression]}});
+        quota(cluster, name, &spec);
+    };
+    let claim = "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: fast}, spec: {storageClassName: none, \
+        volumeAttributesClassName: fast, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}";
+    let affinity = "affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: zone, namespaces: [default], \
+        labelSelector: {}}]}},";
+    let objects = [
+        claim.to_owned(),
+        pod("gold", "priorityClassName: gold,", ""),
+        pod("across", affinity, ""),
+        pod("plain", "", ""),
+    ];
+    for object in &objects {
+        apply(cluster, object).ok();
+    }
+    const CLAIMS: &str = "persistentvolumeclaims";
+    let quotas = [
+        ("fast", CLAIMS, "VolumeAttributesClass", "In", &["fast"][..], "1"),
+        ("slow", CLAIMS, "VolumeAttributesClass", "In", &["slow"], "0"),
+        ("with-class", CLAIMS, "VolumeAttributesClass", "Exists", &[], "1"),
+        ("without-class", CLAIMS, "VolumeAttributesClass", "DoesNotExist", &[], "0"),
+        ("golden", "pods", "PriorityClass", "In", &["gold"], "1"),
+        ("not-golden", "pods", "PriorityClass", "NotIn", &["gold"], "2"),
+        ("with-priority", "pods", "PriorityClass", "Exists", &[], "1"),
+        ("crossing", "pods", "CrossNamespacePodAffinity", "Exists", &[], "1"),
+    ];
+    for (name, counted, scope, operator, values, used) in quotas {
+        chosen(name, counted, scope, operator, values);
+        uses(cluster, name, "of what was there before it", &json!({counted: used}));
+    }
+    cluster.kedge(&["delete", "-n", "counted", "pods", "gold", "across", "plain"]).ok();
+    cluster.kedge(&["delete", "-n", "counted", "persistentvolumeclaim", "fast"]).ok();
+    for (name, counted, ..) in quotas {
+        uses(cluster, name, "when all is gone", &json!({counted: "0"}));
+    }
+    for object in &objects {
+        apply(cluster, object).ok();
+    }
+    for (name, counted, .., used) in quotas {
+        uses(cluster, name, "of what came after it", &json!({counted: used}));
+        cluster.kedge(&["delete", "-n", "counted", "resourcequota", name]).ok();
+    }
+    cluster.kedge(&["delete", "-n", "counted", "pods", "gold", "across", "plain"]).ok();
+    cluster.kedge(&["delete", "-n", "counted", "persistentvolumeclaim", "fast"]).ok();
 }
 
 /// A pod counts for those quotas alone whose scope it is of.
@@ -285,4 +344,58 @@ fn the_api_is_found_as_a_service_and_endpoints_by_hand_become_slices() {
         slices if slices.is_empty() => Ok(()),
         slices => Err(format!("{slices:?}")),
     });
+}
+
+/// Claims that a pod on a node uses and volumes that a claim uses wait for those to go.
+#[test]
+fn what_is_in_use_is_not_removed() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let volume = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: {name}}}, spec: {{storageClassName: '', capacity: {{storage: 1Gi}}, \
+             accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, hostPath: {{path: /tmp}}}}}}"
+        )
+    };
+    let claim = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {{storageClassName: '', volumeName: {name}, \
+             accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}"
+        )
+    };
+    let bound = |name: &str| {
+        until(&format!("{name} is bound"), LIMIT, || {
+            let phase = cluster.get("pvc", "default", name)?["status"]["phase"].clone();
+            if phase == "Bound" { Ok(()) } else { Err(phase.to_string()) }
+        });
+    };
+    for name in ["used", "free"] {
+        cluster.apply(&volume(name)).ok();
+        cluster.apply(&claim(name)).ok();
+        bound(name);
+    }
+    let spec = "nodeName: node-1, volumes: [{name: v, persistentVolumeClaim: {claimName: used}}],";
+    cluster.apply(&pod("user", spec, "")).ok();
+    let is_gone = |kind: &str, name: &str| {
+        until(&format!("{kind} {name} is gone"), LIMIT, || match cluster.get(kind, "default", name) {
+            Err(_) => Ok(()),
+            Ok(object) => Err(object["metadata"].to_string()),
+        });
+    };
+    let delete = |kind: &str, name: &str| cluster.kedge(&["delete", "--wait=false", kind, name]).ok();
+    for name in ["used", "free"] {
+        delete("pv", name);
+        delete("pvc", name);
+    }
+    // Whoever looks after them has come to those that nobody uses, which were deleted later.
+    is_gone("pvc", "free");
+    is_gone("pv", "free");
+    for (kind, finalizer) in [("pvc", "kubernetes.io/pvc-protection"), ("pv", "kubernetes.io/pv-protection")]
+    {
+        let held = cluster.get(kind, "default", "used").expect("it is held")["metadata"].clone();
+        assert!(held["deletionTimestamp"].is_string(), "{kind}: {held}");
+        assert_eq!(held["finalizers"], json!([finalizer]), "{kind}");
+    }
+    delete("pod", "user");
+    is_gone("pvc", "used");
+    is_gone("pv", "used");
 }

@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use testkit::Cluster;
 use testkit::api::Api;
 use testkit::overload::{Flood, calm, flood, memory_bytes, percentile, prepare, renew};
+use testkit::{Cluster, until};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// A node's lease holds for 40 s and is renewed every ten: a renewal that takes less keeps it.
 const RENEWAL_LIMIT_MS: f64 = 10_000.0;
@@ -41,6 +43,9 @@ fn a_runaway_client_is_told_to_wait_and_nobody_else_suffers() {
         assert!(outcome.failed_renewals.is_empty(), "{:?}", outcome.failed_renewals);
         assert!(outcome.renewals_ms.len() >= 5 && busy < RENEWAL_LIMIT_MS, "{busy} ms");
         assert!(outcome.memory_peak_bytes < MEMORY_LIMIT_BYTES, "{} bytes", outcome.memory_peak_bytes);
+        let offered: u64 = outcome.codes.values().sum();
+        let refused = outcome.codes.get(&429).copied().unwrap_or_default();
+        assert!(offered >= 10 * (offered - refused), "{refused} of {offered} were refused");
         // Served, or told to come back and when; never a fault, never nothing.
         let known = [200, 201, 409, 429];
         assert!(outcome.codes.keys().all(|code| known.contains(code)), "{:?}", outcome.codes);
@@ -63,4 +68,51 @@ fn a_runaway_client_is_told_to_wait_and_nobody_else_suffers() {
         .iter()
         .any(|c| c["type"] == "Ready" && c["status"] == "True");
     assert!(ready, "{node}");
+}
+
+/// As many as a server takes (4096) and more, each of which has said half a hello, or nothing.
+const HALF_OPEN: usize = 4500;
+
+#[test]
+fn connections_that_are_half_open_keep_nobody_out() {
+    let cluster = Cluster::start(env!("CARGO_BIN_EXE_kedge"));
+    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let renewed = || -> Result<String, String> {
+        let lease = cluster.get("lease", "kube-node-lease", "node-1")?;
+        Ok(lease["spec"]["renewTime"].to_string())
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let held = runtime.block_on(async {
+        prepare(&api).await;
+        let mut held = Vec::new();
+        for number in 0..HALF_OPEN {
+            // Those that come when there is no room are not answered, or make room.
+            let connected = tokio::time::timeout(RECOVERY_LIMIT, TcpStream::connect(api.address())).await;
+            let mut half = connected.expect("it listens").expect("connects");
+            if number % 2 == 0 {
+                // It may have been ended already, to make room.
+                drop(half.write_all(&[22, 3, 1, 2, 0, 1, 0]).await);
+            }
+            held.push(half);
+        }
+        held
+    });
+    // With all of them open: who comes is served, on one connection and on new ones, and the node lives.
+    let before = renewed().expect("the node's lease");
+    let (took_ms, failed) =
+        runtime.block_on(async { renew(&api, Instant::now() + Duration::from_secs(3)).await });
+    assert!(failed.is_empty() && !took_ms.is_empty(), "{failed:?}");
+    let resident = memory_bytes(cluster.server_pid());
+    println!(
+        "renewal p99 {:.1} ms beside {HALF_OPEN} half-open connections; memory {} MiB",
+        percentile(&took_ms, 0.99),
+        resident >> 20
+    );
+    assert!(resident < MEMORY_LIMIT_BYTES, "{resident} bytes");
+    until("the node renews its own lease", Duration::from_secs(40), || {
+        let now = renewed()?;
+        if now == before { Err(now) } else { Ok(()) }
+    });
+    drop(held);
 }

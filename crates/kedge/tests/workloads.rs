@@ -172,6 +172,43 @@ fn patch(cluster: &Cluster, path: &str, body: &str) -> Value {
     serde_json::from_slice(&answer).expect("an object")
 }
 
+/// Code and message of the eviction of a pod.
+fn evict(cluster: &Cluster, pod: &Value) -> (u16, Value) {
+    let api = Api::read(&cluster.data_dir().join("kubeconfig"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let name = pod["metadata"]["name"].as_str().expect("a name");
+    let path = format!("/api/v1/namespaces/default/pods/{name}/eviction");
+    let body = serde_json::json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    let headers = [("content-type", "application/json")];
+    let (code, answer) = runtime
+        .block_on(async { api.connect().await.answer_with("POST", &path, &headers, body.to_string()).await });
+    (code, serde_json::from_slice::<Value>(&answer).expect("a status"))
+}
+
+/// The budget `b` has counted three and may spare one; then it may spare none.
+fn evictions_keep_to_what_is_counted(cluster: &Cluster, pods: &[Value]) {
+    let (code, answer) = evict(cluster, &pods[0]);
+    assert_eq!(code, 201, "{answer}");
+    let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/b";
+    patch(cluster, path, r#"{"spec":{"maxUnavailable":0}}"#);
+    until("the budget may spare none of three", LIMIT, || {
+        let status = cluster.get("poddisruptionbudget", "default", "b")?["status"].clone();
+        let counted = status["desiredHealthy"] == 3 && status["currentHealthy"] == 3;
+        if counted && status["disruptionsAllowed"] == 0 { Ok(()) } else { Err(status.to_string()) }
+    });
+    let (code, answer) = evict(cluster, &pods[1]);
+    assert_eq!(code, 429, "{answer}");
+    let cause = &answer["details"]["causes"][0];
+    assert_eq!(cause["reason"], "DisruptionBudget", "{answer}");
+    assert_eq!(
+        cause["message"], "The disruption budget b needs 3 healthy pods and has 3 currently",
+        "{answer}"
+    );
+    let name = pods[1]["metadata"]["name"].as_str().expect("a name");
+    let kept = cluster.get("pod", "default", name).expect("it is there");
+    assert!(kept["metadata"]["deletionTimestamp"].is_null(), "{kept}");
+}
+
 const OLD: &str = "/api/v1/namespaces/default/replicationcontrollers/old";
 
 /// The status of the replication controller `old`, once it fits.
@@ -279,6 +316,7 @@ fn a_replication_controller_does_what_a_replica_set_does() {
             status["expectedPods"] == 3 && status["desiredHealthy"] == 2 && status["disruptionsAllowed"] == 1;
         if counted { Ok(()) } else { Err(status.to_string()) }
     });
+    evictions_keep_to_what_is_counted(&cluster, &of_old().expect("pods"));
     patch(&cluster, &format!("{OLD}/scale"), r#"{"spec":{"replicas":1}}"#);
     old_comes_to(&cluster, "one is left", |s| s["replicas"] == 1 && s["readyReplicas"] == 1);
     until("its events tell of what it did", LIMIT, || {

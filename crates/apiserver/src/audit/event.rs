@@ -58,6 +58,13 @@ pub struct ObjectReference {
     pub subresource: String,
 }
 
+/// By which right somebody speaks for another.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthenticationMetadata {
+    pub impersonation_constraint: String,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
@@ -73,6 +80,8 @@ pub struct Event {
     pub user: User,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impersonated_user: Option<User>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_metadata: Option<AuthenticationMetadata>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
     pub source_ips: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -125,6 +134,7 @@ impl Event {
             verb: what.verb.clone(),
             user: User::default(),
             impersonated_user: None,
+            authentication_metadata: None,
             source_ips: source_ips.clone(),
             user_agent: cut(&received.user_agent),
             object_ref,

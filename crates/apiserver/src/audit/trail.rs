@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::event::{Event, Received, User, response_status, without_managed_fields};
+use super::event::{AuthenticationMetadata, Event, Received, User, response_status, without_managed_fields};
 use super::latency::{Latencies, Layer};
 use super::policy::{Decision, Level, Stage};
 use super::{Audit, Peer};
@@ -299,9 +299,15 @@ pub async fn received(who: &Identity) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Somebody is spoken for.
-pub fn impersonated(who: &Identity) {
-    with(|trail| trail.change(|event| event.impersonated_user = Some(User::from(who))));
+/// Somebody is spoken for, by a right that has this name unless it is that of old.
+pub fn impersonated(who: &Identity, constraint: Option<String>) {
+    with(|trail| {
+        trail.change(|event| {
+            event.impersonated_user = Some(User::from(who));
+            event.authentication_metadata = constraint
+                .map(|impersonation_constraint| AuthenticationMetadata { impersonation_constraint });
+        });
+    });
 }
 
 /// Whether they may, and why.

@@ -1,18 +1,15 @@
 //! The gate every request passes: whom it speaks for, and whether they may. The authorizer of nodes is asked before the
 //! roles; what neither allows is refused.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::http::HeaderMap;
 use api::status::{ApiError, Resource};
 
+use super::impersonation::{self, Check};
 use super::rbac::{Attributes, Snapshot};
-use super::{AUTHENTICATED, Identity, MASTERS, node};
-use crate::http::query::percent_decode;
+use super::{Identity, MASTERS, node};
 use crate::{Context, Server};
-
-const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 /// Whether something is allowed, and why or why not, as far as there is something to tell.
 pub(crate) struct Verdict {
@@ -58,21 +55,8 @@ impl Server {
         if self.may(who, what).await? {
             return Ok(());
         }
-        if who.username == Identity::anonymous().username {
-            return Err(ApiError::unauthorized());
-        }
-        let mut refusal = what.refusal(who);
-        let reason = why_not(&*self.rbac().await?, who, what);
-        if !reason.is_empty() {
-            refusal = format!("{refusal}: {reason}");
-        }
-        Err(match what.is_resource() {
-            true => {
-                let resource = Resource { group: &what.group, plural: &what.resource };
-                ApiError::forbidden(&resource, &what.name, &refusal)
-            }
-            false => ApiError::forbidden_path(format!("forbidden: {refusal}")),
-        })
+        let why = why_not(&*self.rbac().await?, who, what);
+        Err(refused(who, what, &why))
     }
 
     /// Applying to an object that does not exist creates it, which is a right of its own.
@@ -113,81 +97,52 @@ impl Server {
         &self,
         who: Identity,
         headers: &HeaderMap,
+        this: &Attributes,
     ) -> Result<Identity, ApiError> {
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let groups: Vec<String> = headers
-            .get_all("impersonate-group")
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .map(str::to_owned)
-            .collect();
-        let Some(username) = text("impersonate-user") else {
-            let more = headers.keys().find(|name| name.as_str().starts_with("impersonate-"));
-            return match more {
-                None => Ok(who),
-                Some(name) => {
-                    Err(ApiError::bad_request(format!("requested {name} without impersonating a user")))
+        let Some(wanted) = impersonation::wanted(headers)? else { return Ok(who) };
+        let mut refused = None;
+        for mode in impersonation::modes(&who, &wanted) {
+            match self.may_speak(&who, mode.checks(&wanted, this)).await {
+                Ok(()) => {
+                    let impersonated = mode.becomes(wanted);
+                    crate::audit::impersonated(&impersonated, mode.constraint());
+                    return Ok(impersonated);
                 }
-            };
-        };
-        let check = |resource: &str, name: &str| Attributes {
-            verb: "impersonate".into(),
-            resource: resource.into(),
-            name: name.into(),
-            ..Default::default()
-        };
-        match account(&username) {
-            Some((namespace, name)) => {
-                let what = Attributes { namespace: namespace.into(), ..check("serviceaccounts", name) };
-                self.authorize(&who, &what).await?;
-            }
-            None => self.authorize(&who, &check("users", &username)).await?,
-        }
-        for group in &groups {
-            self.authorize(&who, &check("groups", group)).await?;
-        }
-        let uid = text("impersonate-uid").unwrap_or_default();
-        let extra = impersonated_extra(headers);
-        let of_identity = |resource: &str, name: &str| Attributes {
-            group: "authentication.k8s.io".into(),
-            ..check(resource, name)
-        };
-        if !uid.is_empty() {
-            self.authorize(&who, &of_identity("uids", &uid)).await?;
-        }
-        for (key, values) in &extra {
-            for value in values {
-                let what = Attributes { subresource: key.clone(), ..of_identity("userextras", value) };
-                self.authorize(&who, &what).await?;
+                // Of several refusals the first is told: that of the narrowest way.
+                Err(error) => _ = refused.get_or_insert(error),
             }
         }
-        let mut impersonated = Identity { username, uid, groups, extra };
-        if let Some((namespace, _)) = account(&impersonated.username)
-            && impersonated.groups.is_empty()
-        {
-            impersonated.groups =
-                vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
+        Err(refused.unwrap_or_else(|| ApiError::internal("there is no way to speak for anybody")))
+    }
+
+    async fn may_speak(&self, who: &Identity, checks: Vec<Check>) -> Result<(), ApiError> {
+        for Check { all, each, never } in checks {
+            if let Some((what, why)) = never {
+                return Err(refused(who, &what, &why));
+            }
+            if let Some(all) = all
+                && self.may(who, &all).await?
+            {
+                continue;
+            }
+            for what in &each {
+                self.authorize(who, what).await?;
+            }
         }
-        if !impersonated.is_in(AUTHENTICATED) {
-            impersonated.groups.push(AUTHENTICATED.into());
-        }
-        crate::audit::impersonated(&impersonated);
-        Ok(impersonated)
+        Ok(())
     }
 }
 
-/// Namespace and name of the service account that a user is.
-fn account(username: &str) -> Option<(&str, &str)> {
-    username.strip_prefix(ACCOUNT_PREFIX)?.split_once(':')
-}
-
-/// The extra fields of the user who is to be spoken for: `Impersonate-Extra-<key>`, the key percent-encoded.
-fn impersonated_extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
-    let mut extra = BTreeMap::<String, Vec<String>>::new();
-    for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix("impersonate-extra-"), value.to_str()) {
-            extra.entry(percent_decode(key, false)).or_default().push(value.to_owned());
-        }
+fn refused(who: &Identity, what: &Attributes, why: &str) -> ApiError {
+    let mut refusal = what.refusal(who);
+    if !why.is_empty() {
+        refusal = format!("{refusal}: {why}");
     }
-    extra
+    match what.is_resource() {
+        true => {
+            let resource = Resource { group: &what.group, plural: &what.resource };
+            ApiError::forbidden(&resource, &what.name, &refusal)
+        }
+        false => ApiError::forbidden_path(format!("forbidden: {refusal}")),
+    }
 }

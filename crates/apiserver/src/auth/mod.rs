@@ -4,6 +4,7 @@ pub mod authentication;
 mod bootstrap_tokens;
 pub mod certificates;
 mod gate;
+mod impersonation;
 mod jwk;
 pub(crate) mod legacy_tokens;
 pub mod node;

@@ -3,6 +3,7 @@
 //! pipeline like anything else, so that an upgrade brings its own.
 
 pub(crate) mod flowcontrol;
+pub(crate) mod namespaces;
 mod roles;
 
 use ::http::{Method, Request};
@@ -17,9 +18,7 @@ use crate::http::body::{self, Body, full};
 use roles::{lines, list};
 
 pub async fn run(server: &ApiServer) -> Result<(), ApiError> {
-    let namespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
-    let namespaces = namespaces.map(|name| ("/api/v1/namespaces", object("v1", "Namespace", name)));
-    try_join_all(namespaces.into_iter().map(|(path, object)| apply(server, path, object))).await?;
+    namespaces::make(server).await?;
     let others = others(server).into_iter().map(|(path, object)| (path.to_owned(), object));
     let rest: Vec<(String, Value)> = roles::all().into_iter().chain(others).collect();
     try_join_all(rest.iter().map(|(path, object)| apply(server, path, object.clone()))).await?;

@@ -60,7 +60,8 @@ impl Server {
             }
         };
         audit::received(&who).await.map_err(told)?;
-        let spoken_for = self.impersonated(who, headers);
+        let what = asked.attributes(method);
+        let spoken_for = self.impersonated(who, headers, &what);
         let who = match headers.contains_key("impersonate-user") {
             true => audit::timed(Layer::Impersonation, spoken_for).await,
             false => spoken_for.await,

@@ -14,6 +14,7 @@ use super::read::set_version;
 use super::update::is_finished;
 use super::{input, one};
 use crate::admission::{self, Operation};
+use crate::bootstrap::namespaces;
 use crate::http::body::Body;
 use crate::http::options::{DeleteOptions, ListOptions};
 use crate::http::respond::{self, Answer};
@@ -93,9 +94,7 @@ async fn attempt(
 ) -> Result<Option<Outcome>, ApiError> {
     let kind = &context.kind;
     check_preconditions(context, options, &old)?;
-    if kind.rules.spec_finalizers
-        && matches!(meta::name(&old), "default" | "kube-system" | "kube-public" | "kube-node-lease")
-    {
+    if kind.rules.spec_finalizers && namespaces::KEPT.contains(&meta::name(&old)) {
         let why = "this namespace may not be deleted";
         return Err(ApiError::forbidden(&context.resource(), meta::name(&old), why));
     }

@@ -59,6 +59,30 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Crash { .. } => "crash",
+            Self::Once { error: ErrorKind::StorageFull, .. } => "no space, once",
+            Self::Once { .. } => "failed write or sync",
+            Self::Unreadable { .. } => "failed read",
+            Self::Lies { .. } => "lying length",
+            Self::Full { .. } => "full",
+        }
+    }
+}
+
+impl Fault {
+    /// The same of a file that is larger by so much.
+    pub fn beyond(self, bytes: usize) -> Self {
+        match self {
+            Self::Full { at_bytes } => Self::Full { at_bytes: at_bytes + bytes },
+            other => other,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Write { at: usize, data: Vec<u8> },
@@ -75,6 +99,8 @@ struct State {
     fault: Fault,
     calls: u64,
     crashed: bool,
+    /// Whether what was to go wrong did.
+    fired: bool,
 }
 
 /// Clones are the same disk.
@@ -84,7 +110,8 @@ pub struct Disk(Arc<Mutex<State>>);
 impl Disk {
     pub fn new(content: Vec<u8>, fault: Fault) -> Self {
         let (synced, seen) = (content.clone(), content);
-        let state = State { synced, seen, pending: Vec::new(), fault, calls: 0, crashed: false };
+        let state =
+            State { synced, seen, pending: Vec::new(), fault, calls: 0, crashed: false, fired: false };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -125,6 +152,22 @@ impl Disk {
         content
     }
 
+    /// This goes wrong from now on, after so many calls more.
+    pub fn fail(&self, fault: Fault) {
+        let mut state = self.0.lock();
+        (state.fault, state.calls) = (fault, 0);
+    }
+
+    /// Whether what goes wrong is that there is no room.
+    pub fn may_be_full(&self) -> bool {
+        matches!(self.0.lock().fault, Fault::Full { .. })
+    }
+
+    /// Whether what was to go wrong has gone wrong by now.
+    pub fn has_failed(&self) -> bool {
+        self.0.lock().fired
+    }
+
     /// What is there when all went well.
     pub fn content(&self) -> Vec<u8> {
         self.0.lock().seen.clone()
@@ -140,14 +183,17 @@ impl State {
         self.calls += 1;
         match self.fault {
             Fault::Crash { after } if self.calls > after => {
-                self.crashed = true;
+                (self.crashed, self.fired) = (true, true);
                 Err(Error::other("the power goes"))
             }
             Fault::Once { after, error } if self.calls > after => {
-                self.fault = Fault::None;
+                (self.fault, self.fired) = (Fault::None, true);
                 Err(error.into())
             }
-            Fault::Full { at_bytes } if grows_to > at_bytes => Err(ErrorKind::StorageFull.into()),
+            Fault::Full { at_bytes } if grows_to > at_bytes => {
+                self.fired = true;
+                Err(ErrorKind::StorageFull.into())
+            }
             _ => Ok(()),
         }
     }
@@ -172,7 +218,7 @@ impl StorageBackend for Disk {
             match after.checked_sub(1) {
                 Some(left) => *after = left,
                 None => {
-                    state.fault = Fault::None;
+                    (state.fault, state.fired) = (Fault::None, true);
                     return Err(Error::other("the sector cannot be read"));
                 }
             }

@@ -31,12 +31,16 @@ struct Known {
     uncertain: Vec<Meant>,
     told: Vec<Arc<Event>>,
     compacted: Revision,
+    /// Whether the disk failed in what a compaction did.
+    failed_compacting: bool,
 }
 
 fn options(random: &mut Random) -> EmbeddedOptions {
     // Half of the runs forget as they go, so that crashes come upon compaction too.
     let history = if random.one_in(2) { Duration::ZERO } else { Duration::from_secs(3600) };
-    EmbeddedOptions { history, on_fault: OnFault::Close, cache_bytes: 1 << 20, ..Default::default() }
+    // In a small cache there is not room for all that is read again.
+    let cache_bytes = if random.one_in(2) { 1 << 14 } else { 1 << 20 };
+    EmbeddedOptions { history, on_fault: OnFault::Close, cache_bytes, ..Default::default() }
 }
 
 fn seeds() -> Vec<u64> {
@@ -72,14 +76,14 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn meant(random: &mut Random, stamp: u64) -> Meant {
+fn meant(random: &mut Random, stamp: u64, longest: usize) -> Meant {
     let mut keys: Vec<u64> = (0..KEYS).collect();
     let count = 1 + usize::try_from(random.below(3)).unwrap_or(0);
     (0..count)
         .map(|_| {
             let key = keys.swap_remove(usize::try_from(random.below(keys.len() as u64)).unwrap_or(0));
             // Values from nothing to several pages.
-            let length = [0, 9, 300, 9000][usize::try_from(random.below(4)).unwrap_or(0)];
+            let length = [0, 9, 300, longest][usize::try_from(random.below(4)).unwrap_or(0)];
             let value = [stamp.to_le_bytes().to_vec(), vec![b'x'; length]].concat();
             (format!("/k/{key}"), (!random.one_in(4)).then_some(value))
         })
@@ -95,14 +99,16 @@ fn ops(meant: &Meant) -> Vec<Op> {
 }
 
 /// Writes until the plan is through or the disk fails.
-async fn load(store: &Embedded, random: &mut Random, known: &mut Known, stamp: &mut u64) {
+async fn load(store: &Embedded, disk: &Disk, random: &mut Random, known: &mut Known, stamp: &mut u64) {
     let watch = store.watch("/k/", known.told.last().map_or(0, |e| e.revision));
     let mut watch = watch.ok();
+    // Enough to need more of the disk than a file has from the beginning.
+    let longest = if disk.may_be_full() { 200_000 } else { 9000 };
     for round in 0..12 {
         let plans: Vec<Meant> = (0..WRITERS)
             .map(|_| {
                 *stamp += 1;
-                meant(random, *stamp)
+                meant(random, *stamp, longest)
             })
             .collect();
         let answers = futures::future::join_all(plans.iter().map(|plan| store.txn(ops(plan)))).await;
@@ -128,8 +134,12 @@ async fn load(store: &Embedded, random: &mut Random, known: &mut Known, stamp: &
         if failed {
             return;
         }
-        if round == 6 && random.one_in(3) && store.compact(store.revision()).await.is_ok() {
-            known.compacted = store.revision();
+        if round == 6 && random.one_in(3) {
+            let whole = !disk.has_failed();
+            match store.compact(store.revision()).await {
+                Ok(_) => known.compacted = store.revision(),
+                Err(_) => known.failed_compacting = whole && disk.has_failed(),
+            }
         }
     }
 }
@@ -234,20 +244,52 @@ fn check_watcher(store: &Embedded, known: &Known, events: &[Arc<Event>], seed: u
     assert_eq!(before, until, "seed {seed}: the watcher's story");
 }
 
-fn fault(random: &mut Random, recovering: bool) -> Fault {
+/// What goes wrong with a file of this size, while it is opened or afterwards.
+fn fault(random: &mut Random, recovering: bool, size: usize) -> Fault {
     let after = random.below(if recovering { 12 } else { 160 });
     match random.below(7) {
         0..=2 => Fault::Crash { after },
         3 => Fault::Once { after, error: ErrorKind::Other },
         4 => Fault::Once { after, error: ErrorKind::StorageFull },
-        5 => Fault::Unreadable { after: random.below(if recovering { 8 } else { 60 }) },
+        5 => Fault::Unreadable { after: random.below(8) },
         _ if recovering => Fault::None,
-        _ => Fault::Full { at_bytes: (1 << 20) + usize::try_from(random.below(1 << 20)).unwrap_or(0) },
+        _ => Fault::Full { at_bytes: size + usize::try_from(random.below(1 << 17)).unwrap_or(0) },
     }
 }
 
+/// What went wrong in all runs, and when: a fault whose turn never comes shows nothing.
+#[derive(Default)]
+struct Fired(parking_lot::Mutex<BTreeMap<(&'static str, &'static str), u64>>);
+
+impl Fired {
+    fn count(&self, fault: Fault, when: &'static str) {
+        *self.0.lock().entry((fault.name(), when)).or_default() += 1;
+    }
+
+    /// Of a thousand runs each kind comes often, at work and where it can also while a store is opened or compacts.
+    fn check(self, seeds: usize) {
+        let fired = self.0.into_inner();
+        for ((fault, when), times) in &fired {
+            eprintln!("{times:6} × {fault} {when}");
+        }
+        let times = |fault, when| fired.get(&(fault, when)).copied().unwrap_or_default();
+        for fault in ["crash", "failed write or sync", "no space, once", "failed read"] {
+            for when in [OPENING, WORKING] {
+                assert!(seeds < 1000 || times(fault, when) >= 20, "{fault} {when}: {}", times(fault, when));
+            }
+        }
+        assert!(seeds < 1000 || times("full", WORKING) >= 100, "full: {}", times("full", WORKING));
+        assert!(seeds < 1000 || times("crash", COMPACTING) >= 3, "{}", times("crash", COMPACTING));
+    }
+}
+
+const OPENING: &str = "while it opens";
+const WORKING: &str = "at work";
+const COMPACTING: &str = "while it compacts";
+
 #[test]
 fn nothing_acknowledged_is_lost_on_a_faulty_disk() {
+    let fired = Fired::default();
     let crashes = std::sync::atomic::AtomicU64::new(0);
     for_each_seed(&seeds(), |seed| {
         let runtime = runtime();
@@ -257,19 +299,33 @@ fn nothing_acknowledged_is_lost_on_a_faulty_disk() {
         for life in 0..4 {
             // The last life has a good disk, so that every story comes to an end; opening may crash as well.
             let recovering = life > 0 && random.one_in(2);
-            let fault = if life == 3 { Fault::None } else { fault(&mut random, recovering) };
-            let disk = Disk::new(image.clone(), fault);
-            match Embedded::open_on(disk.clone(), "the disk", options(&mut random)) {
+            let fault = if life == 3 { Fault::None } else { fault(&mut random, recovering, image.len()) };
+            // A disk that is full or does not read, when it does so only once the store is at work.
+            let is_later = !recovering && matches!(fault, Fault::Full { .. } | Fault::Unreadable { .. });
+            let disk = Disk::new(image.clone(), if is_later { Fault::None } else { fault });
+            let opened = Embedded::open_on(disk.clone(), "the disk", options(&mut random));
+            let opening_failed = disk.has_failed();
+            if is_later {
+                disk.fail(fault.beyond(disk.content().len().saturating_sub(image.len())));
+            }
+            if opening_failed {
+                fired.count(fault, OPENING);
+            }
+            match opened {
                 Ok(store) => runtime.block_on(async {
                     made = true;
                     check(&store, &mut known, seed).await;
-                    load(&store, &mut random, &mut known, &mut stamp).await;
+                    known.failed_compacting = false;
+                    load(&store, &disk, &mut random, &mut known, &mut stamp).await;
                 }),
                 Err(error) => {
                     assert_ne!(fault, Fault::None, "seed {seed}: a good disk does not open: {error}");
                     let damaged = matches!(error, StoreError::Damaged { .. });
                     assert!(!damaged || fault_is_of_io(fault), "seed {seed}: {error}");
                 }
+            }
+            if !opening_failed && disk.has_failed() {
+                fired.count(fault, if known.failed_compacting { COMPACTING } else { WORKING });
             }
             crashes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             // A file has its name only once it has been made.
@@ -279,7 +335,8 @@ fn nothing_acknowledged_is_lost_on_a_faulty_disk() {
         let store = store.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         runtime.block_on(check(&store, &mut known, seed));
     });
-    eprintln!("{} lives of stores ended by crashes and faults", crashes.into_inner());
+    eprintln!("{} lives of stores", crashes.into_inner());
+    fired.check(seeds().len());
 }
 
 /// A disk that fails while it is opened may be told as unreadable; what it holds is looked at again afterwards.
@@ -293,7 +350,7 @@ fn closed_store(random: &mut Random) -> (Vec<u8>, BTreeMap<String, Vec<u8>>, Rev
     let store = Embedded::open_on(disk.clone(), "the disk", options(random)).expect("opens");
     let (mut known, mut stamp) = (Known::default(), 0);
     let (state, revision) = runtime().block_on(async {
-        load(&store, random, &mut known, &mut stamp).await;
+        load(&store, &disk, random, &mut known, &mut stamp).await;
         (state(&store).await, store.revision())
     });
     drop(store);
