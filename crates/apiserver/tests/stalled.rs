@@ -137,6 +137,20 @@ async fn idle_connections_make_room_and_used_ones_keep_their_place() {
     tokio::time::timeout(LIMIT, work).await.expect("the watch goes on");
 }
 
+/// Whoever takes all places with the beginning of a handshake keeps nobody out.
+#[tokio::test]
+async fn handshakes_that_are_not_finished_make_room() {
+    let limits = ConnectionLimits { connections: 4, ..patient() };
+    let served = Served::within(World::new().await, limits).await;
+    let mut hellos = Vec::new();
+    for _ in 0..20 {
+        let mut hello = TcpStream::connect(served.address).await.expect("connects");
+        hello.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("sends");
+        hellos.push(hello);
+    }
+    tokio::time::timeout(LIMIT, is_served(&served)).await.expect("there is room");
+}
+
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 const TEXT_BYTES: usize = 900 << 10;
 /// Whatever is shorter than this is not all of it.

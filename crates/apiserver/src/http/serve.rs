@@ -24,7 +24,7 @@ use crate::audit::Peer;
 /// How many connections there may be, and how long each step of one may take.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// At once; those that nobody uses make room for the next one, which waits in the kernel's queue until then.
+    /// At once; those that nobody uses, or that are half open, make room for the next one, which waits in the kernel's queue until then.
     pub connections: usize,
     /// A handshake is a few packets.
     pub handshake: Duration,
@@ -32,7 +32,7 @@ pub struct ConnectionLimits {
     pub head: Duration,
     /// How long a connection is kept that is not used any more, as in the original.
     pub idle: Duration,
-    /// Where there is no room, so long a connection must have been idle to make some.
+    /// Where there is no room, so long a connection must have been idle, or its handshake have lasted, to make some.
     pub idle_min: Duration,
     /// A peer that takes no byte of what is sent for so long is not there any more.
     pub stall: Duration,
@@ -146,6 +146,12 @@ impl Door {
         }
     }
 
+    /// Returns when there is no room and this has lasted for longer than a handshake takes.
+    async fn in_the_way(&self) {
+        tokio::time::sleep(self.limits.idle_min).await;
+        self.crowded.notified().await;
+    }
+
     /// Cuts answers that are not read; returns when the connection has been idle for too long.
     async fn look_after(&self, traffic: &Traffic) {
         let ConnectionLimits { head, idle: limit, idle_min, stall, .. } = self.limits;
@@ -178,7 +184,12 @@ async fn connection(door: &Door, stream: TcpStream, place: OwnedSemaphorePermit)
     let from = stream.peer_addr().ok().map(|address| Peer(address.ip()));
     let upgraded = Arc::new(AtomicBool::new(false));
     let stream = Timely::new(stream, door.limits.stall, Arc::clone(&upgraded), place);
-    let stream = match tokio::time::timeout(door.limits.handshake, door.acceptor.accept(stream)).await {
+    let handshake = tokio::time::timeout(door.limits.handshake, door.acceptor.accept(stream));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = door.in_the_way() => return tracing::debug!("a TLS handshake made room"),
+    };
+    let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
