@@ -171,8 +171,8 @@ async fn check_pages(world: &World, below: &str) {
     assert_eq!((code, text(&headers, LOCATION)), (301, format!("{below}/?a=b")));
     let (code, headers, said) = get(world, &format!("{below}/a%2Fb/?c=d")).await;
     let said: Value = serde_json::from_str(&said).expect("JSON");
-    assert_eq!((code, &said["path"]), (200, &json!("/a%2Fb/?c=d")), "{below}");
-    assert_eq!(said["x-forwarded-uri"], format!("{below}/a%2Fb/"));
+    assert_eq!((code, &said["path"]), (200, &json!("/a/b/?c=d")), "{below}");
+    assert_eq!(said["x-forwarded-uri"], format!("{below}/a/b/"));
     assert_eq!(said["host"], "api.example:6443");
     assert_eq!(text(&headers, "access-control-allow-origin"), "");
 }
@@ -281,14 +281,14 @@ async fn no_path_leads_out_through_a_proxy() {
     for place in ["pods/web", "services/web:http"] {
         let below = format!("{NAMESPACE}/{place}/proxy");
         for (path, asked) in [
-            ("/a/../b", "/a/../b"),
-            ("/..", "/.."),
-            ("/../../../../secrets", "/../../../../secrets"),
-            ("/../../../../../../openid/v1/jwks", "/../../../../../../openid/v1/jwks"),
-            ("/%2e%2e/%2e%2e/x", "/%2e%2e/%2e%2e/x"),
-            ("/..%2f..%2fx", "/..%2f..%2fx"),
-            ("//other.example/x", "//other.example/x"),
-            ("/http://other.example/x", "/http://other.example/x"),
+            ("/a/../b", "/b"),
+            ("/..", "/"),
+            ("/../../../../secrets", "/secrets"),
+            ("/../../../../../../openid/v1/jwks", "/openid/v1/jwks"),
+            ("/%2e%2e/%2e%2e/x", "/x"),
+            ("/..%2f..%2fx", "/x"),
+            ("//other.example/x", "/other.example/x"),
+            ("/http://other.example/x", "/http:/other.example/x"),
             ("/@other.example/x", "/@other.example/x"),
             ("/%00x", "/%00x"),
         ] {

@@ -4,6 +4,7 @@
 mod html;
 mod links;
 mod page;
+mod path;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use crate::{Dial, Server};
 
 pub use links::Links;
 pub use page::through as links_changed;
+pub use path::cleaned;
 
 pub struct Nodes {
     tls: RwLock<TlsConnector>,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::audit::Peer;
 use crate::http::body::{Body, full};
 use crate::http::respond::Answer;
-use crate::proxy::{Links, links_changed, unreachable_service};
+use crate::proxy::{Links, cleaned, links_changed, unreachable_service};
 use crate::{ApiServer, Context};
 
 /// Where a pod that names no port is asked.
@@ -77,7 +77,7 @@ pub async fn proxy(
     if inner.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) && !is_upgrade {
         return moved(&format!("{}/{query}", request.uri().path()));
     }
-    let inner = if inner.is_empty() { "/" } else { &inner };
+    let inner = &cleaned(&inner);
     let asked = request.headers().get(HOST).cloned();
     let authority = || request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
     let asked = asked.or_else(authority);
