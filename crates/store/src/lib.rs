@@ -12,6 +12,7 @@ mod etcd;
 mod index;
 mod record;
 mod ring;
+mod superseded;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use futures::future::BoxFuture;
 
 pub use coming::{Coming, preparing};
 pub use embedded::{Embedded, EmbeddedOptions, OnFault};
+pub use superseded::History;
 pub use etcd::{AddressError, Etcd, EtcdAddress, EtcdOptions, EtcdTls};
 
 pub type Revision = u64;

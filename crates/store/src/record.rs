@@ -51,8 +51,11 @@ pub fn decode(revision: u64, bytes: &[u8]) -> Result<(Entry, bool), String> {
     Ok((entry, bytes[4] & DELETED != 0))
 }
 
+/// Where a record lies: its revision, and which of those of one transaction it is.
+pub type Place = (u64, u32);
+
 /// A number that stands for a record at its place. The sum of all of them tells whether one is missing.
-pub fn mark(place: (u64, u32), bytes: &[u8]) -> u64 {
+pub fn mark(place: Place, bytes: &[u8]) -> u64 {
     let crc = bytes.get(..4).map_or(0, |b| u32::from_le_bytes(array(b, 0)));
     // SplitMix64's finish: neighbouring records must not cancel each other out.
     let mut mixed = place.0 ^ (u64::from(place.1) << 40) ^ (u64::from(crc) << 32 | u64::from(crc));

@@ -88,7 +88,7 @@ fn keys(writer: u64) -> [String; 2] {
 fn write_for_ever(path: &Path, is_forgetful: bool) {
     let mut options = EmbeddedOptions::default();
     if is_forgetful {
-        options.history = Duration::ZERO;
+        options.history.time = Duration::ZERO;
     }
     let store = Embedded::open(path, options).expect("opens");
     runtime().block_on(async {

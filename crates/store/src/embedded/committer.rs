@@ -1,20 +1,21 @@
 //! The committer's thread: takes what waits, writes it as one transaction, then makes it visible and answers.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 
 use super::stage::{Group, epoch_seconds};
 use super::{
-    COMPACTED, Closing, GATHER, GROUP_LIMIT, Garbage, LEASES, Lease, META, OnFault, RECORDS, REVISION,
+    COMPACTED, Closing, GATHER, GROUP_LIMIT, LEASES, Lease, META, OnFault, RECORDS, REVISION,
     Request, SUM, SWEEP_LIMIT, Shared, WHOLE,
 };
 use crate::coming::Expected;
 use crate::index::Index;
-use crate::record::Sums;
+use crate::record::{Place, Sums};
+use crate::superseded::Superseded;
 use crate::{Event, LeaseId, Result, Revision, StoreError, record};
 
 /// Owns the file; lives on its thread.
@@ -23,11 +24,11 @@ pub(super) struct Committer {
     /// The file, as errors name it.
     pub(super) name: String,
     pub(super) on_fault: OnFault,
-    pub(super) history: Duration,
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
-    pub(super) places: HashMap<Arc<str>, (u64, u32)>,
-    pub(super) garbage: VecDeque<Garbage>,
+    /// Where the newest version of each key lies, and how long its value is.
+    pub(super) places: HashMap<Arc<str>, (Place, u32)>,
+    pub(super) superseded: Superseded<Place>,
     pub(super) leases: HashMap<LeaseId, Lease>,
     pub(super) next_lease: LeaseId,
     pub(super) loaded: Index,
@@ -180,17 +181,11 @@ impl Committer {
         // At least as many as this group will leave behind, so that sustained load does not outrun the sweeping.
         let limit = SWEEP_LIMIT.max(2 * group.records.len());
         let explicit = group.compact_to.unwrap_or(0);
-        while let Some(oldest) = self.garbage.front() {
-            // What this very group supersedes stays for the next one: no event is gone before it was there.
-            let old = oldest.superseded_at <= group.before && oldest.since.elapsed() >= self.history;
-            let due = oldest.superseded_at <= explicit || (swept.len() < limit && old);
-            if !due {
-                break;
-            }
-            let Some(garbage) = self.garbage.pop_front() else { break };
-            self.compacted = self.compacted.max(garbage.superseded_at);
-            group.removed.push(garbage.place);
-            swept.push((garbage.key, garbage.superseded_at));
+        // What this very group supersedes stays for the next one: no event is gone before it was there.
+        while let Some(version) = self.superseded.take(explicit, (swept.len() < limit, group.before)) {
+            self.compacted = self.compacted.max(version.superseded_at);
+            group.removed.push(version.place);
+            swept.push((version.key, version.superseded_at));
         }
         self.compacted = self.compacted.max(explicit);
         swept

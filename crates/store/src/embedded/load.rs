@@ -1,6 +1,6 @@
 //! Reading a file at the start: all of it, each record checked.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,8 @@ use super::{
     COMPACTED, Closing, EmbeddedOptions, LEASES, Lease, META, RECORDS, REVISION, SUM, WHOLE, failed,
 };
 use crate::index::Index;
-use crate::record::Sums;
+use crate::record::{Place, Sums};
+use crate::superseded::Superseded;
 use crate::{Entry, Event, Result, StoreError, record};
 
 /// Opens the file and reads all of it.
@@ -28,11 +29,10 @@ pub(super) fn load(
             database: Arc::new(Closing(Some(open(options.cache_bytes)?))),
             name: name.clone(),
             on_fault: options.on_fault,
-            history: options.history,
             revision: 0,
             compacted: 0,
             places: HashMap::new(),
-            garbage: VecDeque::new(),
+            superseded: Superseded::new(options.history),
             leases: HashMap::new(),
             next_lease: 1,
             loaded: Index::default(),
@@ -147,7 +147,7 @@ impl Committer {
         Ok(())
     }
 
-    fn replay_record(&mut self, place: (u64, u32), entry: Entry, deleted: bool) {
+    fn replay_record(&mut self, place: Place, entry: Entry, deleted: bool) {
         let revision = place.0;
         self.revision = self.revision.max(revision);
         let previous = self.loaded.get(&entry.key).cloned();

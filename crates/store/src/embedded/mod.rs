@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
@@ -29,12 +29,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::coming::{self, Coming, Expected};
 use crate::index::Index;
+use crate::record::Place;
 use crate::ring::Ring;
+use crate::superseded::History;
 use crate::{
     Entry, LeaseId, Op, RangeRequest, RangeResponse, Result, Revision, Store, StoreError, TxnResponse, Watch,
 };
 
-const RECORDS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("records");
+const RECORDS: TableDefinition<'_, Place, &[u8]> = TableDefinition::new("records");
 /// Lease id → (time to live in seconds, expiry in seconds since the epoch).
 const LEASES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("leases");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -58,8 +60,8 @@ const SWEEP_LIMIT: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
-    /// How long superseded versions stay readable.
-    pub history: Duration,
+    /// How long superseded versions stay readable, and how much of them.
+    pub history: History,
     pub value_limit_bytes: usize,
     /// Memory that recent events may take.
     pub ring_limit_bytes: usize,
@@ -80,7 +82,7 @@ pub enum OnFault {
 impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self {
-            history: Duration::from_secs(300),
+            history: History::default(),
             value_limit_bytes: 3 << 19,
             ring_limit_bytes: 64 << 20,
             cache_bytes: 8 << 20,
@@ -135,14 +137,6 @@ enum Request {
     LeaseGrant(u64, oneshot::Sender<Result<LeaseId>>),
     LeaseKeepAlive(LeaseId, oneshot::Sender<Result<()>>),
     LeaseRevoke(LeaseId, oneshot::Sender<Result<()>>),
-}
-
-/// A record that a later one superseded.
-struct Garbage {
-    key: Arc<str>,
-    place: (u64, u32),
-    superseded_at: Revision,
-    since: Instant,
 }
 
 struct Lease {

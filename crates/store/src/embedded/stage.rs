@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::committer::Committer;
-use super::{Garbage, Shared};
+use super::Shared;
 use crate::{Change, Entry, Event, Expect, LeaseId, Op, Result, Revision, StoreError, TxnResponse, record};
+use crate::record::Place;
 
 /// What one group of requests adds up to before it is written.
 #[derive(Default)]
@@ -17,8 +18,8 @@ pub(super) struct Group {
     /// Keys changed in this group: the value they will have.
     pub(super) overlay: HashMap<Arc<str>, Option<Entry>>,
     pub(super) events: Vec<Event>,
-    pub(super) records: Vec<((u64, u32), Vec<u8>)>,
-    pub(super) removed: Vec<(u64, u32)>,
+    pub(super) records: Vec<(Place, Vec<u8>)>,
+    pub(super) removed: Vec<Place>,
     pub(super) leases: Vec<(LeaseId, Option<(u64, u64)>)>,
     pub(super) compact_to: Option<Revision>,
 }
@@ -28,26 +29,23 @@ pub(super) fn epoch_seconds() -> u64 {
 }
 
 impl Committer {
-    /// Keeps `places` and `garbage` true when `entry` is written at `place`.
+    /// Keeps `places` and `superseded` true when `entry` is written at `place`.
     pub(super) fn note_superseded(
         &mut self,
         entry: &Entry,
-        place: (u64, u32),
+        place: Place,
         deleted: bool,
         since: Instant,
     ) {
+        let bytes = u32::try_from(entry.value.len()).unwrap_or(u32::MAX);
         let older = match deleted {
             true => self.places.remove(&entry.key),
-            false => self.places.insert(Arc::clone(&entry.key), place),
+            false => self.places.insert(Arc::clone(&entry.key), (place, bytes)),
         };
-        for place in older.into_iter().chain(deleted.then_some(place)) {
-            let key = Arc::clone(&entry.key);
-            self.garbage.push_back(Garbage {
-                key,
-                place,
-                superseded_at: entry.mod_revision.max(place.0),
-                since,
-            });
+        // That something is gone is kept as long, without what it was.
+        for (place, bytes) in older.into_iter().chain(deleted.then_some((place, 0))) {
+            let superseded_at = entry.mod_revision.max(place.0);
+            self.superseded.push(Arc::clone(&entry.key), place, superseded_at, (bytes as usize, since));
         }
     }
 

@@ -5,7 +5,6 @@
 //! At the start it reads a snapshot of a while ago, as far back as etcd still remembers, and has the watch tell what
 //! came after: so watches that an earlier server, or another one, had begun are resumed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use super::messages::{
 use super::{Keys, signed, unsigned};
 use crate::index::Index;
 use crate::ring::Ring;
+use crate::superseded::{History, Superseded};
 use crate::{Entry, Event, Revision};
 
 pub const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -54,16 +54,8 @@ pub struct Mirror {
     pub seen: watch::Sender<Seen>,
     /// Told by whoever learns that etcd is behind what was read of it.
     pub doubted: Notify,
-    garbage: Mutex<VecDeque<Garbage>>,
-    history: Duration,
+    superseded: Mutex<Superseded<()>>,
     keys: Keys,
-}
-
-/// A version that a later one superseded.
-struct Garbage {
-    key: Arc<str>,
-    superseded_at: Revision,
-    since: Instant,
 }
 
 /// Why following came to an end.
@@ -80,14 +72,13 @@ impl From<Fault> for Ended {
 }
 
 impl Mirror {
-    pub fn new(keys: Keys, history: Duration, ring_limit_bytes: usize) -> Self {
+    pub fn new(keys: Keys, history: History, ring_limit_bytes: usize) -> Self {
         Self {
             index: RwLock::default(),
             ring: Arc::new(Ring::new(0, ring_limit_bytes)),
             seen: watch::Sender::default(),
             doubted: Notify::new(),
-            garbage: Mutex::default(),
-            history,
+            superseded: Mutex::new(Superseded::new(history)),
             keys,
         }
     }
@@ -172,7 +163,7 @@ impl Mirror {
             let revision = now.revision.saturating_sub(back).max(1);
             match self.load_at(client, revision).await {
                 Ok(index) => {
-                    self.garbage.lock().clear();
+                    self.superseded.lock().clear();
                     *self.index.write() = index;
                     self.ring.reset(revision);
                     self.seen.send_modify(|seen| {
@@ -242,24 +233,19 @@ impl Mirror {
         let key = previous.as_ref().map_or_else(|| Arc::clone(&entry.key), |p| Arc::clone(&p.key));
         let entry = Entry { key: Arc::clone(&key), ..entry };
         if previous.is_some() || deleted {
-            let since = Instant::now();
-            self.garbage.lock().push_back(Garbage { key, superseded_at: revision, since });
+            let bytes = previous.as_ref().map_or(0, |previous| previous.value.len());
+            self.superseded.lock().push(key, (), revision, (bytes, Instant::now()));
         }
         index.apply(revision, entry.clone(), deleted);
         let shown = if deleted { previous.clone()? } else { entry };
         Some(Event { revision, entry: shown, previous, deleted })
     }
 
-    /// Forgets what was superseded up to `revision`, and some of what is too old.
+    /// Forgets what was superseded up to `revision`, and some of what is too old or too much.
     fn sweep(&self, index: &mut Index, revision: Revision, limit: usize) {
-        let mut garbage = self.garbage.lock();
+        let mut superseded = self.superseded.lock();
         let mut swept = 0;
-        while let Some(oldest) = garbage.front() {
-            let old = swept < limit && oldest.since.elapsed() >= self.history;
-            if oldest.superseded_at > revision && !old {
-                break;
-            }
-            let Some(oldest) = garbage.pop_front() else { break };
+        while let Some(oldest) = superseded.take(revision, (swept < limit, Revision::MAX)) {
             index.compacted = index.compacted.max(oldest.superseded_at);
             index.compact_key(&oldest.key, oldest.superseded_at);
             swept += 1;

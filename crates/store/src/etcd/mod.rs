@@ -19,6 +19,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::index::Index;
+use crate::superseded::History;
 use crate::{
     Change, Entry, Expect, LeaseId, Op, RangeRequest, RangeResponse, Result, Revision, Store, StoreError,
     TxnResponse, Watch,
@@ -51,8 +52,8 @@ pub struct EtcdOptions {
     pub user: Option<(String, String)>,
     /// Only what is below this is the server's: `/registry/`.
     pub root: String,
-    /// How long superseded versions stay readable.
-    pub history: Duration,
+    /// How long superseded versions stay readable, and how much of them is held in memory here.
+    pub history: History,
     pub value_limit_bytes: usize,
     /// Memory that recent events may take.
     pub ring_limit_bytes: usize,
@@ -65,7 +66,7 @@ impl EtcdOptions {
             tls: EtcdTls::default(),
             user: None,
             root: "/registry/".into(),
-            history: Duration::from_secs(300),
+            history: History::default(),
             value_limit_bytes: 3 << 19,
             ring_limit_bytes: 64 << 20,
         }
@@ -169,7 +170,7 @@ impl Etcd {
             tokio::spawn(async move { mirror.run(&client).await })
         };
         let answering = tokio::spawn(fresh::answer(questions, Arc::clone(&client), keys.clone()));
-        let compacting = tokio::spawn(compaction::run(Arc::clone(&client), keys.clone(), options.history));
+        let compacting = tokio::spawn(compaction::run(Arc::clone(&client), keys.clone(), options.history.time));
         let tasks = vec![following, answering, compacting];
         let value_limit_bytes = options.value_limit_bytes;
         let this = Self { client, mirror, fresh, keys, value_limit_bytes, tasks };

@@ -97,7 +97,7 @@ async fn nothing_is_read_of_an_etcd_that_has_gone_back() {
     let store = open(&server).await;
     let (client, keys) = (&store.client, &store.keys);
     // What has been read is ahead of etcd, and nobody has noticed.
-    let mirror = mirror::Mirror::new(keys.clone(), Duration::from_secs(300), 1 << 20);
+    let mirror = mirror::Mirror::new(keys.clone(), History::default(), 1 << 20);
     let now = mirror::now(client, keys).await.expect("answers");
     mirror.seen.send_modify(|seen| (seen.cluster, seen.revision) = (now.cluster, now.revision + 1000));
     let read = store.fresh.wait(client, &mirror, keys);

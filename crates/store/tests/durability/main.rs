@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use disk::{Disk, Fault, Random};
 use store::{
-    Embedded, EmbeddedOptions, Event, Expect, OnFault, Op, RangeRequest, Revision, Store, StoreError,
+    Embedded, EmbeddedOptions, Event, Expect, History, OnFault, Op, RangeRequest, Revision, Store, StoreError,
     TxnResponse,
 };
 
@@ -37,7 +37,8 @@ struct Known {
 
 fn options(random: &mut Random) -> EmbeddedOptions {
     // Half of the runs forget as they go, so that crashes come upon compaction too.
-    let history = if random.one_in(2) { Duration::ZERO } else { Duration::from_secs(3600) };
+    let time = if random.one_in(2) { Duration::ZERO } else { Duration::from_secs(3600) };
+    let history = History { time, ..Default::default() };
     // In a small cache there is not room for all that is read again.
     let cache_bytes = if random.one_in(2) { 1 << 14 } else { 1 << 20 };
     EmbeddedOptions { history, on_fault: OnFault::Close, cache_bytes, ..Default::default() }
