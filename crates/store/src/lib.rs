@@ -21,8 +21,8 @@ use futures::future::BoxFuture;
 
 pub use coming::{Coming, preparing};
 pub use embedded::{Embedded, EmbeddedOptions, OnFault};
-pub use superseded::History;
 pub use etcd::{AddressError, Etcd, EtcdAddress, EtcdOptions, EtcdTls};
+pub use superseded::History;
 
 pub type Revision = u64;
 pub type LeaseId = u64;

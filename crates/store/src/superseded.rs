@@ -102,7 +102,11 @@ mod tests {
         assert_eq!(taken(&mut with(long, 2500), 0, (true, 9)), [1, 2], "too much");
         assert_eq!(taken(&mut with(long, 0), 0, (true, 3)), [1, 2, 3], "not what has not been shown");
         assert_eq!(taken(&mut with(long, 0), 0, (false, 9)), [0_u64; 0], "no more in this turn");
-        assert_eq!(taken(&mut with(Duration::ZERO, 1 << 20), 0, (true, 9)), [1, 2, 3, 4], "their time is over");
+        assert_eq!(
+            taken(&mut with(Duration::ZERO, 1 << 20), 0, (true, 9)),
+            [1, 2, 3, 4],
+            "their time is over"
+        );
         let mut emptied = with(long, 0);
         emptied.clear();
         emptied.push("key".into(), 5, 5, (1000, Instant::now()));

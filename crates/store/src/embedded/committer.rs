@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::stage::{Group, epoch_seconds};
 use super::{
-    COMPACTED, Closing, GATHER, GROUP_LIMIT, LEASES, Lease, META, OnFault, RECORDS, REVISION,
-    Request, SUM, SWEEP_LIMIT, Shared, WHOLE,
+    COMPACTED, Closing, GATHER, GROUP_LIMIT, LEASES, Lease, META, OnFault, RECORDS, REVISION, Request, SUM,
+    SWEEP_LIMIT, Shared, WHOLE,
 };
 use crate::coming::Expected;
 use crate::index::Index;
@@ -272,6 +272,7 @@ fn refuse_all<T>(requests: &mut mpsc::Receiver<T>) {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     use redb::StorageBackend;
     use redb::backends::InMemoryBackend;

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::committer::Committer;
 use super::Shared;
-use crate::{Change, Entry, Event, Expect, LeaseId, Op, Result, Revision, StoreError, TxnResponse, record};
+use super::committer::Committer;
 use crate::record::Place;
+use crate::{Change, Entry, Event, Expect, LeaseId, Op, Result, Revision, StoreError, TxnResponse, record};
 
 /// What one group of requests adds up to before it is written.
 #[derive(Default)]
@@ -30,13 +30,7 @@ pub(super) fn epoch_seconds() -> u64 {
 
 impl Committer {
     /// Keeps `places` and `superseded` true when `entry` is written at `place`.
-    pub(super) fn note_superseded(
-        &mut self,
-        entry: &Entry,
-        place: Place,
-        deleted: bool,
-        since: Instant,
-    ) {
+    pub(super) fn note_superseded(&mut self, entry: &Entry, place: Place, deleted: bool, since: Instant) {
         let bytes = u32::try_from(entry.value.len()).unwrap_or(u32::MAX);
         let older = match deleted {
             true => self.places.remove(&entry.key),

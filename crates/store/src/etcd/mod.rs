@@ -170,7 +170,8 @@ impl Etcd {
             tokio::spawn(async move { mirror.run(&client).await })
         };
         let answering = tokio::spawn(fresh::answer(questions, Arc::clone(&client), keys.clone()));
-        let compacting = tokio::spawn(compaction::run(Arc::clone(&client), keys.clone(), options.history.time));
+        let compacting =
+            tokio::spawn(compaction::run(Arc::clone(&client), keys.clone(), options.history.time));
         let tasks = vec![following, answering, compacting];
         let value_limit_bytes = options.value_limit_bytes;
         let this = Self { client, mirror, fresh, keys, value_limit_bytes, tasks };

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use disk::{Disk, Fault, Random};
 use store::{
-    Embedded, EmbeddedOptions, Event, Expect, History, OnFault, Op, RangeRequest, Revision, Store, StoreError,
-    TxnResponse,
+    Embedded, EmbeddedOptions, Event, Expect, History, OnFault, Op, RangeRequest, Revision, Store,
+    StoreError, TxnResponse,
 };
 
 const SEEDS: u64 = 1000;

@@ -13,7 +13,7 @@ use crate::api::runtime;
 use crate::idle::pss_mib;
 use crate::load::{Load, join_all, load};
 use crate::original::Original;
-use crate::{Row, percentile};
+use crate::{Row, percentile, wire};
 
 const PODS: usize = 10_000;
 const MAPS: usize = 100_000;
@@ -25,7 +25,11 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const JSON: &str = "application/json";
 
 /// One server under measurement: its numbers in the order of [`WHAT`].
-struct Numbers(Vec<(f64, String)>);
+struct Numbers {
+    rows: Vec<(f64, String)>,
+    /// How long its two long lists are.
+    lengths_bytes: Vec<usize>,
+}
 
 /// What is measured, what a better number is, and how much better it is to be.
 const WHAT: &[(&str, Better, &str)] = &[
@@ -56,25 +60,35 @@ pub fn run(executable: &Path) -> Vec<Row> {
     let mut ours = measure("kedge", &api, &pids);
     cluster.kill();
     cluster.launch();
-    ours.0.push(seconds(cluster.started_in));
+    ours.rows.push(seconds(cluster.started_in));
     let theirs = Original::start(cluster.folder()).map(|mut original| {
         let mut numbers = measure("the original", &original.api(), &original.pids());
         let name = original.name();
-        numbers.0.push(seconds(original.restart()));
+        numbers.rows.push(seconds(original.restart()));
         (name, numbers)
     });
     let mut rows = Vec::new();
     for (at, (what, better, aim)) in WHAT.iter().enumerate() {
-        let (own, shown) = &ours.0[at];
+        let (own, shown) = &ours.rows[at];
         let beside = match &theirs {
             Some((name, theirs)) => {
-                let (other, shown) = &theirs.0[at];
+                let (other, shown) = &theirs.rows[at];
                 let ratio = if *better == Better::More { own / other } else { other / own };
                 format!("{name}: {shown} → {ratio:.1} × better")
             }
             None => "kube-apiserver is not installed".to_owned(),
         };
         rows.push(Row::new(*what, shown.clone(), *aim, beside));
+    }
+    for (form, length_bytes) in ["JSON", "protobuf"].iter().zip(&ours.lengths_bytes) {
+        let (_, took) = seconds(runtime().block_on(wire::alone(*length_bytes)));
+        let what = format!("{:.1} MB from memory, with nothing behind", *length_bytes as f64 / 1e6);
+        rows.push(Row::new(
+            what,
+            took,
+            "",
+            format!("what the list in {form} takes by TLS and the client alone"),
+        ));
     }
     rows
 }
@@ -84,15 +98,15 @@ fn seconds(took: Duration) -> (f64, String) {
 }
 
 fn measure(who: &str, api: &Api, pids: &[u32]) -> Numbers {
-    let mut numbers = Vec::new();
+    let (mut numbers, mut lengths_bytes) = (Vec::new(), Vec::new());
     let memory = || pids.iter().map(|pid| pss_mib(*pid)).sum::<f64>();
     runtime().block_on(async {
         prepare(api).await;
         let step = |text: &str| eprintln!("   {who}: {text}");
         step("Pods");
-        let before = memory();
+        let before = at_rest(memory).await;
         numbers.push(rate(pods(api).await));
-        let held = memory() - before;
+        let held = at_rest(memory).await - before;
         numbers.push((held.max(0.1), format!("{held:.0} MiB")));
         step("gets, updates, applies");
         numbers.push(rate(gets(api).await));
@@ -104,14 +118,31 @@ fn measure(who: &str, api: &Api, pids: &[u32]) -> Numbers {
             numbers.push(rate(pages(api, accept).await));
         }
         for accept in [JSON, PROTOBUF] {
-            numbers.push(seconds(whole(api, accept).await));
+            let (took, length_bytes) = whole(api, accept).await;
+            numbers.push(seconds(took));
+            lengths_bytes.push(length_bytes);
         }
         step("watchers");
         numbers.push(fan_out(api).await);
         step("100,000 objects");
         fill(api).await;
     });
-    Numbers(numbers)
+    Numbers { rows: numbers, lengths_bytes }
+}
+
+/// What a server holds on to: collectors and allocators give back a while after a load what it left behind.
+async fn at_rest(memory: impl Fn() -> f64) -> f64 {
+    let mut looks = tokio::time::interval(Duration::from_secs(5));
+    let mut last = f64::INFINITY;
+    for _ in 0..12 {
+        looks.tick().await;
+        let now = memory();
+        if (now - last).abs() < last * 0.01 {
+            return now;
+        }
+        last = now;
+    }
+    last
 }
 
 fn rate(mut load: Load) -> (f64, String) {
@@ -276,17 +307,19 @@ async fn pages(api: &Api, accept: &str) -> Load {
     .await
 }
 
-async fn whole(api: &Api, accept: &str) -> Duration {
+/// How long all of them take, and how many bytes they are.
+async fn whole(api: &Api, accept: &str) -> (Duration, usize) {
     let mut connection = api.connect().await;
-    let mut times = Vec::new();
+    let (mut times, mut length_bytes) = (Vec::new(), 0);
     for _ in 0..5 {
         let started = Instant::now();
         let bytes =
             connection.done_with("GET", &format!("{NAMESPACE}/pods"), &[("accept", accept)], "").await;
         times.push(started.elapsed().as_secs_f64());
         assert!(bytes.len() > PODS * 500, "{} bytes are not {PODS} Pods", bytes.len());
+        length_bytes = bytes.len();
     }
-    Duration::from_secs_f64(percentile(&mut times, 0.5))
+    (Duration::from_secs_f64(percentile(&mut times, 0.5)), length_bytes)
 }
 
 /// From the moment an update is sent until each of many watchers has it.

@@ -14,6 +14,7 @@ mod protection;
 mod size;
 mod start;
 mod store;
+mod wire;
 mod writes;
 
 use std::path::PathBuf;
