@@ -223,6 +223,12 @@ async fn who_is_refused_and_who_is_spoken_for_is_told() {
     let joe = json!({"username": "joe", "groups": ["g", "system:authenticated"], "extra": {"foo": ["bar"]}});
     assert_eq!(seen[1]["impersonatedUser"], joe);
     assert_eq!(seen[1]["user"]["username"], "root");
+    // By which right is told where it is a narrow one: a key without a domain is none that those know.
+    assert_eq!(seen[1]["authenticationMetadata"], Value::Null);
+    let before = audited.events().len();
+    audited.world.raw("GET", path, &[("impersonate-user", "joe")], "").await;
+    let told = &audited.since(before, path)[1]["authenticationMetadata"];
+    assert_eq!(*told, json!({"impersonationConstraint": "impersonate:user-info"}));
     let role = json!({"metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]});
     audited.world.grant(&format!("{}/clusterroles", world::RBAC), role).await;
     let binding = json!({"metadata": {"name": "jane-reads"}, "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}],
