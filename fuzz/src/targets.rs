@@ -26,7 +26,28 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("quantity", quantity),
     ("definition", definition),
     ("expression", expression),
+    ("certificate_request", certificate_request),
+    ("stored", stored),
+    ("owners", owners),
 ];
+
+/// Those of all crates.
+pub fn all() -> Vec<(&'static str, Target)> {
+    let others = [
+        apiserver::fuzzed::TARGETS,
+        node::fuzzed::TARGETS,
+        store::fuzzed::TARGETS,
+        image::fuzzed::TARGETS,
+        gitops::fuzzed::TARGETS,
+    ];
+    TARGETS.iter().chain(others.into_iter().flatten()).copied().collect()
+}
+
+/// Runs the target of a name.
+pub fn run(name: &str, data: &[u8]) {
+    let target = all().into_iter().find(|(own, _)| *own == name);
+    target.unwrap_or_else(|| panic!("there is no target {name}")).1(data);
+}
 
 /// Inputs of several parts are separated by a zero byte.
 fn parts(data: &[u8]) -> (&[u8], &[u8]) {
@@ -186,4 +207,47 @@ pub fn expression(data: &[u8]) {
         resource: Default::default(),
     };
     drop(conditions.matches(&variables));
+}
+
+/// A request for a certificate, and whether each signer would sign it.
+pub fn certificate_request(data: &[u8]) {
+    let Ok(request) = api::csr::Request::parse(data) else { return };
+    let usages = ["client auth".to_owned(), "digital signature".to_owned()];
+    for signer in
+        ["kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown"]
+    {
+        drop(api::csr::objection(&format!("kubernetes.io/{signer}"), &request, &usages));
+    }
+}
+
+/// What another server of the API has stored.
+pub fn stored(data: &[u8]) {
+    let Ok(ours) = api::stored::ours(&data.to_vec().into()) else { return };
+    // What has our form already is taken as it is, also where it is damaged.
+    if !data.starts_with(b"{\"apiVersion\":") {
+        meta::from_stored(&ours, 7).expect("what is stored can be read");
+    }
+}
+
+/// Who owns which field, as a client claims it, when somebody else writes.
+pub fn owners(data: &[u8]) {
+    let Some((claimed, next)) = two_values(data) else { return };
+    let schema = deployment();
+    let object =
+        |value: Value| serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": value});
+    let metadata = |value: &Value| serde_json::json!({"name": "a", "managedFields": value});
+    let (old, mut new) = (object(metadata(&claimed)), object(metadata(&next)));
+    if !schema.check(&old).is_empty() || !schema.check(&new).is_empty() {
+        return;
+    }
+    let writer = Writer {
+        manager: "m",
+        api_version: "apps/v1",
+        subresource: "",
+        time: "2026-01-01T00:00:00Z",
+        schema: Some(&schema),
+        reset: None,
+        versions: None,
+    };
+    managed::update(Some(&old), &mut new, &writer);
 }

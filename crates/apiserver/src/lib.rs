@@ -18,6 +18,7 @@ mod documents;
 mod encoded;
 mod fairness;
 mod follow;
+pub mod fuzzed;
 mod health;
 pub mod http;
 mod metrics;

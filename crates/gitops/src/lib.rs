@@ -7,6 +7,7 @@ mod definitions;
 mod drift;
 mod duration;
 pub mod files;
+pub mod fuzzed;
 mod git_repository;
 pub mod health;
 pub mod inventory;

@@ -8,6 +8,7 @@ mod accounts;
 pub mod builder;
 mod content;
 mod error;
+pub mod fuzzed;
 mod import;
 mod manifest;
 mod overlay;

@@ -10,6 +10,7 @@ mod cluster;
 pub mod config;
 mod env;
 mod events;
+pub mod fuzzed;
 mod image_store;
 pub mod images;
 pub mod logs;

@@ -9,6 +9,7 @@ pub mod backup;
 mod coming;
 mod embedded;
 mod etcd;
+pub mod fuzzed;
 mod index;
 mod record;
 mod ring;

@@ -23,9 +23,15 @@ pub fn encode(entry: &Entry, deleted: bool) -> Vec<u8> {
     if !deleted {
         out.extend_from_slice(&entry.value);
     }
-    let crc = checksum(entry.mod_revision, &out[4..]);
-    out[..4].copy_from_slice(&crc.to_le_bytes());
+    seal(entry.mod_revision, &mut out);
     out
+}
+
+/// Puts the sum of what follows before it, where there is room for one.
+pub fn seal(revision: u64, record: &mut [u8]) -> bool {
+    let Some((sum, rest)) = record.split_first_chunk_mut::<4>() else { return false };
+    *sum = checksum(revision, rest).to_le_bytes();
+    true
 }
 
 /// The entry and whether it is a deletion; an error says what is wrong with the bytes.

@@ -5,7 +5,7 @@
 mod event;
 mod file;
 mod latency;
-mod policy;
+pub(crate) mod policy;
 mod sink;
 mod trail;
 mod webhook;

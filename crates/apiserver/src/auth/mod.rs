@@ -5,7 +5,7 @@ mod bootstrap_tokens;
 pub mod certificates;
 mod gate;
 mod impersonation;
-mod jwk;
+pub(crate) mod jwk;
 pub(crate) mod legacy_tokens;
 pub mod node;
 mod oidc;

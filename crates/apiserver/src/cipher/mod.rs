@@ -3,7 +3,7 @@
 //! what is encrypted and how, and what the cluster's own key has sealed can still be read. Keys that a plugin keeps
 //! (`kms/`) have to be asked for, which takes time: [`Cipher::unlock`] does that before anything is opened.
 
-mod config;
+pub(crate) mod config;
 pub mod kms;
 mod metrics;
 mod provider;

@@ -118,7 +118,7 @@ fn unknown_field(kind: &Kind, field: &str) -> ApiError {
 
 /// Where a list goes on. On the wire it is what the original makes of it, so that nobody depends on what it is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Continue {
+pub(crate) struct Continue {
     /// `None` is as of now: what is left of a list whose own revision is gone.
     revision: Option<u64>,
     /// The last key that was sent, below the list's prefix.
@@ -132,7 +132,7 @@ impl Continue {
         URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
-    fn decode(text: &str) -> Result<Self, ApiError> {
+    pub(crate) fn decode(text: &str) -> Result<Self, ApiError> {
         let broken = |why: &str| {
             ApiError::bad_request(format!("invalid continue token: continue key is not valid{why}"))
         };

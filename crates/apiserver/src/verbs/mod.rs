@@ -9,7 +9,7 @@ mod create;
 mod delete;
 mod evict;
 pub(crate) mod input;
-mod list;
+pub(crate) mod list;
 mod ownership;
 mod patch;
 mod pods;

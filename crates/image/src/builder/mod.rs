@@ -11,7 +11,7 @@ mod error;
 mod expand;
 mod glob;
 mod instruction;
-mod parse;
+pub(crate) mod parse;
 mod runner;
 mod stage;
 mod suggest;

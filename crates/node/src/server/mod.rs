@@ -4,9 +4,9 @@ mod exec;
 mod logs;
 mod port_forward;
 mod query;
-mod spdy;
+pub(crate) mod spdy;
 mod upgrade;
-mod websocket;
+pub(crate) mod websocket;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -5,8 +5,8 @@
 //! messages of a WebSocket (`port-forward` since 1.31).
 
 pub mod exec;
-mod frame;
-mod headers;
+pub(crate) mod frame;
+pub(crate) mod headers;
 pub mod port_forward;
 mod session;
 mod tunnel;
