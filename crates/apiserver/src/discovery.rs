@@ -169,7 +169,7 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
 }
 
 /// Group, version and kind of a subresource's body; a custom kind's status is the kind itself.
-fn body_kind<'a>(kind: &'a Kind, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
+pub fn body_kind<'a>(kind: &'a Kind, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
     match sub.gvk {
         ("", "", "") => (&kind.group, &kind.version, &kind.kind),
         gvk => gvk,
