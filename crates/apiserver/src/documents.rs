@@ -44,7 +44,11 @@ impl Documents {
         }
         let offered = if path == "/openapi/v2" { &V2 } else { &V3 };
         let Some(media_type) = accept::choose(accept, offered) else {
-            return refused(StatusCode::NOT_ACCEPTABLE);
+            let mut answer = refused(StatusCode::NOT_ACCEPTABLE);
+            if offered == &V2 {
+                answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            }
+            return answer;
         };
         let protobuf = media_type != accept::JSON;
         let found = match path.strip_prefix("/openapi/v3/") {

@@ -5,8 +5,13 @@
 //! With an original at hand (`KEDGE_ORIGINAL_URL`, `KEDGE_ORIGINAL_TOKEN`, `KEDGE_ORIGINAL_CA`) its answers are recorded
 //! anew: `cargo test -p apiserver --test protocol`.
 
+mod discovery;
+mod fields;
 mod known;
 mod openapi;
+mod script;
+mod suites;
+mod versions;
 #[path = "../differential/world.rs"]
 mod world;
 
