@@ -77,6 +77,11 @@ async fn add_service(world: &World) {
     let service = json!({"metadata": {"name": "wardle"}, "spec": {"ports": [{"port": 443, "targetPort": 8443}], "selector": {"a": "b"}}});
     let (code, answer) = world.json("POST", "/api/v1/namespaces/default/services", service).await;
     assert_eq!(code, 201, "{answer}");
+    let slice = json!({"metadata": {"name": "wardle", "labels": {"kubernetes.io/service-name": "wardle"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8443}], "endpoints": [{"addresses": ["10.42.0.9"]}]});
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let (code, answer) = world.json("POST", path, slice).await;
+    assert_eq!(code, 201, "{answer}");
 }
 
 #[tokio::test]

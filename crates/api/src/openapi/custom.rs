@@ -9,6 +9,7 @@ use crate::schema::Gvk;
 impl Models {
     /// Adds a custom resource and its list.
     pub(super) fn add_custom(&mut self, kind: &Gvk, plural: &str, schema: &Value) {
+        self.customs = true;
         let name = name_of(kind);
         let mut own = match schema.is_object() {
             true => schema.clone(),
@@ -21,6 +22,7 @@ impl Models {
             if self.version() == Version::V2 {
                 in_v2(&mut own);
             }
+            whole_numbers(&mut own);
             self.embedded(&mut own);
             let mut properties = own.get("properties").cloned().unwrap_or_else(|| json!({}));
             self.object_fields(&mut properties, "ObjectMeta");
@@ -86,6 +88,24 @@ impl Models {
 }
 
 const PRESERVES: &str = "x-kubernetes-preserve-unknown-fields";
+
+/// Bounds are kept as numbers with a fraction, and shown without where there is none.
+fn whole_numbers(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            // Up to here a fraction has room for each whole number.
+            const LARGEST: f64 = 9_007_199_254_740_992.0;
+            if let Some(float) =
+                number.as_f64().filter(|f| number.is_f64() && f.fract() == 0.0 && f.abs() < LARGEST)
+            {
+                *schema = Value::from(float as i64);
+            }
+        }
+        _ => {}
+    }
+}
 
 /// Version 2 knows neither alternatives, defaults nor nullable values, and clients of it cannot cope with lists of nothing and with
 /// objects that name some of their fields only.

@@ -29,6 +29,8 @@ pub(super) struct Models {
     version: Version,
     /// The group and version that the document is of; it is of all without.
     of: Option<(String, String)>,
+    /// Whether it is of custom resources.
+    pub(super) customs: bool,
     pub(super) schemas: Map<String, Value>,
     pending: BTreeSet<u32>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Models {
 impl Models {
     pub(super) fn new(version: Version, of: Option<(&str, &str)>) -> Self {
         let of = of.map(|(group, version)| (group.to_owned(), version.to_owned()));
-        Self { version, of, schemas: Map::new(), pending: BTreeSet::new() }
+        Self { version, of, customs: false, schemas: Map::new(), pending: BTreeSet::new() }
     }
 
     pub(super) fn version(&self) -> Version {
@@ -113,6 +115,9 @@ impl Models {
     fn kinds(&self, kind: &Gvk) -> Value {
         match (&*kind.group, &*kind.kind) {
             ("meta.k8s.io", "DeleteOptions" | "WatchEvent") => {
+                if self.customs && self.version == Version::V3 {
+                    return stated::of_custom(&kind.kind);
+                }
                 let of = self.of.as_ref().map(|(group, version)| (group.as_str(), version.as_str()));
                 stated::of_every_group(&kind.kind, of)
             }

@@ -39,6 +39,17 @@ pub(super) fn put(model: &str, field: &str, schema: &mut Map<String, Value>) {
     }
 }
 
+/// What the original's own groups for kinds, servers and admission are not registered beside.
+const NOT_OF_CUSTOM: &[&str] =
+    &["admission.k8s.io/", "apiextensions.k8s.io/", "apiregistration.k8s.io/", "imagepolicy.k8s.io/"];
+
+/// The kinds that options are in the document of a custom resource, which is made elsewhere.
+pub(super) fn of_custom(kind: &str) -> Value {
+    let lines = REGISTERED.lines().filter(|line| !NOT_OF_CUSTOM.iter().any(|group| line.starts_with(group)));
+    let entry = |(group, version): (&str, &str)| json!({"group": group, "version": version, "kind": kind});
+    lines.filter_map(|line| line.split_once('/')).map(entry).collect()
+}
+
 /// The kinds that options and events are, in a document of one group and version, or of all.
 pub(super) fn of_every_group(kind: &str, of: Option<(&str, &str)>) -> Value {
     let entry = |(group, version): (&str, &str)| json!({"group": group, "version": version, "kind": kind});

@@ -2,6 +2,7 @@
 //! passed on with who asks in headers that only our own client certificate makes credible.
 
 mod availability;
+mod endpoints;
 mod local;
 mod merge;
 mod passing;

@@ -9,6 +9,7 @@ mod discovery;
 mod fields;
 mod known;
 mod openapi;
+mod probes;
 mod script;
 mod suites;
 mod versions;

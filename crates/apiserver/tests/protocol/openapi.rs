@@ -107,15 +107,63 @@ async fn of(door: &dyn Door) -> Parts {
     out
 }
 
-fn write(parts: &Parts) {
-    let file = std::fs::File::create(folder().join("recorded/openapi.json.gz")).expect("a file");
+/// What is said of a custom resource, in the document of its own and in that of all.
+async fn of_custom(door: &dyn Door) -> Parts {
+    const GROUP: &str = "openapi.example.com";
+    let name = format!("things.{GROUP}");
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let schema = json!({"type": "object", "description": "a thing", "properties": {
+        "spec": {"type": "object", "properties": {"replicas": {"type": "integer", "minimum": 1}, "kept": {"type": "object",
+            "x-kubernetes-preserve-unknown-fields": true}}, "required": ["replicas"]},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}});
+    let definition = json!({"metadata": {"name": name}, "spec": {"group": GROUP, "scope": "Namespaced",
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema},
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas"}}}]}});
+    let request = Request::post(definitions).header("content-type", "application/json");
+    let request = request.body(Bytes::from(definition.to_string())).expect("a request");
+    let status = door.ask(request).await.expect("an answer").status().as_u16();
+    assert!([201, 409].contains(&status), "{status}");
+    let document = format!("/openapi/v3/apis/{GROUP}/v1");
+    let own = format!("/apis/{GROUP}/");
+    let v2 = until(door, "/openapi/v2", &|v2| v2["paths"].to_string().contains(&own)).await;
+    let v3 = until(door, &document, &|v3| v3["components"]["schemas"].to_string().contains("Thing")).await;
+    let mut out = Parts::default();
+    let mut paths = v2["paths"].clone();
+    paths.as_object_mut().expect("paths").retain(|path, _| path.starts_with(&own));
+    out.add_members("v2 path", &paths, true, true);
+    out.add_members("v3 path", &v3["paths"], true, true);
+    out.add_members("v3 schema", &v3["components"]["schemas"], false, true);
+    let delete = Request::delete(format!("{definitions}/{name}")).body(Bytes::new()).expect("a request");
+    assert_eq!(door.ask(delete).await.expect("an answer").status(), 200);
+    out
+}
+
+/// A document once it says something.
+async fn until(door: &dyn Door, path: &str, says: &dyn Fn(&Value) -> bool) -> Value {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let request = Request::get(path).header("accept", "application/json").body(Bytes::new());
+        let (_, stream) = door.ask(request.expect("a request")).await.expect("an answer").into_parts();
+        let document = crate::script::body(stream, 0).await;
+        if document.is_object() && says(&document) {
+            return document;
+        }
+        assert!(std::time::Instant::now() < deadline, "{path} does not say it");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+fn write(name: &str, parts: &Parts) {
+    let file = std::fs::File::create(folder().join("recorded").join(name)).expect("a file");
     let mut packed = GzEncoder::new(file, Compression::best());
     packed.write_all(json!(parts).to_string().as_bytes()).expect("written");
     packed.finish().expect("written");
 }
 
-fn read() -> Parts {
-    let file = std::fs::File::open(folder().join("recorded/openapi.json.gz")).expect("recorded");
+fn read(name: &str) -> Parts {
+    let file = std::fs::File::open(folder().join("recorded").join(name)).expect("recorded");
     let mut text = String::new();
     GzDecoder::new(file).read_to_string(&mut text).expect("unpacked");
     serde_json::from_str(&text).expect("JSON")
@@ -123,11 +171,24 @@ fn read() -> Parts {
 
 #[tokio::test]
 async fn openapi_is_the_originals() {
+    const FILE: &str = "openapi.json.gz";
     if let Some(original) = original() {
-        write(&of(&original).await);
+        write(FILE, &of(&original).await);
     }
-    let (theirs, ours) = (read(), of(&World::new().await).await);
-    let mut known = Known::of("openapi");
+    compare("openapi", &read(FILE), &of(&World::new().await).await);
+}
+
+#[tokio::test]
+async fn custom_resources_are_documented_as_by_the_original() {
+    const FILE: &str = "openapi-custom.json.gz";
+    if let Some(original) = original() {
+        write(FILE, &of_custom(&original).await);
+    }
+    compare("openapi-custom", &read(FILE), &of_custom(&World::new().await).await);
+}
+
+fn compare(suite: &str, theirs: &Parts, ours: &Parts) {
+    let mut known = Known::of(suite);
     for (part, hash) in &theirs.parts {
         let difference = match ours.parts.get(part) {
             None => Some("ours lacks it".to_owned()),

@@ -63,6 +63,11 @@ async fn deletions() {
 }
 
 #[tokio::test]
+async fn available_services() {
+    compared("apiservices").await;
+}
+
+#[tokio::test]
 async fn subresources() {
     compared("subresources").await;
 }
