@@ -12,8 +12,11 @@ static TABLE: &str = include_str!("stated.tsv");
 /// All group versions that are known, served or not: options are a kind of each.
 static REGISTERED: &str = include_str!("registered.txt");
 
-static BY_PLACE: LazyLock<HashMap<(&str, &str), Vec<(&str, Value)>>> = LazyLock::new(|| {
-    let mut out: HashMap<_, Vec<_>> = HashMap::new();
+/// Members and their values, by type and field.
+type ByPlace = HashMap<(&'static str, &'static str), Vec<(&'static str, Value)>>;
+
+static BY_PLACE: LazyLock<ByPlace> = LazyLock::new(|| {
+    let mut out = ByPlace::new();
     for line in TABLE.lines() {
         let mut cells = line.splitn(4, '\t');
         let mut cell = || cells.next().unwrap_or_default();
