@@ -42,7 +42,6 @@ impl AskedBy {
 enum Of {
     /// What is there as soon as the server answers.
     Server,
-    Store,
     Kinds,
     /// What every cluster is given.
     Cluster,
@@ -58,7 +57,7 @@ const HOOKS: &[(&str, Of)] = &[
     ("poststarthook/crd-informer-synced", Of::Kinds),
     ("poststarthook/start-system-namespaces-controller", Of::Cluster),
     ("poststarthook/start-cluster-authentication-info-controller", Of::Cluster),
-    ("poststarthook/storage-readiness", Of::Store),
+    ("poststarthook/storage-readiness", Of::Server),
     ("poststarthook/start-legacy-token-tracking-controller", Of::Server),
     ("poststarthook/rbac/bootstrap-roles", Of::Cluster),
     ("poststarthook/scheduling/bootstrap-system-priority-classes", Of::Cluster),
@@ -101,7 +100,6 @@ pub fn checks(
     // Those of what is there at once, of the kinds, and of what every cluster is given.
     all.extend(HOOKS.iter().map(|(name, of)| match of {
         Of::Server => check(name, &Ok(())),
-        Of::Store => check(name, &etcd),
         Of::Kinds => check(name, &kinds),
         Of::Cluster => asked(name, &settled, AskedBy::NotLivez),
     }));

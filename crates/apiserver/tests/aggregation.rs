@@ -62,6 +62,13 @@ async fn available(world: &World, status: &str, reason: &str) {
     .await;
 }
 
+/// What alerts go by.
+async fn is_counted(world: &World, unavailable: u8) {
+    let (_, _, text) = world.send("GET", "/metrics", &[], "").await;
+    let line = format!("aggregator_unavailable_apiservice{{name=\"v1.{GROUP}\"}} {unavailable}\n");
+    assert!(String::from_utf8_lossy(&text).contains(&line), "{line}");
+}
+
 async fn registered() -> (World, Extension) {
     let extension = Extension::start(&["wardle.default.svc"], handle).await;
     let world = World::reaching(extension.port).await;
@@ -88,10 +95,12 @@ async fn add_service(world: &World) {
 async fn another_server_answers_and_knows_who_asks() {
     let (world, _extension) = registered().await;
     available(&world, "False", "ServiceNotFound").await;
+    is_counted(&world, 1).await;
     let flunders = format!("/apis/{GROUP}/v1/namespaces/default/flunders");
     assert_eq!(world.json("GET", &flunders, Value::Null).await.0, 503);
     add_service(&world).await;
     available(&world, "True", "Passed").await;
+    is_counted(&world, 0).await;
 
     let path = format!("{flunders}?dryRun=All");
     let (code, answer) = world.json("POST", &path, json!({"metadata": {"name": "a"}})).await;

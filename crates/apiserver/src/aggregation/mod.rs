@@ -114,6 +114,11 @@ impl Aggregation {
         self.heard.read().get(&key).cloned().unwrap_or_default()
     }
 
+    /// Each remote server by the name of its APIService, and whether it is out of reach.
+    pub fn unavailable<'a>(&self, remotes: &'a Remotes) -> impl Iterator<Item = (&'a str, bool)> {
+        remotes.0.values().map(|remote| (remote.name.as_str(), !self.heard(remote).available))
+    }
+
     /// What aggregated servers are to know of whom to believe, as the ConfigMap that they read.
     pub fn authentication(&self, client_authority: &str) -> Value {
         json!({

@@ -398,3 +398,24 @@ fn measured(event: &[u8]) -> Bytes {
     out.extend_from_slice(event);
     Bytes::from(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookmarks_come_each_minute_and_before_the_end() {
+        let now = Instant::now();
+        let after = |seconds: u64| now + Duration::from_secs(seconds);
+        let check = |end: u64, expected: u64| {
+            assert_eq!(next_bookmark(now, after(end)), after(expected), "ends after {end} s");
+        };
+        check(3600, 60);
+        check(62, 60);
+        check(61, 59);
+        check(30, 28);
+        // The last one has been; the end comes first.
+        check(2, 60);
+        check(1, 60);
+    }
+}
