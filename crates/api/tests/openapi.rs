@@ -108,6 +108,13 @@ fn difference(path: &str, ours: &[u8], theirs: &[u8]) -> Option<String> {
 }
 
 #[test]
+fn protobuf_of_version_2_is_the_originals() {
+    let json = serde_json::from_str(include_str!("openapi/swagger.json")).expect("JSON");
+    let ours = api::openapi::protobuf::v2::encode(&json);
+    assert_eq!(difference("swagger", &ours, include_bytes!("openapi/swagger.pb")), None);
+}
+
+#[test]
 fn protobuf_of_version_3_is_the_originals() {
     let check = |name: &str, json: &str, protobuf: &[u8]| {
         let ours = api::openapi::protobuf::v3::encode(&serde_json::from_str(json).expect("JSON"));

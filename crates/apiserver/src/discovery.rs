@@ -1,6 +1,8 @@
 //! Discovery: which groups, versions and resources there are, in the old form and the aggregated one. All of it is
 //! an iteration over the kinds table.
 
+use std::net::SocketAddr;
+
 use ::http::header::HeaderValue;
 use ::http::{HeaderMap, StatusCode, header};
 use api::kinds::{Kind, Subresource};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::auth::tokens::ISSUER;
 use crate::catalog::Kinds;
-use crate::http::accept::Offer;
+use crate::http::accept::{Encoding, Offer};
 use crate::http::respond::{self, Answer, Form};
 
 pub fn version() -> Value {
@@ -39,15 +41,14 @@ pub fn openid() -> Value {
     })
 }
 
-/// The version of the aggregated form that is asked for, if it is.
-fn aggregated(accept: &str) -> Option<&'static str> {
-    accept.split(',').find_map(|media| {
-        let wanted = media.contains("as=APIGroupDiscoveryList");
-        match (wanted, media.contains("v=v2beta1"), media.contains("v=v2")) {
-            (true, true, _) => Some("v2beta1"),
-            (true, false, true) => Some("v2"),
-            _ => None,
-        }
+/// The encoding of the aggregated form that is asked for, if it is: whatever else is, and however much.
+fn aggregated(accept: &str) -> Option<Encoding> {
+    const WANTED: [&str; 3] = ["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"];
+    accept.split(',').find_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let encoding = Encoding::of_media_type(parts.next()?)?;
+        let parameters: Vec<&str> = parts.collect();
+        WANTED.iter().all(|wanted| parameters.contains(wanted)).then_some(encoding)
     })
 }
 
@@ -56,23 +57,51 @@ pub fn is_known(kinds: &Kinds, path: &str) -> bool {
     document(kinds, path).is_some()
 }
 
-pub fn answer(kinds: &Kinds, path: &str, headers: &HeaderMap) -> Result<Option<Answer>, ApiError> {
+/// `address` is where this server is found, which the oldest list tells.
+pub fn answer(
+    kinds: &Kinds,
+    path: &str,
+    headers: &HeaderMap,
+    address: SocketAddr,
+) -> Result<Option<Answer>, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    if let Some(version) = aggregated(accept.unwrap_or_default()).filter(|_| matches!(path, "/api" | "/apis"))
-    {
-        return Ok(Some(aggregated_answer(kinds, version, path == "/api", headers)));
+    let is_root = matches!(path, "/api" | "/apis");
+    if let Some(encoding) = aggregated(accept.unwrap_or_default()).filter(|_| is_root) {
+        return aggregated_answer(kinds, encoding, path == "/api", headers).map(Some);
     }
-    let Some(value) = document(kinds, path) else { return Ok(None) };
+    let Some(mut value) = document(kinds, path) else {
+        // A group that there is answers for its versions that there are not.
+        let mut parts = path.split('/').skip(1);
+        return match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("api"), Some(_), None, _) => Err(ApiError::no_such_path()),
+            (Some("apis"), Some(group), Some(_), None)
+                if kinds.all().iter().any(|kind| kind.group == group) =>
+            {
+                Err(ApiError::no_such_path())
+            }
+            _ => Ok(None),
+        };
+    };
+    if path == "/api" {
+        value["serverAddressByClientCIDRs"] =
+            json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": address.to_string()}]);
+    }
     let form = match path {
         // Paths alone are no object.
         "" => Form::JSON,
-        _ => Form::parse(accept, Offer { protobuf: true, shapes: false, stream: false, list: false })?,
+        _ => Form::parse(accept, Offer { routed: is_routed(path), protobuf: true, ..Offer::NOTHING })?,
     };
-    let mut answer = respond::object(StatusCode::OK, form, &value);
-    if matches!(path, "/api" | "/apis") {
-        answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    if form.encoding == Encoding::Protobuf && value.get("apiVersion").is_none() {
+        // Our envelope has a version always.
+        value["apiVersion"] = "v1".into();
     }
-    Ok(Some(answer))
+    Ok(Some(respond::object(StatusCode::OK, form, &value)))
+}
+
+/// Whether the original's router looks at what is accepted before its negotiation does: the lists of groups and of one
+/// group's versions do not go through it.
+fn is_routed(path: &str) -> bool {
+    path.starts_with("/api/") || path == "/api" || path.matches('/').count() > 2
 }
 
 fn document(kinds: &Kinds, path: &str) -> Option<Value> {
@@ -80,7 +109,7 @@ fn document(kinds: &Kinds, path: &str) -> Option<Value> {
     Some(match parts.as_slice() {
         [""] => json!({"paths": all_paths(kinds)}),
         ["api"] => {
-            json!({"kind": "APIVersions", "apiVersion": "v1", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+            json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
         }
         ["apis"] => {
             let groups = kinds.groups().into_iter().filter(|(g, _)| !g.is_empty());
@@ -163,13 +192,16 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     }
     resources.sort_by_cached_key(|entry| entry["name"].as_str().unwrap_or_default().to_owned());
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Some(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
-    )
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": resources});
+    // The oldest group's list has never said of which version it is.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    Some(list)
 }
 
 /// Group, version and kind of a subresource's body; a custom kind's status is the kind itself.
-fn body_kind<'a>(kind: &'a Kind, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
+pub fn body_kind<'a>(kind: &'a Kind, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
     match sub.gvk {
         ("", "", "") => (&kind.group, &kind.version, &kind.kind),
         gvk => gvk,
@@ -181,12 +213,19 @@ fn version_hash(kind: &Kind) -> String {
     let (group, mut version, name) = kind.stored_as();
     if let Some(custom) = &kind.custom {
         version = &custom.storage_version;
+    } else if !kind.rules.told_stored_in.is_empty() {
+        version = kind.rules.told_stored_in;
     }
     let hash = base::id::sha256(format!("{group}/{version}/{name}").as_bytes());
     STANDARD.encode(&hash[..8])
 }
 
-fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool, headers: &HeaderMap) -> Answer {
+fn aggregated_answer(
+    kinds: &Kinds,
+    encoding: Encoding,
+    core: bool,
+    headers: &HeaderMap,
+) -> Result<Answer, ApiError> {
     let groups = kinds.groups().into_iter().filter(|(g, _)| g.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|(group, versions)| {
@@ -199,21 +238,32 @@ fn aggregated_answer(kinds: &Kinds, form: &'static str, core: bool, headers: &He
                     json!({"version": version, "freshness": "Current", "resources": resources})
                 })
                 .collect();
-            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+            let metadata = if core { json!({}) } else { json!({"name": group}) };
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
-    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{form}"), "metadata": {}, "items": items});
-    let content_type = match form {
-        "v2beta1" => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-        _ => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let content_type = match encoding {
+        Encoding::Json => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Encoding::Yaml => "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Encoding::Protobuf => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
     };
-    let body = list.to_string();
-    let tag = base::id::sha256_hex(body.as_bytes()).to_uppercase();
-    respond::tagged(respond::bytes(StatusCode::OK, content_type, body), &tag, headers)
+    let body = respond::encode(Form { encoding, ..Form::JSON }, &list).map_err(ApiError::internal)?;
+    let tag = base::id::sha256_hex(&body).to_uppercase();
+    let mut answer = respond::tagged(respond::bytes(StatusCode::OK, content_type, body), &tag, headers);
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(answer)
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
-    let gvk = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    // What is of the group and version around it need not say so; custom kinds do all the same.
+    let gvk = |(group, version, name): (&str, &str, &str)| {
+        let is_own = kind.custom.is_none() && (group, version) == (&*kind.group, &*kind.version);
+        let (group, version) = if is_own { ("", "") } else { (group, version) };
+        json!({"group": group, "version": version, "kind": name})
+    };
     let mut entry = json!({
         "resource": &*kind.plural,
         "responseKind": gvk((&kind.group, &kind.version, &kind.kind)),

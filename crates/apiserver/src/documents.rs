@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use ::http::header::HeaderValue;
 use ::http::{HeaderMap, StatusCode, header};
+use api::kinds::{Kind, Subresource};
 use api::openapi::protobuf::{v2, v3};
-use api::openapi::{Document, OpenApi, OpenApiResource};
+use api::openapi::{Document, Gvk, OpenApi, OpenApiResource, OpenApiSubresource};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::catalog::Kinds;
+use crate::discovery;
 use crate::http::accept;
 use crate::http::query::Query;
 use crate::http::respond::{self, Answer};
@@ -42,7 +44,11 @@ impl Documents {
         }
         let offered = if path == "/openapi/v2" { &V2 } else { &V3 };
         let Some(media_type) = accept::choose(accept, offered) else {
-            return refused(StatusCode::NOT_ACCEPTABLE);
+            let mut answer = refused(StatusCode::NOT_ACCEPTABLE);
+            if offered == &V2 {
+                answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            }
+            return answer;
         };
         let protobuf = media_type != accept::JSON;
         let found = match path.strip_prefix("/openapi/v3/") {
@@ -70,16 +76,30 @@ impl Documents {
         {
             return Arc::clone(documents);
         }
-        let resources = kinds.all().iter().map(|kind| OpenApiResource {
-            verbs: kind.verbs.iter().map(|v| (*v).to_owned()).collect(),
-            subresources: kind.subresources.iter().map(|s| s.name.to_owned()).collect(),
-            schema: kind.custom.as_ref().map(|c| c.document.clone()),
-            ..OpenApiResource::new(&kind.group, &kind.version, &kind.kind, &kind.plural, kind.namespaced)
-        });
+        let resources = kinds.all().iter().map(|kind| resource(kind));
         let previous = current.as_ref().map(|(_, documents)| Arc::clone(documents));
         let documents = Arc::new(OpenApi::new(resources.collect(), previous.as_deref()));
         *current = Some((kinds.generation, Arc::clone(&documents)));
         documents
+    }
+}
+
+fn resource(kind: &Kind) -> OpenApiResource {
+    let verbs = |verbs: &[&str]| verbs.iter().map(|v| (*v).to_owned()).collect();
+    let subresource = |sub: &Subresource| {
+        let (group, version, name) = discovery::body_kind(kind, sub);
+        OpenApiSubresource {
+            name: sub.name.to_owned(),
+            kind: Gvk { group: group.into(), version: version.into(), kind: name.into() },
+            verbs: verbs(sub.verbs),
+        }
+    };
+    OpenApiResource {
+        verbs: verbs(kind.verbs),
+        subresources: kind.subresources.iter().map(subresource).collect(),
+        answers_deleted: kind.rules.answers_deleted,
+        schema: kind.custom.as_ref().map(|c| c.document.clone()),
+        ..OpenApiResource::new(&kind.group, &kind.version, &kind.kind, &kind.plural, kind.namespaced)
     }
 }
 

@@ -37,6 +37,44 @@ impl AskedBy {
     }
 }
 
+/// What a check is of.
+#[derive(Clone, Copy)]
+enum Of {
+    /// What is there as soon as the server answers.
+    Server,
+    Kinds,
+    /// What every cluster is given.
+    Cluster,
+}
+
+/// The checks of what begins once the server has, in the original's order and by its names.
+const HOOKS: &[(&str, Of)] = &[
+    ("poststarthook/generic-apiserver-start-informers", Of::Server),
+    ("poststarthook/priority-and-fairness-config-consumer", Of::Server),
+    ("poststarthook/priority-and-fairness-filter", Of::Server),
+    ("poststarthook/start-apiextensions-informers", Of::Kinds),
+    ("poststarthook/start-apiextensions-controllers", Of::Kinds),
+    ("poststarthook/crd-informer-synced", Of::Kinds),
+    ("poststarthook/start-system-namespaces-controller", Of::Cluster),
+    ("poststarthook/start-cluster-authentication-info-controller", Of::Cluster),
+    ("poststarthook/storage-readiness", Of::Server),
+    ("poststarthook/start-legacy-token-tracking-controller", Of::Server),
+    ("poststarthook/rbac/bootstrap-roles", Of::Cluster),
+    ("poststarthook/scheduling/bootstrap-system-priority-classes", Of::Cluster),
+    ("poststarthook/priority-and-fairness-config-producer", Of::Server),
+    ("poststarthook/bootstrap-controller", Of::Cluster),
+    ("poststarthook/start-kubernetes-service-cidr-controller", Of::Cluster),
+    ("poststarthook/start-kube-aggregator-informers", Of::Server),
+    ("poststarthook/apiservice-status-local-available-controller", Of::Server),
+    ("poststarthook/apiservice-status-remote-available-controller", Of::Server),
+    ("poststarthook/apiservice-registration-controller", Of::Server),
+    ("poststarthook/apiservice-discovery-controller", Of::Server),
+    ("poststarthook/kube-apiserver-autoregistration", Of::Cluster),
+    ("autoregister-completion", Of::Cluster),
+    ("poststarthook/apiservice-openapi-controller", Of::Server),
+    ("poststarthook/apiservice-openapiv3-controller", Of::Server),
+];
+
 /// The checks by the names by which people and tools exclude them. `kms` is how those are who keep keys, where there is a
 /// check of it; `reloads` whether encryption's configuration is read again when it changes; `settled` whether the cluster has
 /// the roles and all else that every cluster has.
@@ -58,15 +96,13 @@ pub fn checks(
         ready("etcd-readiness", &etcd),
     ];
     all.extend(kms.map(|kms| asked(KMS, &kms, AskedBy::NotLivez)));
-    all.extend([
-        ready("informer-sync", &kinds),
-        check("poststarthook/generic-apiserver-start-informers", &Ok(())),
-        check("poststarthook/priority-and-fairness-config-consumer", &Ok(())),
-        check("poststarthook/priority-and-fairness-filter", &Ok(())),
-        check("poststarthook/crd-informer-synced", &kinds),
-        asked("poststarthook/rbac/bootstrap-roles", &settled, AskedBy::NotLivez),
-        check("poststarthook/priority-and-fairness-config-producer", &Ok(())),
-    ]);
+    all.push(ready("informer-sync", &kinds));
+    // Those of what is there at once, of the kinds, and of what every cluster is given.
+    all.extend(HOOKS.iter().map(|(name, of)| match of {
+        Of::Server => check(name, &Ok(())),
+        Of::Kinds => check(name, &kinds),
+        Of::Cluster => asked(name, &settled, AskedBy::NotLivez),
+    }));
     all.extend(
         reloads.then(|| check("poststarthook/start-encryption-provider-config-automatic-reload", &Ok(()))),
     );

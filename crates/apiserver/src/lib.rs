@@ -494,7 +494,7 @@ fn form(target: &Target, kind: &Kind, query: &Query, headers: &HeaderMap) -> Res
     let text = |name| headers.get(name).and_then(|v| v.to_str().ok());
     let list = target.name.is_empty() && target.subresource.is_empty();
     let protobuf = kind.custom.is_none();
-    let offer = Offer { protobuf, shapes: true, stream: target.verb == "watch", list };
+    let offer = Offer { protobuf, shapes: true, stream: target.verb == "watch", list, routed: protobuf };
     let form = Form::parse(text(header::ACCEPT), offer)?;
     if form.shape == Shape::Table {
         table::check_options(query)?;

@@ -224,6 +224,12 @@ impl Server {
         if let Some(audit) = &self.audit {
             audit.write_metrics(&mut out).map_err(ApiError::internal)?;
         }
+        let remotes = self.remotes().await?;
+        let help = "Gauge of APIServices which are marked as unavailable broken down by APIService name.";
+        head(&mut out, "aggregator_unavailable_apiservice", "gauge", help);
+        for (name, unavailable) in self.aggregation.unavailable(&remotes) {
+            out += &format!("aggregator_unavailable_apiservice{{name={name:?}}} {}\n", u8::from(unavailable));
+        }
         let mut objects = String::new();
         head(
             &mut out,

@@ -3,6 +3,7 @@
 use ::http::{HeaderMap, Method, StatusCode, header};
 use api::status::ApiError;
 
+use crate::http::accept;
 use crate::http::query::Query;
 use crate::http::respond::{self, Answer};
 use crate::{Server, discovery, health, objects};
@@ -36,7 +37,11 @@ impl Server {
             return Ok(respond::page_not_found());
         }
         let answer = match path {
-            "/version" => respond::object(StatusCode::OK, respond::Form::JSON, &discovery::version()),
+            "/version" => {
+                let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+                accept::routed(accept, &[accept::JSON])?;
+                respond::object(StatusCode::OK, respond::Form::JSON, &discovery::version())
+            }
             "/metrics" => self.metrics().await?,
             "/.well-known/openid-configuration" => respond::json(StatusCode::OK, &discovery::openid()),
             "/openid/v1/jwks" => {
@@ -50,7 +55,8 @@ impl Server {
                 let plan = self.fairness_plan().await;
                 self.fairness.page(&plan, path, query).unwrap_or_else(respond::page_not_found)
             }
-            path => discovery::answer(&kinds, path, headers)?.unwrap_or_else(respond::page_not_found),
+            path => discovery::answer(&kinds, path, headers, self.config.advertise)?
+                .unwrap_or_else(respond::page_not_found),
         };
         Ok(if respond::accepts_gzip(headers) { respond::compressed(answer) } else { answer })
     }

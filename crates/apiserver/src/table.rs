@@ -5,17 +5,11 @@ use api::meta;
 use api::status::ApiError;
 use serde_json::{Value, json};
 
+use crate::Context;
 use crate::http::query::Query;
 
 /// `meta.k8s.io/v1` Table over some objects of one kind.
-pub fn table(
-    kind: &Kind,
-    query: &Query,
-    objects: &[&Value],
-    resource_version: &str,
-    metadata: Option<Value>,
-) -> Value {
-    let include = query.get("includeObject").unwrap_or("Metadata");
+pub fn table(kind: &Kind, context: &Context, objects: &[&Value], metadata: Value) -> Value {
     let columns: Vec<Value> = kind
         .columns
         .iter()
@@ -27,29 +21,49 @@ pub fn table(
         .iter()
         .map(|object| {
             // A bookmark has no cells worth reading, but a table needs its row.
-            let object_part = match include {
-                "None" => Value::Null,
-                "Object" => (*object).clone(),
-                _ => partial(object, "v1"),
-            };
-            json!({"cells": kind.behaviour.row(object), "object": object_part})
+            row(context, object, kind.behaviour.row(object))
         })
         .collect();
-    let metadata = metadata.unwrap_or_else(|| json!({"resourceVersion": resource_version}));
+    of_rows(context, metadata, columns, rows)
+}
+
+/// One row, with as much of the object as was asked for.
+pub fn row(context: &Context, object: &Value, cells: Vec<Value>) -> Value {
+    let shown = match context.query.get("includeObject").unwrap_or_default() {
+        "None" => Value::Null,
+        "Object" => object.clone(),
+        _ => partial(object, context.form.meta_version),
+    };
+    json!({"cells": cells, "object": shown})
+}
+
+pub fn of_rows(context: &Context, metadata: Value, columns: Vec<Value>, rows: Vec<Value>) -> Value {
     json!({
         "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": format!("meta.k8s.io/{}", context.form.meta_version),
         "metadata": metadata,
         "columnDefinitions": columns,
         "rows": rows,
     })
 }
 
+/// What a table of one object says of itself.
+pub fn version_of(object: &Value) -> Value {
+    match meta::resource_version(object) {
+        // It would be one, but is none yet.
+        "" => json!({}),
+        version => json!({"resourceVersion": version}),
+    }
+}
+
 /// What of each object a table's rows hold.
 pub fn check_options(query: &Query) -> Result<(), ApiError> {
     match query.get("includeObject") {
-        None | Some("None" | "Metadata" | "Object") => Ok(()),
-        Some(other) => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        None | Some("" | "None" | "Metadata" | "Object") => Ok(()),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', \
+             'None', or empty"
+        ))),
     }
 }
 

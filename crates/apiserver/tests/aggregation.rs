@@ -62,6 +62,13 @@ async fn available(world: &World, status: &str, reason: &str) {
     .await;
 }
 
+/// What alerts go by.
+async fn is_counted(world: &World, unavailable: u8) {
+    let (_, _, text) = world.send("GET", "/metrics", &[], "").await;
+    let line = format!("aggregator_unavailable_apiservice{{name=\"v1.{GROUP}\"}} {unavailable}\n");
+    assert!(String::from_utf8_lossy(&text).contains(&line), "{line}");
+}
+
 async fn registered() -> (World, Extension) {
     let extension = Extension::start(&["wardle.default.svc"], handle).await;
     let world = World::reaching(extension.port).await;
@@ -77,16 +84,23 @@ async fn add_service(world: &World) {
     let service = json!({"metadata": {"name": "wardle"}, "spec": {"ports": [{"port": 443, "targetPort": 8443}], "selector": {"a": "b"}}});
     let (code, answer) = world.json("POST", "/api/v1/namespaces/default/services", service).await;
     assert_eq!(code, 201, "{answer}");
+    let slice = json!({"metadata": {"name": "wardle", "labels": {"kubernetes.io/service-name": "wardle"}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8443}], "endpoints": [{"addresses": ["10.42.0.9"]}]});
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let (code, answer) = world.json("POST", path, slice).await;
+    assert_eq!(code, 201, "{answer}");
 }
 
 #[tokio::test]
 async fn another_server_answers_and_knows_who_asks() {
     let (world, _extension) = registered().await;
     available(&world, "False", "ServiceNotFound").await;
+    is_counted(&world, 1).await;
     let flunders = format!("/apis/{GROUP}/v1/namespaces/default/flunders");
     assert_eq!(world.json("GET", &flunders, Value::Null).await.0, 503);
     add_service(&world).await;
     available(&world, "True", "Passed").await;
+    is_counted(&world, 0).await;
 
     let path = format!("{flunders}?dryRun=All");
     let (code, answer) = world.json("POST", &path, json!({"metadata": {"name": "a"}})).await;

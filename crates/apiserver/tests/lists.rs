@@ -259,7 +259,7 @@ async fn a_watch_of_what_is_forgotten_says_so() {
 async fn a_watch_ends_with_a_bookmark() {
     let world = World::new().await;
     let path = format!("{MAPS}?watch=1&timeoutSeconds=3&allowWatchBookmarks=true&labelSelector=none");
-    assert_eq!(watched(&world, &path, "").await, ["BOOKMARK"]);
+    assert_eq!(watched(&world, &path, "").await, ["BOOKMARK end", "BOOKMARK"]);
 }
 
 #[tokio::test]

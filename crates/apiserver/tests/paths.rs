@@ -170,7 +170,12 @@ async fn documents_come_in_the_form_asked_for() {
             (code, media_type.to_owned(), true),
             "{path} {accept}"
         );
-        assert_eq!(of("vary"), if path == "/openapi/v3" { "" } else { "Accept" }, "{path} {accept}");
+        let vary = match (path, found) {
+            ("/openapi/v3", _) => "",
+            ("/openapi/v2", 406) => "Accept-Encoding",
+            _ => "Accept",
+        };
+        assert_eq!(of("vary"), vary, "{path} {accept}");
         assert_eq!(of("etag").is_empty(), !is_document && found != 301, "{path} {accept}");
         if path.contains("batch") && is_document {
             assert_eq!(of("etag"), format!("\"{hash}\""), "{path} {accept}");

@@ -1,5 +1,6 @@
 //! The house tools: `cargo xtask <tool>`.
 
+mod describe;
 mod generate;
 mod named;
 mod run;
@@ -12,7 +13,8 @@ const USAGE: &str = "usage: cargo xtask <tool>
   tidy           the rules of the repository alone
   bench [NAMES…] measure, beside the originals where they are installed
   generate <sources> [<definitions.json>]
-                 write the facts table of the built-in types";
+                 write the facts table of the built-in types
+  describe       write the descriptions of the built-in types, from the recorded answers of the original";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +29,10 @@ fn main() -> anyhow::Result<()> {
         }
         Some((tool, [])) if matches!(tool.as_str(), "help" | "--help" | "-h") => {
             println!("{USAGE}");
+            Ok(())
+        }
+        Some((tool, [])) if tool == "describe" => {
+            println!("{}", describe::run()?);
             Ok(())
         }
         // Not an error with a backtrace: whoever mistypes wants to know the tools.

@@ -47,6 +47,7 @@ pub fn kinds() -> Vec<Kind> {
         .short(&["csr"])
         .rules(|r| {
             r.spec_names_requester = true;
+            r.no_namespace_field = true;
             r.disowns = &["spec"];
             r.status_disowns = &["status.conditions"];
         })

@@ -103,6 +103,12 @@ pub enum Storage {
 pub struct Rules {
     /// A PUT to a name that nobody has creates the object.
     pub create_on_update: bool,
+    /// The version that discovery's hash tells it to be stored in, where that is not its own.
+    pub told_stored_in: &'static str,
+    /// Its finalizers may be called anything that a label may.
+    pub any_finalizer: bool,
+    /// Its objects cannot be selected by the namespace that they have none of.
+    pub no_namespace_field: bool,
     /// A PUT must say which version it was made from.
     pub update_needs_version: bool,
     /// A new set of annotations is a new generation, as a new spec is.

@@ -177,9 +177,46 @@ pub fn check_metadata(object: &Value, namespaced: bool, rule: Rule, errors: &mut
         let problem = crate::status::Problem::TooLong(ANNOTATIONS_LIMIT);
         errors.push(FieldError { field: "metadata.annotations".into(), problem });
     }
-    for finalizer in crate::meta::finalizers(object) {
+    let finalizers = crate::meta::finalizers(object);
+    for finalizer in &finalizers {
         if let Some(fault) = key_fault(finalizer) {
-            errors.push(FieldError::invalid("metadata.finalizers", finalizer, fault));
+            errors.push(FieldError::invalid("metadata.finalizers", *finalizer, fault));
+        }
+    }
+    let (orphan, foreground) = ("orphan", "foregroundDeletion");
+    if finalizers.contains(&orphan) && finalizers.contains(&foreground) {
+        let detail = format!("finalizer {orphan} and {foreground} cannot be both set");
+        errors.push(FieldError::invalid("metadata.finalizers", serde_json::json!(finalizers), detail));
+    }
+}
+
+/// Finalizers without a domain are the API's own, of which there are few.
+const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
+
+fn finalizer_fault(finalizer: &str) -> Option<&'static str> {
+    let known = finalizer.contains('/') || STANDARD_FINALIZERS.contains(&finalizer);
+    (!known).then_some("name is neither a standard finalizer name nor is it fully qualified")
+}
+
+/// What holds of the finalizers of most kinds that are built in.
+pub fn check_own_finalizers(object: &Value, errors: &mut Errors) {
+    for (i, finalizer) in crate::meta::finalizers(object).into_iter().enumerate() {
+        if let Some(fault) = finalizer_fault(finalizer) {
+            errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), finalizer, fault));
+        }
+    }
+}
+
+/// What holds of those in a namespace's spec.
+pub fn check_spec_finalizers(object: &Value, errors: &mut Errors) {
+    let finalizers = object.get("spec").and_then(|s| s.get("finalizers")).and_then(Value::as_array);
+    for (i, finalizer) in finalizers.into_iter().flatten().filter_map(Value::as_str).enumerate() {
+        let field = format!("spec.finalizers[{i}]");
+        if let Some(fault) = key_fault(finalizer) {
+            errors.push(FieldError::invalid(field.clone(), finalizer, fault));
+        }
+        if let Some(fault) = finalizer_fault(finalizer) {
+            errors.push(FieldError::invalid(field, finalizer, fault));
         }
     }
 }

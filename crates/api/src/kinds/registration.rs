@@ -12,6 +12,7 @@ use crate::status::FieldError;
 pub fn kinds() -> Vec<Kind> {
     let service = Build::<APIService>::new("apiservices", false)
         .rules(|r| r.update_needs_version = true)
+        .rules(|r| r.any_finalizer = true)
         .category("api-extensions")
         .prefix("/registry/apiregistration.k8s.io/apiservices")
         .names(Rule::PathSegment)

@@ -1,81 +1,65 @@
-//! The official descriptions of types and fields, which `k8s-openapi` carries in its JSON schemas. Everything else
-//! about a type comes from the facts table.
+//! What the published documents say of types and fields in words, and which values fields may have. Everything else about
+//! a type comes from the facts table.
 
+use std::collections::HashMap;
+use std::io::Read;
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-macro_rules! roots {
-    ($($($segment:ident)::+: $($kind:ident),+;)+) => {
-        /// Every type these kinds are made of, by its OpenAPI name.
-        fn collect() -> Map<String, Value> {
-            let mut generator = schemars::SchemaGenerator::default();
-            $({
-                use k8s_openapi::$($segment)::+ as module;
-                $(generator.subschema_for::<module::$kind>();)+
-            })+
-            generator.take_definitions(true)
+/// Gzipped lines, by `cargo xtask describe`: `M name text` a type, `F name text values values-of-elements` each of its fields,
+/// all but the names in JSON.
+static PACKED: &[u8] = include_bytes!("descriptions.tsv.gz");
+
+#[derive(Default)]
+struct Described {
+    text: Option<String>,
+    fields: HashMap<String, OfField>,
+}
+
+/// What is said of a field.
+#[derive(Default)]
+pub(super) struct OfField {
+    pub text: Option<String>,
+    /// The values it may have.
+    pub values: Option<Value>,
+    /// The values that its elements may have.
+    pub element_values: Option<Value>,
+}
+
+static ALL: LazyLock<HashMap<String, Described>> = LazyLock::new(|| {
+    let mut text = String::new();
+    if let Err(error) = flate2::read::GzDecoder::new(PACKED).read_to_string(&mut text) {
+        panic!("the embedded descriptions are damaged: {error}");
+    }
+    let mut out: HashMap<String, Described> = HashMap::new();
+    let mut current = String::new();
+    for line in text.lines() {
+        let mut cells = line.split('\t');
+        let mut cell = || cells.next().unwrap_or_default();
+        let (what, name, text, values, element_values) = (cell(), cell(), cell(), cell(), cell());
+        let text = serde_json::from_str(text).ok();
+        if what == "M" {
+            current = name.to_owned();
+            out.insert(current.clone(), Described { text, fields: HashMap::new() });
+            continue;
         }
-    };
-}
-
-roots! {
-    api::admissionregistration::v1: MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration;
-    api::admissionregistration::v1alpha1: MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding;
-    api::admissionregistration::v1beta1: MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding;
-    api::apiserverinternal::v1alpha1: StorageVersion;
-    api::apps::v1: ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet;
-    api::authentication::v1: SelfSubjectReview, TokenRequest, TokenReview;
-    api::authorization::v1: LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview;
-    api::autoscaling::v1: HorizontalPodAutoscaler, Scale;
-    api::autoscaling::v2: HorizontalPodAutoscaler;
-    api::batch::v1: CronJob, Job;
-    api::certificates::v1: CertificateSigningRequest;
-    api::certificates::v1alpha1: ClusterTrustBundle;
-    api::certificates::v1beta1: ClusterTrustBundle, PodCertificateRequest;
-    api::coordination::v1: Lease;
-    api::coordination::v1alpha2: LeaseCandidate;
-    api::coordination::v1beta1: LeaseCandidate;
-    api::core::v1: Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount;
-    api::discovery::v1: EndpointSlice;
-    api::events::v1: Event;
-    api::flowcontrol::v1: FlowSchema, PriorityLevelConfiguration;
-    api::networking::v1: IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR;
-    api::networking::v1beta1: IPAddress, ServiceCIDR;
-    api::node::v1: RuntimeClass;
-    api::policy::v1: Eviction, PodDisruptionBudget;
-    api::rbac::v1: ClusterRole, ClusterRoleBinding, Role, RoleBinding;
-    api::resource::v1: DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice;
-    api::resource::v1alpha3: DeviceTaintRule, ResourcePoolStatusRequest;
-    api::resource::v1beta1: DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice;
-    api::resource::v1beta2: DeviceClass, DeviceTaintRule, ResourceClaim, ResourceClaimTemplate, ResourceSlice;
-    api::scheduling::v1: PriorityClass;
-    api::scheduling::v1alpha2: PodGroup, Workload;
-    api::storage::v1: CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass;
-    api::storage::v1beta1: VolumeAttributesClass;
-    api::storagemigration::v1beta1: StorageVersionMigration;
-    apiextensions_apiserver::pkg::apis::apiextensions::v1: CustomResourceDefinition;
-    apimachinery::pkg::apis::meta::v1: APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, Status;
-    kube_aggregator::pkg::apis::apiregistration::v1: APIService;
-}
-
-static DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(collect);
-
-fn text(schema: &'static Value) -> Option<&'static str> {
-    schema.get("description")?.as_str()
-}
+        let (values, element_values) =
+            (serde_json::from_str(values).ok(), serde_json::from_str(element_values).ok());
+        let described = out.entry(current.clone()).or_default();
+        described.fields.insert(name.to_owned(), OfField { text, values, element_values });
+    }
+    out
+});
 
 /// A type's own description.
 pub(super) fn of_type(model: &str) -> Option<&'static str> {
-    text(DEFINITIONS.get(model)?)
+    ALL.get(model)?.text.as_deref()
 }
 
-/// A field's description. Types that are not in the crate describe the fields every object has, and no others.
-pub(super) fn of_field(model: &str, field: &str) -> Option<&'static str> {
-    match DEFINITIONS.get(model).and_then(|schema| schema.get("properties")?.get(field)).and_then(text) {
-        Some(text) => Some(text),
-        None => of_common(field),
-    }
+/// What is said of a field of a type.
+pub(super) fn of_field(model: &str, field: &str) -> Option<&'static OfField> {
+    ALL.get(model)?.fields.get(field)
 }
 
 pub(super) const LIST_METADATA: &str = "Standard list metadata. More info: \

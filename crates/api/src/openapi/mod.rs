@@ -1,10 +1,17 @@
 //! OpenAPI documents: version 3 by group and version, version 2 for all. A document is made when it is first asked
 //! for and kept as bytes; what it is made of decides its hash, so that the index needs no document.
 
+mod custom;
 mod descriptions;
+mod fixed;
 mod models;
+mod names;
+mod operation;
+mod parameters;
 mod paths;
 pub mod protobuf;
+mod stated;
+mod v3;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,11 +21,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 pub use crate::schema::Gvk;
+use fixed::Fixed;
 use models::{Models, Version};
 use paths::Paths;
 
 const TITLE: &str = "Kubernetes";
-const VERSION: &str = "v1.36.2";
+/// The original says no more of its version here.
+const VERSION: &str = "1.36";
 
 /// A resource as the documents need to know it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,9 +36,19 @@ pub struct OpenApiResource {
     pub plural: String,
     pub namespaced: bool,
     pub verbs: Vec<String>,
-    pub subresources: Vec<String>,
+    pub subresources: Vec<OpenApiSubresource>,
+    /// A deletion is answered with the object.
+    pub answers_deleted: bool,
     /// A custom resource's `openAPIV3Schema`; `None` for built-in kinds.
     pub schema: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OpenApiSubresource {
+    pub name: String,
+    /// What goes in and comes out.
+    pub kind: Gvk,
+    pub verbs: Vec<String>,
 }
 
 impl OpenApiResource {
@@ -42,32 +61,62 @@ impl OpenApiResource {
             namespaced,
             verbs: verbs.map(str::to_owned).to_vec(),
             subresources: Vec::new(),
+            answers_deleted: false,
             schema: None,
         }
     }
 
+    fn has(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|own| own == verb)
+    }
+
     fn hash_into(&self, hasher: &mut DefaultHasher) {
         (&self.kind, &self.plural, self.namespaced, &self.verbs, &self.subresources).hash(hasher);
+        self.answers_deleted.hash(hasher);
         self.schema.as_ref().map(Value::to_string).hash(hasher);
     }
 }
 
 #[derive(Debug)]
 struct Slot {
-    resources: Vec<OpenApiResource>,
+    part: Part,
     hash: String,
     document: OnceLock<Bytes>,
 }
 
-impl Slot {
-    fn new(resources: Vec<OpenApiResource>) -> Self {
+/// What a document is of.
+#[derive(Debug)]
+enum Part {
+    Resources(Vec<OpenApiResource>),
+    /// One path that is of no resource.
+    Fixed(Fixed),
+}
+
+impl Part {
+    fn document(&self) -> Value {
+        match self {
+            Self::Resources(resources) => v3_document(resources),
+            Self::Fixed(fixed) => fixed_document(fixed),
+        }
+    }
+
+    fn hash(&self) -> String {
         let halves = [0u8, 1].map(|half| {
             let mut hasher = DefaultHasher::new();
             (half, env!("CARGO_PKG_VERSION"), VERSION).hash(&mut hasher);
-            resources.iter().for_each(|resource| resource.hash_into(&mut hasher));
+            match self {
+                Self::Resources(resources) => resources.iter().for_each(|r| r.hash_into(&mut hasher)),
+                Self::Fixed(fixed) => (&fixed.path, fixed.item.to_string()).hash(&mut hasher),
+            }
             hasher.finish()
         });
-        Self { resources, hash: format!("{:016X}{:016X}", halves[0], halves[1]), document: OnceLock::new() }
+        format!("{:016X}{:016X}", halves[0], halves[1])
+    }
+}
+
+impl Slot {
+    fn new(part: Part) -> Self {
+        Self { hash: part.hash(), part, document: OnceLock::new() }
     }
 }
 
@@ -102,16 +151,19 @@ impl OpenApi {
             Some(old) if old.hash == slot.hash => old.clone(),
             _ => Arc::new(slot),
         };
-        let slots = by_version
-            .into_iter()
-            .map(|(path, resources)| {
+        let of_versions = by_version.into_iter().map(|(path, resources)| (path, Part::Resources(resources)));
+        let of_others = fixed_parts(&resources).into_iter();
+        let of_others = of_others.map(|fixed| (fixed.document.clone(), Part::Fixed(fixed)));
+        let slots = of_versions
+            .chain(of_others)
+            .map(|(path, part)| {
                 let old = previous.and_then(|previous| previous.slots.get(&path));
-                let slot = keep(Slot::new(resources), old);
+                let slot = keep(Slot::new(part), old);
                 (path, slot)
             })
             .collect();
         let old = previous.and_then(|previous| previous.everything.as_ref());
-        Self { slots, everything: Some(keep(Slot::new(resources), old)) }
+        Self { slots, everything: Some(keep(Slot::new(Part::Resources(resources)), old)) }
     }
 
     /// The answer to `/openapi/v3`.
@@ -130,7 +182,7 @@ impl OpenApi {
     /// The document of one group and version, by its path below `/openapi/v3/`.
     pub fn v3(&self, path: &str) -> Option<Document> {
         let slot = self.slots.get(path)?;
-        let json = slot.document.get_or_init(|| write(&v3_document(&slot.resources)));
+        let json = slot.document.get_or_init(|| write(&slot.part.document()));
         Some(Document { body: json.clone(), hash: slot.hash.clone() })
     }
 
@@ -139,7 +191,7 @@ impl OpenApi {
         let Some(slot) = &self.everything else {
             return Document { body: Bytes::new(), hash: String::new() };
         };
-        let json = slot.document.get_or_init(|| write(&v2_document(&slot.resources)));
+        let json = slot.document.get_or_init(|| write(&v2_of(slot)));
         Document { body: json.clone(), hash: slot.hash.clone() }
     }
 }
@@ -149,14 +201,14 @@ impl OpenApi {
     /// What [`OpenApi::v3`] is in protobuf.
     pub fn v3_protobuf(&self, path: &str) -> Option<Document> {
         let slot = self.slots.get(path)?;
-        let body = Bytes::from(protobuf::v3::encode(&v3_document(&slot.resources)));
+        let body = Bytes::from(protobuf::v3::encode(&slot.part.document()));
         Some(Document { body, hash: slot.hash.clone() })
     }
 
     /// What [`OpenApi::v2`] is in protobuf.
     pub fn v2_protobuf(&self) -> Document {
         let Some(slot) = &self.everything else { return self.v2() };
-        let body = Bytes::from(protobuf::v2::encode(&v2_document(&slot.resources)));
+        let body = Bytes::from(protobuf::v2::encode(&v2_of(slot)));
         Document { body, hash: slot.hash.clone() }
     }
 }
@@ -165,59 +217,106 @@ fn write(document: &Value) -> Bytes {
     Bytes::from(document.to_string())
 }
 
-/// Paths and schemas of some resources.
-fn content(version: Version, resources: &[OpenApiResource]) -> (Map<String, Value>, Map<String, Value>) {
-    const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
-    let (mut models, mut paths) = (Models::new(version), Map::new());
-    for name in ["DeleteOptions", "Status", "APIResourceList"] {
-        models.add(&format!("{META}.{name}"));
+/// Groups and versions of kinds that are built in, in the order of their resources.
+fn own_versions(resources: &[OpenApiResource]) -> Vec<(&str, &str)> {
+    let mut out = Vec::new();
+    for resource in resources.iter().filter(|r| r.schema.is_none()) {
+        let version = (&*resource.kind.group, &*resource.kind.version);
+        if !out.contains(&version) {
+            out.push(version);
+        }
     }
-    let patch = json!({"type": "object", "description":
-        "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body."});
-    models.schemas.insert(format!("{META}.Patch"), patch);
+    out
+}
+
+/// Paths that are of no resource, each a document of its own.
+fn fixed_parts(resources: &[OpenApiResource]) -> Vec<Fixed> {
+    let mut out = fixed::of_server();
+    let mut groups: Vec<&str> = own_versions(resources).into_iter().map(|(group, _)| group).collect();
+    groups.dedup();
+    out.extend(groups.into_iter().filter(|group| !group.is_empty()).map(fixed::of_group));
+    out
+}
+
+/// Paths of some resources, as version 2 says them, and the schemas of those that are custom.
+fn content(models: &mut Models, resources: &[OpenApiResource]) -> Map<String, Value> {
+    let mut paths = Map::new();
     for resource in resources {
         let list = Gvk { kind: format!("{}List", resource.kind.kind).into(), ..resource.kind.clone() };
         let (model, list_model) = match &resource.schema {
             Some(schema) => {
                 models.add_custom(&resource.kind, &resource.plural, schema);
-                (models::custom_name(&resource.kind), models::custom_name(&list))
+                (custom::name_of(&resource.kind), custom::name_of(&list))
             }
             None => {
                 let Some(model) = models::model_of(&resource.kind) else { continue };
-                models.add(model);
                 let list_model = models::model_of(&list).unwrap_or(model);
-                models.add(list_model);
                 (model.to_owned(), list_model.to_owned())
             }
         };
-        if resource.subresources.iter().any(|name| name == "scale") {
-            models.add("io.k8s.api.autoscaling.v1.Scale");
-        }
-        Paths { version, resource, model: &model, list_model: &list_model }.add_to(&mut paths);
+        Paths { resource, model: &model, list_model: &list_model }.add_to(&mut paths);
     }
-    (paths, models.schemas)
+    for (group, version) in own_versions(resources) {
+        let (path, item) = fixed::of_version(group, version);
+        paths.insert(path, item);
+    }
+    paths
+}
+
+fn security() -> Value {
+    json!({"BearerToken": {"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization",
+        "in": "header"}})
 }
 
 fn v3_document(resources: &[OpenApiResource]) -> Value {
-    let (paths, schemas) = content(Version::V3, resources);
-    let token = json!({"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header"});
+    let of = resources.first().map(|r| (&*r.kind.group, &*r.kind.version));
+    let mut models = Models::new(Version::V3, of);
+    let paths = content(&mut models, resources);
+    models.add_referred(&paths);
+    v3_written(&paths, models.schemas)
+}
+
+fn fixed_document(fixed: &Fixed) -> Value {
+    let mut models = Models::new(Version::V3, Some(("", "v1")));
+    let paths = Map::from_iter([(fixed.path.clone(), fixed.item.clone())]);
+    models.add_referred(&paths);
+    v3_written(&paths, models.schemas)
+}
+
+fn v3_written(paths: &Map<String, Value>, schemas: Map<String, Value>) -> Value {
+    let paths: Map<String, Value> =
+        paths.iter().map(|(path, item)| (path.clone(), v3::path_item(item))).collect();
+    let mut components = json!({"securitySchemes": security()});
+    if !schemas.is_empty() {
+        components["schemas"] = schemas.into();
+    }
     json!({
         "openapi": "3.0.0",
         "info": {"title": TITLE, "version": VERSION},
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"BearerToken": token}},
+        "components": components,
     })
 }
 
+fn v2_of(slot: &Slot) -> Value {
+    match &slot.part {
+        Part::Resources(resources) => v2_document(resources),
+        Part::Fixed(_) => Value::Null,
+    }
+}
+
 fn v2_document(resources: &[OpenApiResource]) -> Value {
-    let (paths, definitions) = content(Version::V2, resources);
-    let token = json!({"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization", "in": "header"});
+    let mut models = Models::new(Version::V2, None);
+    let mut paths = content(&mut models, resources);
+    paths.extend(fixed_parts(resources).into_iter().map(|fixed| (fixed.path, fixed.item)));
+    models.add_referred(&paths);
     json!({
         "swagger": "2.0",
         "info": {"title": TITLE, "version": VERSION},
+        "parameters": parameters::shared_by(&paths),
         "paths": paths,
-        "definitions": definitions,
-        "securityDefinitions": {"BearerToken": token},
+        "definitions": models.schemas,
+        "securityDefinitions": security(),
         "security": [{"BearerToken": []}],
     })
 }
@@ -228,7 +327,12 @@ mod tests {
 
     fn resources() -> Vec<OpenApiResource> {
         let mut deployment = OpenApiResource::new("apps", "v1", "Deployment", "deployments", true);
-        deployment.subresources = vec!["status".into(), "scale".into()];
+        let verbs = || ["get", "patch", "update"].map(str::to_owned).to_vec();
+        let scale = Gvk { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into() };
+        let status =
+            OpenApiSubresource { name: "status".into(), kind: deployment.kind.clone(), verbs: verbs() };
+        deployment.subresources =
+            vec![status, OpenApiSubresource { name: "scale".into(), kind: scale, verbs: verbs() }];
         let mut custom = OpenApiResource::new("stable.example.com", "v1", "CronTab", "crontabs", true);
         custom.schema =
             Some(json!({"type": "object", "description": "a tab", "properties": {"spec": {"type": "object",
@@ -307,7 +411,7 @@ mod tests {
                 .unwrap()
                 .starts_with("List of containers belonging to the pod.")
         );
-        let reference = &containers["items"]["allOf"][0]["$ref"];
+        let reference = &containers["items"]["$ref"];
         assert_eq!(reference, "#/components/schemas/io.k8s.api.core.v1.Container");
         assert_eq!(
             schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"],
@@ -357,7 +461,7 @@ mod tests {
     /// What every kind of the table says about itself is a document without loose ends.
     #[test]
     fn every_builtin_kind() {
-        let mut models = Models::new(Version::V3);
+        let mut models = Models::new(Version::V3, None);
         let names: Vec<_> =
             crate::schema::builtin().kinds().map(|(_, message)| message.name.clone()).collect();
         assert!(names.iter().all(|name| models.add(name)));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::descriptions;
+use super::{descriptions, fixed, parameters, stated};
 use crate::schema::{Field, Gvk, ListKind, Message, Node, Schema, Shape, Type, builtin};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,18 +22,48 @@ impl Version {
     }
 }
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+pub(super) const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Collects schemas and everything they refer to.
 pub(super) struct Models {
     version: Version,
+    /// The group and version that the document is of; it is of all without.
+    of: Option<(String, String)>,
+    /// Whether it is of custom resources.
+    pub(super) customs: bool,
     pub(super) schemas: Map<String, Value>,
     pending: BTreeSet<u32>,
 }
 
 impl Models {
-    pub(super) fn new(version: Version) -> Self {
-        Self { version, schemas: Map::new(), pending: BTreeSet::new() }
+    pub(super) fn new(version: Version, of: Option<(&str, &str)>) -> Self {
+        let of = of.map(|(group, version)| (group.to_owned(), version.to_owned()));
+        Self { version, of, customs: false, schemas: Map::new(), pending: BTreeSet::new() }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) fn reference(&self, name: &str) -> Value {
+        json!({"$ref": self.version.reference(name)})
+    }
+
+    /// Adds all that paths refer to.
+    pub(super) fn add_referred(&mut self, paths: &Map<String, Value>) {
+        let mut names = BTreeSet::new();
+        paths.values().for_each(|item| referred(item, &mut names));
+        for name in names {
+            match name.strip_prefix(META).and_then(|name| name.strip_prefix('.')) {
+                _ if self.schemas.contains_key(&name) => {}
+                Some("Patch") => drop(self.schemas.insert(name, patch())),
+                _ if name == fixed::INFO => {
+                    let info = fixed::info(self.version == Version::V3);
+                    self.schemas.insert(name, info);
+                }
+                _ => drop(self.add(&name)),
+            }
+        }
     }
 
     /// Adds a built-in type by its OpenAPI name with all it needs; false where there is none.
@@ -75,9 +105,25 @@ impl Models {
             out.insert("x-kubernetes-map-type".into(), "atomic".into());
         }
         if let Some(kind) = &message.kind {
-            out.insert("x-kubernetes-group-version-kind".into(), json!([gvk(kind)]));
+            out.insert("x-kubernetes-group-version-kind".into(), self.kinds(kind));
         }
+        stated::put(&message.name, "", &mut out);
         Value::Object(out)
+    }
+
+    /// What a type is called; those of all groups are told as of the group that has no name.
+    fn kinds(&self, kind: &Gvk) -> Value {
+        match (&*kind.group, &*kind.kind) {
+            ("meta.k8s.io", "DeleteOptions" | "WatchEvent") => {
+                if self.customs && self.version == Version::V3 {
+                    return stated::of_custom(&kind.kind);
+                }
+                let of = self.of.as_ref().map(|(group, version)| (group.as_str(), version.as_str()));
+                stated::of_every_group(&kind.kind, of)
+            }
+            ("meta.k8s.io", _) => json!([gvk(&Gvk { group: "".into(), ..kind.clone() })]),
+            _ => json!([gvk(kind)]),
+        }
     }
 
     fn field(&mut self, node: Node<'_>, message: &Message, field: &Field) -> Value {
@@ -85,17 +131,15 @@ impl Models {
             Value::Object(map) => map,
             _ => Map::new(),
         };
-        if out.contains_key("$ref") && self.version == Version::V3 {
-            out = Map::from_iter([("allOf".to_owned(), json!([Value::Object(out)]))]);
-            if matches!(field.ty.shape, Shape::Message(_)) && !field.pointer {
-                out.insert("default".into(), json!({}));
-            }
+        if let Some(said) = descriptions::of_field(&message.name, &field.name) {
+            describe(&mut out, said);
         }
-        let text = descriptions::of_field(&message.name, &field.name);
-        out.extend(text.map(|text| ("description".to_owned(), text.into())));
-        out.extend(field.default.clone().map(|default| ("default".to_owned(), default)));
-        if field.ty.atomic == Some(true) {
-            out.insert("x-kubernetes-map-type".into(), "atomic".into());
+        if self.version == Version::V3 {
+            out.extend(default_of(field).map(|default| ("default".to_owned(), default)));
+        }
+        if let Some(atomic) = field.ty.atomic {
+            let name = if atomic { "atomic" } else { "granular" };
+            out.insert("x-kubernetes-map-type".into(), name.into());
         }
         let strategy: Vec<&str> = [
             ("retainKeys", field.strategy.retain_keys),
@@ -117,7 +161,7 @@ impl Models {
         out.extend(
             field.merge_key.as_deref().map(|key| ("x-kubernetes-patch-merge-key".to_owned(), key.into())),
         );
-        if let (Shape::List(list), true) = (&field.ty.shape, field.listed()) {
+        if let (Shape::List(list), true) = (&field.ty.shape, !is_of_items(message, field)) {
             let (name, keys) = match &list.kind {
                 ListKind::Atomic => ("atomic", None),
                 ListKind::Set => ("set", None),
@@ -126,6 +170,12 @@ impl Models {
             out.insert("x-kubernetes-list-type".into(), name.into());
             let keys = keys.map(|keys| keys.iter().map(|key| Value::from(&**key)).collect());
             out.extend(keys.map(|keys| ("x-kubernetes-list-map-keys".to_owned(), Value::Array(keys))));
+        }
+        stated::put(&message.name, &field.name, &mut out);
+        // Version 3 keeps a reference apart from what is said beside it.
+        if self.version == Version::V3 && out.len() > 1 {
+            let reference = out.remove("$ref");
+            out.extend(reference.map(|name| ("allOf".to_owned(), json!([{"$ref": name}]))));
         }
         Value::Object(out)
     }
@@ -141,11 +191,11 @@ impl Models {
             Shape::Bytes => json!({"type": "string", "format": "byte"}),
             Shape::List(list) => {
                 let items = self.type_schema(node.at(&list.item));
-                json!({"type": "array", "items": self.wrap(items)})
+                json!({"type": "array", "items": items})
             }
             Shape::Map(value) => {
                 let values = self.type_schema(node.at(value));
-                json!({"type": "object", "additionalProperties": self.wrap(values)})
+                json!({"type": "object", "additionalProperties": values})
             }
             Shape::Message(index)
             | Shape::PropsOrArray(index)
@@ -157,14 +207,6 @@ impl Models {
                 json!({"$ref": self.version.reference(&builtin().message(*index).name)})
             }
             other => self.special(other),
-        }
-    }
-
-    /// Version 3 keeps a reference apart from what is said beside it.
-    fn wrap(&self, schema: Value) -> Value {
-        match self.version {
-            Version::V3 if schema.get("$ref").is_some() => json!({"allOf": [schema], "default": {}}),
-            _ => schema,
         }
     }
 
@@ -207,144 +249,64 @@ impl Models {
         self.schemas.entry(name).or_insert(schema);
         json!({"$ref": reference})
     }
+}
 
-    /// Adds a custom resource and its list.
-    pub(super) fn add_custom(&mut self, kind: &Gvk, plural: &str, schema: &Value) {
-        let name = custom_name(kind);
-        let mut own = match schema.is_object() {
-            true => schema.clone(),
-            false => json!({"type": "object", PRESERVES: true}),
-        };
-        // kubectl takes every named field for the only ones there are.
-        if self.version == Version::V2 && own[PRESERVES] == true {
-            own = json!({"type": "object"});
-        } else {
-            if self.version == Version::V2 {
-                in_v2(&mut own);
-            }
-            self.embedded(&mut own);
-            let mut properties = own.get("properties").cloned().unwrap_or_else(|| json!({}));
-            self.object_fields(&mut properties, "ObjectMeta");
-            own["properties"] = properties;
-        }
-        own["x-kubernetes-group-version-kind"] = json!([gvk(kind)]);
-        self.schemas.insert(name.clone(), own);
-        let list = Gvk { kind: format!("{}List", kind.kind).into(), ..kind.clone() };
-        let item = json!({"$ref": self.version.reference(&name)});
-        let mut properties = json!({"items": {"type": "array", "items": item,
-            "description": format!("List of {plural}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md")}});
-        self.object_fields(&mut properties, "ListMeta");
-        properties["metadata"]["description"] = descriptions::LIST_METADATA.into();
-        let list_schema = json!({
-            "description": format!("{} is a list of {}", list.kind, kind.kind), "type": "object",
-            "required": ["items"], "properties": properties, "x-kubernetes-group-version-kind": [gvk(&list)],
-        });
-        self.schemas.insert(custom_name(&list), list_schema);
-    }
-
-    /// Objects within say what every object does.
-    fn embedded(&mut self, schema: &mut Value) {
-        let Value::Object(map) = schema else { return };
-        for inner in
-            map.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
-        {
-            self.embedded(inner);
-        }
-        for key in ["items", "additionalProperties"] {
-            map.get_mut(key).into_iter().for_each(|inner| self.embedded(inner));
-        }
-        let preserves = map.get(PRESERVES) == Some(&true.into());
-        if map.get("x-kubernetes-embedded-resource") != Some(&true.into())
-            || (preserves && self.version == Version::V2)
-        {
-            return;
-        }
-        let mut properties = map.remove("properties").unwrap_or_else(|| json!({}));
-        self.object_fields(&mut properties, "ObjectMeta");
-        for (field, description) in descriptions::EMBEDDED {
-            properties[*field]["description"] = (*description).into();
-        }
-        map.insert("properties".into(), properties);
-        if let Some(required) = map.entry("required").or_insert_with(|| json!([])).as_array_mut() {
-            required.extend(["kind".into(), "apiVersion".into()]);
-        }
-    }
-
-    fn object_fields(&mut self, properties: &mut Value, metadata: &str) {
-        let name = format!("{META}.{metadata}");
-        self.add(&name);
-        let reference = json!({"$ref": self.version.reference(&name)});
-        for field in ["apiVersion", "kind", "metadata"] {
-            let mut schema = match field {
-                "metadata" if self.version == Version::V3 => json!({"allOf": [reference.clone()]}),
-                "metadata" => reference.clone(),
-                _ => json!({"type": "string"}),
-            };
-            schema["description"] = descriptions::of_common(field).unwrap_or_default().into();
-            properties[field] = schema;
+fn describe(schema: &mut Map<String, Value>, said: &descriptions::OfField) {
+    schema.extend(said.text.clone().map(|text| ("description".to_owned(), text.into())));
+    schema.extend(said.values.clone().map(|values| ("enum".to_owned(), values)));
+    let Some(values) = &said.element_values else { return };
+    for name in ["items", "additionalProperties"] {
+        if let Some(Value::Object(element)) = schema.get_mut(name) {
+            element.insert("enum".into(), values.clone());
         }
     }
 }
 
-impl Field {
-    /// Whether the list type is stated: the published documents leave it out where it is only the default.
-    fn listed(&self) -> bool {
-        !matches!(&self.ty.shape, Shape::List(list) if list.kind == ListKind::Atomic && self.strategy.merge)
+/// The objects of a list, whose kind of list is never stated.
+fn is_of_items(message: &Message, field: &Field) -> bool {
+    &*field.name == "items" && message.name.ends_with("List")
+}
+
+/// What a field holds that is not given: what the published definitions say, or the zero of what is always written.
+fn default_of(field: &Field) -> Option<Value> {
+    if field.default.is_some() {
+        return field.default.clone();
+    }
+    match &field.ty.shape {
+        _ if field.pointer => None,
+        Shape::Message(_) => Some(json!({})),
+        _ if field.omit_empty => None,
+        Shape::String => Some("".into()),
+        Shape::Bool => Some(false.into()),
+        Shape::Int32 | Shape::Int64 | Shape::Double => Some(0.into()),
+        _ => None,
     }
 }
 
-const PRESERVES: &str = "x-kubernetes-preserve-unknown-fields";
+/// The name of the body of patches, of which nothing can be said.
+fn patch() -> Value {
+    json!({"type": "object", "description":
+        "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body."})
+}
 
-/// Version 2 knows neither alternatives, defaults nor nullable values, and clients of it cannot cope with lists of nothing and with
-/// objects that name some of their fields only.
-fn in_v2(schema: &mut Value) {
-    let Value::Object(map) = schema else { return };
-    for key in ["oneOf", "anyOf", "allOf", "not", "default"] {
-        map.remove(key);
-    }
-    let nullable = map.remove("nullable") == Some(true.into());
-    let preserves = map.get(PRESERVES) == Some(&true.into());
-    if nullable || preserves {
-        map.remove("items");
-        map.remove("properties");
-    }
-    let shape = map.get("type").and_then(Value::as_str).unwrap_or_default();
-    if nullable || (shape == "array" && !map.contains_key("items")) || (shape == "object" && preserves) {
-        map.remove("type");
-    }
-    let is_nullable = |schema: &Value| schema["nullable"] == true;
-    if map.get("additionalProperties").is_some_and(is_nullable) {
-        map.remove("required");
-    }
-    if let Some(Value::Object(properties)) = map.get("properties") {
-        let nullable: Vec<String> = properties
-            .iter()
-            .filter(|(_, schema)| is_nullable(schema))
-            .map(|(name, _)| name.clone())
-            .collect();
-        if let Some(Value::Array(required)) = map.get_mut("required") {
-            required.retain(|name| !nullable.iter().any(|n| name == n));
-            if required.is_empty() {
-                map.remove("required");
+/// The names of all definitions that something of a version 2 document refers to.
+fn referred(at: &Value, names: &mut BTreeSet<String>) {
+    match at {
+        Value::Object(map) => {
+            let reference = map.get("$ref").and_then(Value::as_str);
+            if reference.is_some_and(|r| r.starts_with("#/parameters/")) {
+                return referred(&parameters::resolved(at), names);
             }
+            names.extend(reference.and_then(|r| r.strip_prefix("#/definitions/")).map(str::to_owned));
+            map.values().for_each(|inner| referred(inner, names));
         }
-    }
-    if let Some(Value::Object(properties)) = map.get_mut("properties") {
-        properties.values_mut().for_each(in_v2);
-    }
-    for key in ["items", "additionalProperties"] {
-        map.get_mut(key).into_iter().for_each(in_v2);
+        Value::Array(items) => items.iter().for_each(|inner| referred(inner, names)),
+        _ => {}
     }
 }
 
 pub(super) fn gvk(kind: &Gvk) -> Value {
     json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
-}
-
-/// `stable.example.com/v1 CronTab` is `com.example.stable.v1.CronTab`.
-pub(super) fn custom_name(kind: &Gvk) -> String {
-    let reversed: Vec<&str> = kind.group.rsplit('.').collect();
-    format!("{}.{}.{}", reversed.join("."), kind.version, kind.kind)
 }
 
 /// The OpenAPI name of a built-in kind.

@@ -35,9 +35,19 @@ pub fn json(original: &Value, patch: &Value) -> Result<Value> {
     let mut value = original.clone();
     let mut spent = Spent::default();
     for operation in operations {
-        perform(&mut value, operation, &mut spent)?;
+        perform(&mut value, operation, &mut spent).map_err(|fault| named(operation, fault))?;
     }
     Ok(value)
+}
+
+/// A fault of an operation, which says which one it is.
+fn named(operation: &Value, fault: PatchError) -> PatchError {
+    match (operation.get("op").and_then(Value::as_str), fault) {
+        (Some(name @ ("add" | "remove" | "replace" | "move" | "copy")), PatchError::JsonPatch(why)) => {
+            PatchError::JsonPatch(format!("{name} operation does not apply: {why}"))
+        }
+        (_, other) => other,
+    }
 }
 
 /// What operations have taken so far. Each is cheap in its text, and dear in a long list or as a copy of copies.
@@ -90,7 +100,7 @@ fn decoded(key: &str) -> String {
 
 /// What holds the last step of a path, and that step.
 fn holder<'v>(object: &'v mut Value, path: &str) -> Result<(&'v mut Value, String)> {
-    let missing = || PatchError::JsonPatch(format!("doc is missing path: {path:?}"));
+    let missing = || PatchError::JsonPatch(format!("doc is missing path: {path}: missing value"));
     let mut steps = path.split('/').skip(1).collect::<Vec<_>>();
     let last = steps.pop().ok_or_else(missing)?;
     let mut place = object;

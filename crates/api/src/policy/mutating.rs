@@ -128,6 +128,7 @@ impl MutatingPolicy {
                     Ok(new) => Ok(new),
                     // A test that does not hold is how a patch says that it is not wanted.
                     Err(patch::PatchError::TestFailed(_)) => Ok(vars.object.clone()),
+                    Err(patch::PatchError::JsonPatch(fault)) => Err(format!("JSON Patch: {fault}")),
                     Err(error) => Err(format!("JSON Patch: {error}")),
                 }
             }

@@ -28,11 +28,10 @@ impl FieldSelector {
                 Some(value) => (false, value),
                 None => (true, rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')).ok_or_else(error)?),
             };
-            terms.push(FieldTerm {
-                field: field.trim().to_owned(),
-                equal,
-                value: unescape(value).ok_or_else(error)?,
-            });
+            if field.is_empty() && value.is_empty() {
+                continue;
+            }
+            terms.push(FieldTerm { field: field.to_owned(), equal, value: unescape(value)? });
         }
         Ok(Self { terms })
     }
@@ -77,17 +76,24 @@ fn split_unescaped(text: &str) -> Vec<String> {
     parts
 }
 
-fn unescape(text: &str) -> Option<String> {
+fn unescape(text: &str) -> Result<String, SelectorError> {
     let mut out = String::new();
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => out.push(chars.next().filter(|c| matches!(c, '\\' | ',' | '='))?),
-            '=' => return None,
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                other => {
+                    return Err(SelectorError::Escape(
+                        other.map_or_else(|| "\\".into(), |c| format!("\\{c}")),
+                    ));
+                }
+            },
+            '=' => return Err(SelectorError::Unescaped('=')),
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -43,6 +43,10 @@ pub enum SelectorError {
     Unexpected { found: String, expected: &'static str },
     #[error("\"{0}\" is not a valid label selector operator")]
     Operator(String),
+    #[error("invalid field selector: invalid escape sequence: {0}")]
+    Escape(String),
+    #[error("invalid field selector: unescaped character in value: {0}")]
+    Unescaped(char),
     #[error("invalid selector: '{text}'; can't understand '{part}'")]
     Field { text: String, part: String },
 }
@@ -83,6 +87,13 @@ impl Selector {
             let requirement = parser.requirement().and_then(|found| check(&found).map(|()| found));
             requirements.push(requirement.map_err(|error| match error {
                 SelectorError::Unexpected { .. } => SelectorError::Requirement(error.to_string()),
+                // Of a key within text there is no field to name.
+                SelectorError::Requirement(text) => {
+                    SelectorError::Requirement(match text.strip_prefix("key: ") {
+                        Some(rest) => format!("<nil>: {rest}"),
+                        None => text,
+                    })
+                }
                 other => other,
             })?);
             if parser.rest.is_empty() {
@@ -211,10 +222,11 @@ fn check(requirement: &Requirement) -> Result<(), SelectorError> {
                 "values: Invalid value: values set must be empty for exists and does not exist".into(),
             );
         }
-        Operator::GreaterThan | Operator::LessThan if values.iter().any(|v| v.parse::<i64>().is_err()) => {
-            return fail(
-                "values: Invalid value: for 'Gt', 'Lt' operators, the value must be an integer".into(),
-            );
+        Operator::GreaterThan | Operator::LessThan => {
+            if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| v.parse::<i64>().is_err()) {
+                let why = "for 'Gt', 'Lt' operators, the value must be an integer";
+                return fail(format!("values[{i}]: Invalid value: {value:?}: {why}"));
+            }
         }
         _ => {}
     }

@@ -11,10 +11,11 @@ use api::weight;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::endpoints;
 use super::local::{self, Action};
 use super::{GROUP, Heard, Remote, available, condition, path};
 use crate::auth::{Identity, MASTERS};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, ServiceReference};
 use crate::http::body::{self, full};
 use crate::{ApiServer, Server};
 
@@ -23,9 +24,9 @@ const VISIT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT_BYTES: usize = 8 << 20;
 
 /// Why a remote server is not available.
-struct Fault {
-    reason: &'static str,
-    message: String,
+pub struct Fault {
+    pub reason: &'static str,
+    pub message: String,
 }
 
 impl ApiServer {
@@ -103,7 +104,21 @@ async fn visit_all(server: &ApiServer) -> Result<bool, ApiError> {
     Ok(!remotes.0.is_empty())
 }
 
+/// What is missing of a service before anybody can be asked. What cannot be read is left to whoever asks.
+async fn missing(server: &Server, service: &ServiceReference) -> Option<Fault> {
+    let kinds = server.catalog.snapshot();
+    let services = kinds.find("", "v1", "services")?;
+    let slices = kinds.find("discovery.k8s.io", "v1", "endpointslices")?;
+    let (_, found) = server.objects.get(services, &service.namespace, &service.name).await.ok()??;
+    let found = serde_json::from_value(found).ok()?;
+    let slices = server.objects.in_namespace(slices, &service.namespace).await.ok()?;
+    endpoints::missing(&found, &slices, service.port.unwrap_or(443))
+}
+
 async fn visit(server: &Server, remote: &Remote) -> Result<Heard, Fault> {
+    if let Some(fault) = missing(server, &remote.service).await {
+        return Err(fault);
+    }
     let service = &remote.service;
     let place = format!("service/{} in {:?}", service.name, service.namespace);
     let backend = remote

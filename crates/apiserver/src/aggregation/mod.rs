@@ -2,6 +2,7 @@
 //! passed on with who asks in headers that only our own client certificate makes credible.
 
 mod availability;
+mod endpoints;
 mod local;
 mod merge;
 mod passing;
@@ -111,6 +112,11 @@ impl Aggregation {
     pub fn heard(&self, remote: &Remote) -> Heard {
         let key = (remote.group.clone(), remote.version.clone());
         self.heard.read().get(&key).cloned().unwrap_or_default()
+    }
+
+    /// Each remote server by the name of its APIService, and whether it is out of reach.
+    pub fn unavailable<'a>(&self, remotes: &'a Remotes) -> impl Iterator<Item = (&'a str, bool)> {
+        remotes.0.values().map(|remote| (remote.name.as_str(), !self.heard(remote).available))
     }
 
     /// What aggregated servers are to know of whom to believe, as the ConfigMap that they read.

@@ -29,6 +29,10 @@ impl Encoding {
         }
     }
 
+    pub fn of_media_type(media_type: &str) -> Option<Self> {
+        ENCODINGS.into_iter().find(|encoding| encoding.media_type() == media_type)
+    }
+
     /// The media type of a watch in this encoding; there is no stream of YAML.
     pub fn stream_type(self) -> Option<&'static str> {
         match self {
@@ -71,6 +75,13 @@ pub struct Offer {
     pub stream: bool,
     /// Whether what is asked for is a collection.
     pub list: bool,
+    /// Whether the original's router has a look first, which knows media types and anything, but no kinds of them.
+    pub routed: bool,
+}
+
+impl Offer {
+    pub const NOTHING: Self =
+        Self { protobuf: false, shapes: false, stream: false, list: false, routed: false };
 }
 
 impl Form {
@@ -101,6 +112,9 @@ impl Form {
     pub fn parse(accept: Option<&str>, offer: Offer) -> Result<Self, ApiError> {
         let Some(accept) = accept.filter(|a| !a.is_empty()) else { return Ok(Self::JSON) };
         let ranges = ranges(accept);
+        if offer.routed {
+            routed(Some(accept), &offer.routes())?;
+        }
         for range in &ranges {
             for encoding in ENCODINGS.into_iter().filter(|e| range.covers(*e)) {
                 if let Some(form) = range.form(encoding, offer)
@@ -110,12 +124,12 @@ impl Form {
                 }
             }
         }
-        Err(not_acceptable(&ranges, offer))
+        Err(not_acceptable(offer.stream && !ranges.iter().any(Range::names_kind)))
     }
 
     /// For errors, which must be told whatever is accepted.
     pub fn of_error(accept: Option<&str>) -> Self {
-        let offer = Offer { protobuf: true, shapes: true, stream: false, list: false };
+        let offer = Offer { protobuf: true, shapes: true, ..Offer::NOTHING };
         let form = Self::parse(accept, offer).unwrap_or(Self::JSON);
         Self { shape: Shape::Object, ..form }
     }
@@ -136,22 +150,43 @@ pub fn choose<T: Copy>(accept: Option<&str>, offered: &[(&str, T)]) -> Option<T>
     ranges(accept).iter().find_map(found)
 }
 
-fn not_acceptable(ranges: &[Range<'_>], offer: Offer) -> ApiError {
-    let plain = ENCODINGS.map(Encoding::media_type);
-    let streams = ENCODINGS.into_iter().filter_map(Encoding::stream_type);
-    // Where nothing fits at all, the original's router says so before its negotiation is asked.
-    if offer.protobuf && !ranges.iter().any(|r| ENCODINGS.iter().any(|e| r.covers(*e))) {
-        let mut names = plain.to_vec();
-        if offer.list {
-            names.extend(streams);
-        }
-        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", names.join(", "));
-        let mut error = ApiError::not_acceptable(message);
-        error.details = Some(Box::default());
-        return error;
+/// Where nothing fits at all, the original's router says so before its negotiation is asked.
+pub fn routed(accept: Option<&str>, offered: &[&str]) -> Result<(), ApiError> {
+    let accept = accept.filter(|a| !a.is_empty()).unwrap_or("*/*");
+    let fits = |range: &Range<'_>| {
+        (range.kind, range.sub) == ("*", "*")
+            || offered.iter().any(|name| {
+                let name = name.split(';').next().unwrap_or_default();
+                name.split_once('/') == Some((range.kind, range.sub))
+            })
+    };
+    if ranges(accept).iter().any(fits) {
+        return Ok(());
     }
+    let message = format!("406: Not Acceptable\n\nAvailable representations: {}", offered.join(", "));
+    let mut error = ApiError::not_acceptable(message);
+    error.details = Some(Box::default());
+    Err(error)
+}
+
+impl Offer {
+    /// The media types that the original's router knows.
+    fn routes(self) -> Vec<&'static str> {
+        let mut names = ENCODINGS.map(Encoding::media_type).to_vec();
+        if self.list {
+            names.extend(ENCODINGS.into_iter().filter_map(Encoding::stream_type));
+        }
+        names
+    }
+}
+
+fn not_acceptable(stream: bool) -> ApiError {
+    let streams = ENCODINGS.into_iter().filter_map(Encoding::stream_type);
     // Protobuf is named also where only bare metadata come in it.
-    let names = if offer.stream { streams.collect() } else { plain.to_vec() };
+    let names: Vec<&str> = match stream {
+        true => streams.collect(),
+        false => ENCODINGS.map(Encoding::media_type).to_vec(),
+    };
     ApiError::not_acceptable(format!("only the following media types are accepted: {}", names.join(", ")))
 }
 
@@ -204,6 +239,11 @@ impl Range<'_> {
         self.parameters.iter().find(|(n, _)| *n == name).map(|(_, v)| *v)
     }
 
+    /// A group or version alone names a kind too, and one that there is not.
+    fn names_kind(&self) -> bool {
+        ["as", "g", "v"].iter().any(|name| self.parameter(name).is_some())
+    }
+
     fn form(&self, encoding: Encoding, offer: Offer) -> Option<Form> {
         match self.parameter("stream") {
             None | Some("") => {}
@@ -212,9 +252,7 @@ impl Range<'_> {
         }
         let pretty = self.parameter("pretty") == Some("1");
         let mut form = Form { encoding, pretty, ..Form::JSON };
-        // A group or version alone names a kind too, and one that there is not.
-        let names_kind = ["as", "g", "v"].iter().any(|n| self.parameter(n).is_some());
-        if !names_kind {
+        if !self.names_kind() {
             return (offer.protobuf || encoding != Encoding::Protobuf).then_some(form);
         }
         form.meta_version = match (self.parameter("g"), self.parameter("v")) {
@@ -236,8 +274,8 @@ impl Range<'_> {
 mod tests {
     use super::*;
 
-    const BUILTIN: Offer = Offer { protobuf: true, shapes: true, stream: false, list: false };
-    const CUSTOM: Offer = Offer { protobuf: false, ..BUILTIN };
+    const BUILTIN: Offer = Offer { protobuf: true, shapes: true, stream: false, list: false, routed: true };
+    const CUSTOM: Offer = Offer { protobuf: false, routed: false, ..BUILTIN };
 
     fn check(offer: Offer, accept: &str, expected: &str) {
         let shown = match Form::parse(Some(accept), offer) {
@@ -250,7 +288,7 @@ mod tests {
     #[test]
     fn the_most_wanted_of_what_is_offered() {
         check(BUILTIN, "*/*", "Json Object v1");
-        check(BUILTIN, "application/*", "Json Object v1");
+        check(CUSTOM, "application/*", "Json Object v1");
         check(BUILTIN, "application/yaml", "Yaml Object v1");
         check(BUILTIN, "application/vnd.kubernetes.protobuf, application/json", "Protobuf Object v1");
         check(BUILTIN, "application/vnd.kubernetes.protobuf,application/json", "Protobuf Object v1");

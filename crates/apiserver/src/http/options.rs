@@ -51,8 +51,24 @@ impl ListOptions {
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.option_flag("sendInitialEvents"),
         };
+        let options = if watch { options.with_initial_events() } else { options };
         refused("ListOptions", &if watch { options.watch_faults() } else { options.list_faults() })?;
         Ok(options)
+    }
+
+    /// A watch from any version, or from none, begins with what there is, as it always has, and says so.
+    fn with_initial_events(self) -> Self {
+        let unsaid = self.send_initial_events.is_none() && self.version_match.is_empty();
+        match unsaid && self.bookmarks && matches!(&*self.resource_version, "" | "0") {
+            true => Self { send_initial_events: Some(true), version_match: NOT_OLDER_THAN.into(), ..self },
+            false => self,
+        }
+    }
+
+    /// The original answers from its cache to whoever takes any version, and all at once: of a cache there are no pages.
+    pub fn as_cached(self) -> Self {
+        let limit = if self.resource_version == "0" { 0 } else { self.limit };
+        Self { limit, ..self }
     }
 
     fn list_faults(&self) -> Vec<FieldError> {
@@ -113,18 +129,24 @@ impl ListOptions {
     }
 }
 
-/// A resource version as a revision of the store.
+/// A resource version as a revision of the store, where a list asks for it.
 pub fn revision(text: &str) -> Result<Option<u64>, ApiError> {
+    parse_revision(text).map_err(|fault| ApiError::bad_request(format!("invalid resource version: {fault}")))
+}
+
+/// The same where a watch does, or somebody who reads one object, which the original does not explain.
+pub fn revision_of_cache(text: &str) -> Result<Option<u64>, ApiError> {
+    parse_revision(text).map_err(|fault| ApiError::unexplained(fault.to_string()))
+}
+
+fn parse_revision(text: &str) -> Result<Option<u64>, FieldError> {
     if text.is_empty() {
         return Ok(None);
     }
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let problem = if digits { "value out of range" } else { "invalid syntax" };
     let detail = format!("strconv.ParseUint: parsing {text:?}: {problem}");
-    text.parse().map(Some).map_err(|_| {
-        let fault = FieldError::invalid("resourceVersion", text, detail);
-        ApiError::bad_request(format!("invalid resource version: {fault}"))
-    })
+    text.parse().map(Some).map_err(|_| FieldError::invalid("resourceVersion", text, detail))
 }
 
 fn dry_run_faults<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) {

@@ -4,6 +4,7 @@ use ::http::StatusCode;
 use api::status::ApiError;
 use serde_json::{Value, json};
 
+use super::list::Filter;
 use super::one;
 use crate::Context;
 use crate::http::accept::Shape;
@@ -26,11 +27,13 @@ pub fn get(context: &Context) -> Result<Answer, ApiError> {
 }
 
 pub fn list(context: &Context) -> Result<Answer, ApiError> {
-    let items: Vec<Value> = COMPONENTS.iter().map(|name| component(context, name)).collect();
+    let filter = Filter::parse(context)?;
+    let mut items: Vec<Value> = COMPONENTS.iter().map(|name| component(context, name)).collect();
+    items.retain(|item| filter.matches(&context.kind, item));
     let list = match context.form.shape {
         Shape::Table => {
             let rows: Vec<&Value> = items.iter().collect();
-            table::table(&context.kind, &context.query, &rows, "", Some(json!({})))
+            table::table(&context.kind, context, &rows, json!({}))
         }
         _ => json!({"apiVersion": context.kind.api_version(), "kind": &*context.kind.list_kind,
             "metadata": {}, "items": items}),

@@ -27,8 +27,10 @@ pub async fn connect(
     if subresource == "proxy" {
         return proxy::proxy(server, context, request).await;
     }
-    if subresource == "log" {
-        check_log_options(context)?;
+    match subresource {
+        "log" => check_log_options(context)?,
+        "portforward" => check_ports(context)?,
+        _ => {}
     }
     let (_, pod) = read::find(server, context).await?;
     let name = meta::name(&pod);
@@ -57,7 +59,11 @@ pub async fn connect(
             format!("/{subresource}/{place}/{container}?{}", node_query(context, subresource))
         }
     };
-    let address = server.0.node_address(node).await?;
+    let address = server.0.node_address(node).await.map_err(|error| match error.code {
+        // The original looks for the node and tells of it as of a pod.
+        404 => ApiError::not_found(&context.resource(), node),
+        _ => error,
+    })?;
     if subresource == "log" && websocket::is_asked(&request) {
         let answer = server.0.nodes.forward(address, &path, Request::new(full(""))).await?;
         let answer = readable(answer, &name_of_log(context)).await?;
@@ -123,6 +129,15 @@ fn connect_options(context: &Context, subresource: &str) -> Value {
     options
 }
 
+/// Ports are numbers, whatever becomes of them.
+fn check_ports(context: &Context) -> Result<(), ApiError> {
+    let wrong = context.query.all("ports").find(|port| port.parse::<u64>().is_err());
+    wrong.map_or(Ok(()), |port| {
+        let why = format!("cannot convert to []int32: strconv.ParseUint: parsing {port:?}: invalid syntax");
+        Err(ApiError::bad_request(why))
+    })
+}
+
 /// What is wrong with how a log is asked for.
 fn check_log_options(context: &Context) -> Result<(), ApiError> {
     let query = &context.query;
@@ -146,6 +161,10 @@ fn check_log_options(context: &Context) -> Result<(), ApiError> {
             let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
             errors.push(FieldError::forbidden("[]", detail));
         }
+    }
+    if query.get("stream").is_some() {
+        // One of the two streams alone is not to be had by default.
+        errors.push(FieldError::forbidden("stream", "may not be specified"));
     }
     match errors.is_empty() {
         true => Ok(()),

@@ -87,20 +87,35 @@ async fn prepare(server: &ApiServer, context: &Context, object: Value) -> Result
         meta::set(&mut object, "name", base::id::uuid());
     }
     for attempt in 0.. {
-        let Some(prefix) = &generate else { return store_new(server, context, object, applied).await };
+        let Some(prefix) = &generate else {
+            let would_make_one = !meta::text(&object, "generateName").is_empty();
+            return store_new(server, context, object, applied).await.map_err(|error| {
+                match error.reason == "AlreadyExists" {
+                    // As it is said also where the name was given.
+                    true if would_make_one => {
+                        ApiError::generated_name_conflict(&context.resource(), &name_in(error))
+                    }
+                    _ => error,
+                }
+            });
+        };
         let mut candidate = object.clone();
         meta::set(&mut candidate, "name", format!("{prefix}{}", base::id::name_suffix(5)));
         match store_new(server, context, candidate, applied.clone()).await {
             Err(error) if error.reason == "AlreadyExists" => {
                 if attempt + 1 == NAME_TRIES {
-                    let name = error.details.and_then(|d| d.name).unwrap_or_default();
-                    return Err(ApiError::generated_name_conflict(&context.resource(), &name));
+                    return Err(ApiError::generated_name_conflict(&context.resource(), &name_in(error)));
                 }
             }
             done => return done,
         }
     }
     unreachable!("the last try returns")
+}
+
+/// The name that an error is about.
+fn name_in(error: ApiError) -> String {
+    error.details.and_then(|d| d.name).unwrap_or_default()
 }
 
 /// The namespace is the URL's, and so is the name where it has one.
@@ -140,6 +155,9 @@ async fn store_new(
     let name = meta::name(&object).to_owned();
     let mut errors = Errors::default();
     names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
+    if kind.custom.is_none() && !kind.rules.any_finalizer {
+        names::check_own_finalizers(&object, &mut errors);
+    }
     if !errors.0.is_empty() {
         return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
     }

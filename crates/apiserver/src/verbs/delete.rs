@@ -9,7 +9,7 @@ use api::status::{ApiError, Resource};
 use serde_json::{Value, json};
 use store::{Entry, Expect};
 
-use super::list::{Filter, list_answer, page};
+use super::list::{Filter, check_shape, list_answer, list_metadata, page};
 use super::read::set_version;
 use super::update::is_finished;
 use super::{input, one};
@@ -182,19 +182,41 @@ fn mark(kind: &api::kinds::Kind, options: &DeleteOptions, object: &mut Value) {
             meta::set(object, "deletionGracePeriodSeconds", grace);
         }
     }
-    let unsaid = options.orphan_dependents.is_none() && options.propagation_policy.is_none();
-    let orphan = options.orphan_dependents == Some(true)
-        || options.propagation_policy.as_deref() == Some("Orphan")
-        || (unsaid && kind.rules.orphans_dependents);
-    let foreground = options.propagation_policy.as_deref() == Some("Foreground");
-    if (orphan || foreground) && !was_deleting {
-        let mut finalizers: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
-        finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
-        finalizers.push(if orphan { ORPHAN } else { FOREGROUND }.to_owned());
-        meta::set(object, "finalizers", finalizers);
+    // Who asks again may think otherwise of its dependents; not of what an agent is ending already.
+    if !(was_deleting && kind.rules.graceful_deletion) {
+        set_finalizers(object, dependents(kind, options, &meta::finalizers(object)));
     }
     if kind.rules.spec_finalizers {
         object["status"]["phase"] = "Terminating".into();
+    }
+}
+
+/// Who has to let go of the object for its dependents' sake: those that leave them, or those that wait for them.
+fn dependents(kind: &api::kinds::Kind, options: &DeleteOptions, held: &[&str]) -> Option<&'static str> {
+    match (options.orphan_dependents, options.propagation_policy.as_deref()) {
+        (Some(orphan), _) => orphan.then_some(ORPHAN),
+        (None, Some("Orphan")) => Some(ORPHAN),
+        (None, Some("Foreground")) => Some(FOREGROUND),
+        (None, Some(_)) => None,
+        // It is as it was decided before, and else as the kind has it.
+        (None, None) if held.contains(&ORPHAN) => Some(ORPHAN),
+        (None, None) if held.contains(&FOREGROUND) => Some(FOREGROUND),
+        (None, None) => kind.rules.orphans_dependents.then_some(ORPHAN),
+    }
+}
+
+fn set_finalizers(object: &mut Value, wanted: Option<&'static str>) {
+    let held: Vec<String> = meta::finalizers(object).into_iter().map(str::to_owned).collect();
+    let of_dependents: Vec<&String> = held.iter().filter(|f| *f == ORPHAN || *f == FOREGROUND).collect();
+    if of_dependents.iter().map(|f| f.as_str()).eq(wanted) {
+        return;
+    }
+    let mut finalizers: Vec<String> =
+        held.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
+    finalizers.extend(wanted.map(str::to_owned));
+    match finalizers.is_empty() {
+        true => meta::unset(object, "finalizers"),
+        false => meta::set(object, "finalizers", finalizers),
     }
 }
 
@@ -211,7 +233,11 @@ fn grace_seconds(kind: &api::kinds::Kind, options: &DeleteOptions, object: &Valu
         return 0;
     }
     let own = object.get("spec").and_then(|s| s.get("terminationGracePeriodSeconds")).and_then(Value::as_i64);
-    options.grace_period_seconds.or(own).unwrap_or(30).max(0)
+    match options.grace_period_seconds.or(own).unwrap_or(30) {
+        // A negative time has long been taken for the shortest.
+        ..0 => 1,
+        seconds => seconds,
+    }
 }
 
 pub async fn delete_collection(
@@ -222,7 +248,9 @@ pub async fn delete_collection(
     let options = options(context, body).await?;
     let list = ListOptions::parse(&context.query, false)?;
     let filter = Filter::parse(context)?;
+    check_shape(context)?;
     let page = page(server, context, &list, &filter).await?;
+    let metadata = list_metadata(&context.kind, &page);
     let dry_run = options.is_dry_run();
     let mut items = Vec::new();
     for listed in page.entries {
@@ -233,9 +261,11 @@ pub async fn delete_collection(
             let mut object = server.0.objects.decode(&current)?;
             set_version(&context.kind, &mut object);
             let (namespace, name) = (meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
+            let listed = object.clone();
             match attempt(server, context, &options, &current, object, dry_run).await {
-                Ok(Some(Outcome::Removed(object) | Outcome::Marked(object))) => {
-                    items.push(object);
+                // They are told as they were found.
+                Ok(Some(Outcome::Removed(_) | Outcome::Marked(_))) => {
+                    items.push(listed);
                     break;
                 }
                 Ok(None) => {
@@ -248,6 +278,5 @@ pub async fn delete_collection(
             }
         }
     }
-    let metadata = json!({"resourceVersion": page.revision.to_string()});
     Ok(list_answer(context, metadata, items))
 }

@@ -37,6 +37,12 @@ enum Verdict {
 
 pub async fn evict(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let mut eviction = input::other(context, body).await?;
+    input::check_other(("policy", "v1", "Eviction"), &eviction)?;
+    let namespace = meta::namespace(&eviction);
+    if !namespace.is_empty() && namespace != context.target.namespace {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(why));
+    }
     if meta::name(&eviction) != context.target.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }

@@ -88,6 +88,27 @@ pub async fn other(context: &Context, body: Body) -> Result<Value, ApiError> {
     Ok(value)
 }
 
+/// What a body of another kind must be; what it does not say it is.
+pub fn check_other(of: (&str, &str, &str), value: &Value) -> Result<(), ApiError> {
+    let (group, version, kind) = of;
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+    let own = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let given = if text("apiVersion").is_empty() { &own } else { text("apiVersion") };
+    let name = if text("kind").is_empty() { kind } else { text("kind") };
+    let older = group == "policy" && given == "policy/v1beta1";
+    if (given != own && !older) || name != kind {
+        return Err(ApiError::bad_request(other_type_of(of, given, name)));
+    }
+    let schema = schema::of_kind(group, version, kind);
+    let problems = schema.map(|schema| schema.check(value)).unwrap_or_default();
+    match problems.iter().find(|p| matches!(p, schema::FieldProblem::Type { .. })) {
+        Some(fault) => Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {fault}"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The options in the body of a deletion, if it has one.
 pub async fn delete_options(context: &Context, body: Body) -> Result<Option<Value>, ApiError> {
     let bytes = bytes(context, body).await?;
@@ -99,13 +120,13 @@ pub async fn delete_options(context: &Context, body: Body) -> Result<Option<Valu
     match value.get("kind").and_then(Value::as_str) {
         // Any group's version of them is the same.
         None | Some("" | "DeleteOptions") if value.is_object() => Ok(Some(value)),
-        _ if !value.is_object() => Err(ApiError::bad_request(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal the body into a version and a kind",
-        )),
+        _ if !value.is_object() => Err(ApiError::bad_request(without_type(&value))),
         kind => {
             let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
             let kind = kind.unwrap_or_default();
-            Err(ApiError::bad_request(format!("no kind {kind:?} is registered for version {version:?}")))
+            Err(ApiError::bad_request(format!(
+                "no kind {kind:?} is registered for version {version:?} in scheme {OPTIONS_SCHEME:?}"
+            )))
         }
     }
 }
@@ -198,21 +219,27 @@ fn check_type(kind: &Kind, bytes: &[u8], value: &mut Value) -> Result<(), ApiErr
 }
 
 /// Where the original keeps its types; its refusals name the place.
+const OPTIONS_SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
 const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
 
 /// What is wrong with a built-in object of another type than the path's.
 fn other_type(kind: &Kind, given: &str, name: &str) -> String {
+    other_type_of((&kind.group, &kind.version, &kind.kind), given, name)
+}
+
+fn other_type_of((own_group, own_version, kind): (&str, &str, &str), given: &str, name: &str) -> String {
     let (group, version) = schema::split_api_version(given);
-    let prefix = format!("{name} in version {version:?} cannot be handled as a {}", kind.kind);
+    let prefix = format!("{name} in version {version:?} cannot be handled as a {kind}");
     match schema::of_kind(group, version, name) {
         None => {
             format!("{prefix}: no kind {name:?} is registered for version {given:?} in scheme {SCHEME:?}")
         }
-        Some(_) if name != kind.kind || group != kind.group => {
-            let own = if kind.group.is_empty() { "core" } else { &kind.group };
-            format!("{prefix}: converting ({version}.{name}) to ({own}.{}): unknown conversion", kind.kind)
+        Some(_) if name != kind || group != own_group => {
+            let own = own_group.split('.').next().filter(|own| !own.is_empty()).unwrap_or("core");
+            format!("{prefix}: converting ({version}.{name}) to ({own}.{kind}): unknown conversion")
         }
-        Some(_) => version_mismatch(given, &kind.api_version()),
+        Some(_) if own_group.is_empty() => version_mismatch(given, own_version),
+        Some(_) => version_mismatch(given, &format!("{own_group}/{own_version}")),
     }
 }
 

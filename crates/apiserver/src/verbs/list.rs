@@ -42,8 +42,11 @@ impl Filter {
         let fields = FieldSelector::parse(context.query.get("fieldSelector").unwrap_or_default());
         let fields = fields.map_err(|e| ApiError::bad_request(e.to_string()))?;
         for term in &fields.terms {
-            let known = matches!(term.field.as_str(), "metadata.name" | "metadata.namespace")
-                || kind.selectable.iter().any(|s| *s == term.field);
+            let known = match term.field.as_str() {
+                "metadata.name" => true,
+                "metadata.namespace" => !kind.rules.no_namespace_field,
+                field => kind.selectable.iter().any(|s| s == field),
+            };
             if !known {
                 return Err(unknown_field(kind, &term.field));
             }
@@ -139,7 +142,8 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
             let at = match error {
                 DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
-                _ => text.len(),
+                // Letters come by four.
+                _ => text.len() - text.len() % 4,
             };
             broken(&format!(": illegal base64 data at input byte {at}"))
         })?;
@@ -188,16 +192,15 @@ async fn start(
 ) -> Result<RangeRequest, ApiError> {
     let prefix = context.kind.key(&context.target.namespace, "");
     let mut request = RangeRequest { prefix, ..Default::default() };
-    let wanted = options.revision()?.filter(|r| *r > 0);
     if !options.continue_token.is_empty() {
-        if wanted.is_some() {
+        let token = Continue::decode(&options.continue_token)?;
+        if !matches!(&*options.resource_version, "" | "0") {
             let why = "specifying resource version is not allowed when using continue";
             return Err(ApiError::bad_request(why));
         }
-        let token = Continue::decode(&options.continue_token)?;
         request.after = Some(format!("{}{}", request.prefix, token.last));
         request.revision = token.revision;
-    } else if let Some(wanted) = wanted {
+    } else if let Some(wanted) = options.revision()?.filter(|r| *r > 0) {
         server.0.objects.wait_for(wanted).await?;
         // A limit without a match means the very version too.
         let exact = options.version_match == options::EXACT
@@ -294,13 +297,19 @@ fn retry_after_seconds(lasts: std::time::Duration) -> i32 {
     (0.06 * lasts.as_secs_f64()).exp().clamp(1.0, 30.0) as i32
 }
 
-pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
-    let options = ListOptions::parse(&context.query, false)?;
-    let filter = Filter::parse(context)?;
-    if context.form.shape == Shape::Metadata {
-        let why = "you requested PartialObjectMetadata, but the requested object is a list";
-        return Err(ApiError::not_acceptable(format!("{why} ({})", super::go_type(&context.kind, true))));
+/// Many are no one object.
+pub fn check_shape(context: &Context) -> Result<(), ApiError> {
+    if context.form.shape != Shape::Metadata {
+        return Ok(());
     }
+    let why = "you requested PartialObjectMetadata, but the requested object is a list";
+    Err(ApiError::not_acceptable(format!("{why} ({})", super::go_type(&context.kind, true))))
+}
+
+pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
+    let options = ListOptions::parse(&context.query, false)?.as_cached();
+    let filter = Filter::parse(context)?;
+    check_shape(context)?;
     let page = page(server, context, &options, &filter).await?;
     let kind = &context.kind;
     let metadata = list_metadata(kind, &page);
@@ -363,9 +372,7 @@ pub fn list_answer(context: &Context, metadata: Value, items: Vec<Value>) -> Ans
     let list = match form.shape {
         Shape::Table => {
             let rows: Vec<&Value> = items.iter().collect();
-            let mut table = table::table(kind, &context.query, &rows, "", Some(metadata));
-            table["apiVersion"] = meta_version.into();
-            table
+            table::table(kind, context, &rows, metadata)
         }
         Shape::Metadata | Shape::MetadataList => {
             let items: Vec<Value> =
@@ -386,7 +393,7 @@ pub fn list_answer(context: &Context, metadata: Value, items: Vec<Value>) -> Ans
     respond::object(StatusCode::OK, form, &list)
 }
 
-fn list_metadata(kind: &Kind, page: &Page) -> Value {
+pub fn list_metadata(kind: &Kind, page: &Page) -> Value {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if kind.custom.is_some() {
         // Lists without a type of their own write it always.

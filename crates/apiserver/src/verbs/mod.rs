@@ -72,6 +72,7 @@ async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> 
     match (context.kind.namespaced, target.namespace.is_empty()) {
         (false, false) if !is_namespace => return Err(ApiError::no_such_path()),
         (true, true) if !over_all && !target.name.is_empty() => return Err(ApiError::no_such_path()),
+        (true, true) if !over_all && context.kind.verbs == ["create"] => return Err(ApiError::no_such_path()),
         (true, true) if !over_all => return Err(ApiError::method_not_allowed()),
         _ => {}
     }
@@ -82,11 +83,16 @@ async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> 
             "update" | "patch" => target.name.is_empty(),
             _ => *request.method() == Method::HEAD,
         };
+        // What is never kept has no place of its own.
+        if context.kind.verbs == ["create"] && !target.name.is_empty() {
+            return Err(ApiError::no_such_path());
+        }
         if misplaced || !context.kind.verbs.contains(&target.verb) {
             return Err(ApiError::method_not_allowed());
         }
         if context.kind.is_virtual() && target.verb == "create" && context.form.shape != Shape::Object {
-            let why = format!("the server cannot answer with a {} as anything else", context.kind.kind);
+            let why = "only the following media types are accepted: application/json, application/yaml, \
+                       application/vnd.kubernetes.protobuf";
             return Err(ApiError::not_acceptable(why));
         }
         if context.kind.is_virtual() {
@@ -114,8 +120,8 @@ async fn subresource(
 ) -> Result<Answer, ApiError> {
     let target = &context.target;
     let known = context.kind.subresource(&target.subresource).ok_or_else(ApiError::no_such_path)?;
-    let connects = matches!(known.name, "exec" | "attach" | "portforward" | "proxy");
-    if !connects && (!known.verbs.contains(&target.verb) || *request.method() == Method::HEAD) {
+    // Whatever a proxy is asked by, it passes on.
+    if known.name != "proxy" && (!known.verbs.contains(&target.verb) || *request.method() == Method::HEAD) {
         return Err(ApiError::method_not_allowed());
     }
     match (known.name, target.verb) {
@@ -206,10 +212,7 @@ fn shaped<'a>(context: &Context, object: &'a Value) -> Cow<'a, Value> {
         Shape::Object => Cow::Borrowed(object),
         Shape::Metadata | Shape::MetadataList => Cow::Owned(table::partial(object, version)),
         Shape::Table => {
-            let revision = meta::resource_version(object);
-            let mut table = table::table(&context.kind, &context.query, &[object], revision, None);
-            table["apiVersion"] = format!("meta.k8s.io/{version}").into();
-            Cow::Owned(table)
+            Cow::Owned(table::table(&context.kind, context, &[object], table::version_of(object)))
         }
     }
 }

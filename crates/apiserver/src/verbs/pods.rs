@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ::http::StatusCode;
 use api::meta;
-use api::status::ApiError;
+use api::status::{ApiError, Resource};
 use k8s_openapi::api::core::v1::Binding;
 use serde_json::{Value, json};
 
@@ -43,9 +43,33 @@ pub async fn bind_named(server: &ApiServer, context: &Context, body: Body) -> Re
     bind(server, &pod, crate::http::body::full(input.to_string())).await
 }
 
+/// What is wrong with where a pod is to be bound to, told as the original does: without a reason.
+fn check_target(kind: &str, node: &str) -> Result<(), ApiError> {
+    if !matches!(kind, "" | "Node") {
+        let why =
+            format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"");
+        return Err(ApiError::unexplained(why));
+    }
+    match node {
+        "" => Err(ApiError::unexplained("target.name: Required value")),
+        _ => Ok(()),
+    }
+}
+
+/// An object is not the one that it was to be: what, as it was wanted, and as it is.
+pub(super) fn precondition_failed(context: &Context, (what, wanted, held): (&str, &str, &str)) -> ApiError {
+    let key = context.kind.key(&context.target.namespace, &context.target.name);
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: \
+         {what} in precondition: {wanted}, {what} in object meta: {held}"
+    );
+    ApiError::conflict(&context.resource(), &context.target.name, &why)
+}
+
 /// Sets `spec.nodeName` and the PodScheduled condition, once.
 pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let mut value = input::other(context, body).await?;
+    input::check_other(("", "v1", "Binding"), &value)?;
     let binding: Binding = serde_json::from_value(value.clone())
         .map_err(|e| ApiError::bad_request(format!("invalid Binding: {e}")))?;
     let wanted = binding.metadata.uid.clone().unwrap_or_default();
@@ -55,22 +79,27 @@ pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<A
     }
     admission::extend(server, context, &mut value, None, Operation::Create).await?;
     admission::validate(server, context, Some(&value), None, Operation::Create).await?;
-    if node.is_empty() {
-        return Err(ApiError::bad_request("target.name: Required value"));
+    let said = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+    if !matches!(said("name"), "") && said("name") != context.target.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
+    check_target(value["target"]["kind"].as_str().unwrap_or_default(), &node)?;
+    let version = said("resourceVersion").to_owned();
     change(server, context, Writes::Binding, Ownership::Take, |old| {
-        let refuse = |why: String| Err(ApiError::conflict(&context.resource(), &context.target.name, &why));
-        if let Some(held) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
-            return refuse(format!("pod {} is already assigned to node {held:?}", meta::name(old)));
+        for (what, wanted, held) in
+            [("UID", &wanted, meta::uid(old)), ("ResourceVersion", &version, meta::resource_version(old))]
+        {
+            if !wanted.is_empty() && wanted != held {
+                return Err(precondition_failed(context, (what, wanted, held)));
+            }
         }
-        if !wanted.is_empty() && wanted != meta::uid(old) {
-            let held = meta::uid(old);
-            return refuse(format!(
-                "Precondition failed: UID in precondition: {wanted}, UID in object meta: {held}"
-            ));
-        }
+        let binding = Resource { group: "", plural: "pods/binding" };
+        let refuse = |why: String| Err(ApiError::conflict(&binding, &context.target.name, &why));
         if meta::is_deleting(old) {
             return refuse(format!("pod {} is being deleted, cannot be assigned to a host", meta::name(old)));
+        }
+        if let Some(held) = old["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+            return refuse(format!("pod {} is already assigned to node {held:?}", meta::name(old)));
         }
         let mut new = old.clone();
         new["spec"]["nodeName"] = node.as_str().into();

@@ -44,7 +44,9 @@ pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
 
 pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
     // The newest is never older than what is asked for, once that has come.
-    if let Some(wanted) = options::revision(context.query.get("resourceVersion").unwrap_or_default())? {
+    if let Some(wanted) =
+        options::revision_of_cache(context.query.get("resourceVersion").unwrap_or_default())?
+    {
         server.0.objects.wait_for(wanted).await?;
     }
     if context.form.is_plain_json() && is_served_as_stored(&context.kind) {

@@ -33,6 +33,7 @@ pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result
         _ => {}
     }
     let mut review = input::object(context, body).await?;
+    let metadata = metadata(server, context, &mut review)?;
     let status = match &*context.kind.kind {
         "SelfSubjectReview" => {
             to_value(&SelfSubjectReviewStatus { user_info: Some(user_info(&context.who)) })
@@ -40,7 +41,9 @@ pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result
         "TokenReview" => to_value(&token_review(server, &review).await),
         "SelfSubjectRulesReview" => {
             let namespace = review["spec"]["namespace"].as_str().unwrap_or_default().to_owned();
-            to_value(&access::rules(server, &context.who, &namespace).await?)
+            let rules = access::rules(server, &context.who, &namespace).await?;
+            review["spec"] = json!({});
+            to_value(&rules)
         }
         kind => {
             let about = match kind {
@@ -52,10 +55,33 @@ pub async fn answer(server: &ApiServer, context: &Context, body: Body) -> Result
         }
     };
     review["status"] = status;
-    if !meta::metadata(&review).contains_key("creationTimestamp") {
-        meta::set(&mut review, "creationTimestamp", Value::Null);
-    }
+    review["metadata"] = metadata;
     Ok(respond::object(StatusCode::CREATED, context.form, &review))
+}
+
+/// The metadata of the answer: what was given, where it is, and who asked for what, where the original says so.
+fn metadata(server: &ApiServer, context: &Context, review: &mut Value) -> Result<Value, ApiError> {
+    match &*context.kind.kind {
+        // It is made anew, whatever was said.
+        "SelfSubjectReview" => {
+            let now = base::time::rfc3339_seconds(base::time::now());
+            return Ok(json!({"creationTimestamp": now}));
+        }
+        "SelfSubjectRulesReview" => return Ok(json!({})),
+        "TokenReview" if review["spec"]["token"].as_str().unwrap_or_default().is_empty() => {
+            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+        }
+        _ => {}
+    }
+    let owned = super::owners(server, context, None, review, super::Writes::Main);
+    let mut metadata = Value::Object(meta::metadata(review).clone());
+    if context.kind.namespaced {
+        metadata["namespace"] = context.target.namespace.as_str().into();
+    }
+    if !owned.is_null() {
+        metadata["managedFields"] = owned;
+    }
+    Ok(metadata)
 }
 
 fn to_value(status: &impl Serialize) -> Value {
@@ -83,7 +109,11 @@ async fn token_review(server: &ApiServer, review: &Value) -> TokenReviewStatus {
             audiences: Some(found.audiences),
             error: None,
         },
-        None => TokenReviewStatus { error: Some("invalid bearer token".into()), ..Default::default() },
+        None => TokenReviewStatus {
+            error: Some("invalid bearer token".into()),
+            user: Some(UserInfo::default()),
+            ..Default::default()
+        },
     }
 }
 
@@ -156,6 +186,7 @@ fn has_gone(object: &Value, now: jiff::Timestamp) -> bool {
 /// `serviceaccounts/token`.
 pub async fn token_request(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let value = input::other(context, body).await?;
+    input::check_other(("authentication.k8s.io", "v1", "TokenRequest"), &value)?;
     admission::validate(server, context, Some(&value), None, Operation::Create).await?;
     let request: TokenRequest = serde_json::from_value(value.clone())
         .map_err(|e| ApiError::bad_request(format!("invalid TokenRequest: {e}")))?;

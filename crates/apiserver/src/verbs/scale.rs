@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use super::apply::{apply_error, untyped};
 use super::ownership::Ownership;
 use super::patch::{Patch, check_patched, check_place, patch_error};
+use super::pods::precondition_failed;
 use super::update::{Writes, change, check_name};
 use super::{input, read};
+use crate::http::accept::Shape;
 use crate::http::body::Body;
 use crate::http::respond::{self, Answer};
-use crate::{ApiServer, Context};
+use crate::{ApiServer, Context, table};
 
 fn paths(context: &Context) -> Result<&ScalePaths, ApiError> {
     context.kind.scale.as_ref().ok_or_else(ApiError::no_such_path)
@@ -95,13 +97,48 @@ fn selector_text(selector: &Value) -> Option<String> {
     }
 }
 
+/// A scale in the form asked for.
+fn answer(context: &Context, scale: &Value) -> Answer {
+    match context.form.shape {
+        Shape::Object => respond::object(StatusCode::OK, context.form, scale),
+        Shape::Metadata => {
+            respond::object(StatusCode::OK, context.form, &table::partial(scale, context.form.meta_version))
+        }
+        Shape::Table => respond::object(StatusCode::OK, context.form, &in_table(context, scale)),
+        Shape::MetadataList => {
+            let why = "you requested PartialObjectMetadataList, but the requested object is not a list (*autoscaling.Scale)";
+            respond::error(context.form, &ApiError::not_acceptable(why))
+        }
+    }
+}
+
+fn in_table(context: &Context, scale: &Value) -> Value {
+    let column = |name: &str, kind: &str, description: &str| json!({"name": name, "type": kind, "format": "", "description": description, "priority": 0});
+    let columns = vec![
+        column("Name", "string", "Name must be unique within a namespace."),
+        column("Desired", "integer", "Desired number of replicas."),
+        column("Available", "integer", "Observed number of replicas."),
+        column("Age", "string", "When the object was created."),
+    ];
+    let metadata = serde_json::from_value(meta::metadata(scale).clone().into()).unwrap_or_default();
+    let cells = vec![
+        meta::name(scale).into(),
+        scale["spec"]["replicas"].as_i64().unwrap_or(0).into(),
+        scale["status"]["replicas"].as_i64().unwrap_or(0).into(),
+        api::columns::age_cell(&metadata),
+    ];
+    let row = table::row(context, scale, cells);
+    table::of_rows(context, table::version_of(scale), columns, vec![row])
+}
+
 pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
     let (_, object) = read::find(server, context).await?;
-    Ok(respond::object(StatusCode::OK, context.form, &scale_of(paths(context)?, &object)))
+    Ok(answer(context, &scale_of(paths(context)?, &object)))
 }
 
 pub async fn update(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let scale = input::other(context, body).await?;
+    input::check_other(("autoscaling", "v1", "Scale"), &scale)?;
     check_name(context, meta::name(&scale))?;
     store(server, context, |_| Ok(scale.clone())).await
 }
@@ -200,6 +237,10 @@ async fn change_scale(
             meta::set(&mut scale, "managedFields", fields);
         }
         let scale = edit(&scale)?;
+        let (wanted, held) = (meta::uid(&scale), meta::uid(old));
+        if !wanted.is_empty() && wanted != held {
+            return Err(precondition_failed(context, ("UID", wanted, held)));
+        }
         let replicas = at(&scale, &["spec".into(), "replicas".into()]).and_then(Value::as_i64).unwrap_or(0);
         check_replicas(context, replicas)?;
         let mut new = old.clone();
@@ -212,5 +253,5 @@ async fn change_scale(
         Ok(new)
     })
     .await?;
-    Ok(respond::object(StatusCode::OK, context.form, &scale_of(paths, &changed.object())))
+    Ok(answer(context, &scale_of(paths, &changed.object())))
 }

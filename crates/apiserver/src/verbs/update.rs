@@ -41,7 +41,8 @@ pub enum Writes {
 impl Writes {
     pub fn subresource(self) -> &'static str {
         match self {
-            Self::Main | Self::Finalize | Self::Binding => "",
+            Self::Main | Self::Binding => "",
+            Self::Finalize => "finalize",
             Self::Status => "status",
             Self::Part(part) => part.name,
             Self::Scale => "scale",
@@ -229,6 +230,9 @@ async fn attempt(
     let mut errors = Errors::default();
     names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
     check_finalizers(&new, &old, &mut errors);
+    if writes == Writes::Finalize {
+        names::check_spec_finalizers(&new, &mut errors);
+    }
     if !errors.0.is_empty() {
         return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
     }
@@ -406,8 +410,10 @@ fn check_finalizers(new: &Value, old: &Value, errors: &mut Errors) {
     let before: HashSet<&str> = meta::finalizers(old).into_iter().collect();
     let added: Vec<&str> = meta::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
     if !added.is_empty() {
+        let added: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();
         let detail = format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            added.join(", ")
         );
         errors.push(FieldError::forbidden("metadata.finalizers", detail));
     }

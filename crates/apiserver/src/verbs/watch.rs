@@ -1,7 +1,9 @@
 //! `watch`: a stream of events. An event's object is the store's bytes with its revision put in.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
@@ -17,9 +19,9 @@ use tokio::time::Instant;
 use super::list::{Filter, page};
 use super::read::{is_served_as_stored, set_version};
 use super::shaped;
-use crate::http::accept::Encoding;
+use crate::http::accept::{Encoding, Shape};
 use crate::http::body::{self, Body};
-use crate::http::options::ListOptions;
+use crate::http::options::{self, ListOptions};
 use crate::http::respond::{self, Answer, Form};
 use crate::http::websocket;
 use crate::objects::store_error;
@@ -51,6 +53,8 @@ struct Watcher {
     changes: std::vec::IntoIter<Arc<Event>>,
     ready: VecDeque<Bytes>,
     bookmarks: bool,
+    /// Of tables: the first says what its columns are, and that holds for all.
+    headed: AtomicBool,
     next_bookmark: Instant,
     end: Instant,
     done: bool,
@@ -66,25 +70,27 @@ pub async fn watch(
     let objects = &server.0.objects;
     let mut ready = VecDeque::new();
     let (mut initial, mut initial_end) = (Vec::new(), None);
-    let from = options.revision()?.unwrap_or(0);
+    let from = options::revision_of_cache(&options.resource_version)?.unwrap_or(0);
     let start = match (options.send_initial_events, from) {
         // First what there is, then what changes.
         (Some(true), _) | (None, 0) => {
-            if from > 0 {
-                objects.wait_for(from).await?;
+            if from > 0
+                && let Err(error) = objects.wait_for(from).await
+            {
+                // It has begun: what is wrong is an event.
+                return Ok(answer(context, body::full(status_frame(context, &error))));
             }
             let page = page(server, context, &ListOptions::default(), &filter).await?;
             if options.send_initial_events == Some(true) && options.bookmarks {
-                initial_end = Some(bookmark(context, page.revision, true)?);
+                let headed = !page.entries.is_empty();
+                initial_end = Some(bookmark(context, page.revision, (true, headed))?);
             }
             initial = page.entries;
             page.revision
         }
         (_, 0) => objects.store.revision(),
-        (_, from) => {
-            objects.wait_for(from).await?;
-            from
-        }
+        // What is to come is waited for as any change is.
+        (_, from) => from,
     };
     let prefix = context.kind.key(&context.target.namespace, "");
     let watch = match objects.store.watch(&prefix, start) {
@@ -112,6 +118,7 @@ pub async fn watch(
         changes: Vec::new().into_iter(),
         ready,
         bookmarks: options.bookmarks,
+        headed: AtomicBool::new(false),
         next_bookmark: next_bookmark(now, end),
         end,
     };
@@ -197,7 +204,8 @@ impl Watcher {
                 events = self.watch.next() => self.take(events).await,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = next_bookmark(Instant::now(), self.end);
-                    match bookmark(&self.context, self.watch.progress(), false) {
+                    let headed = self.headed.swap(true, Ordering::Relaxed);
+                    match bookmark(&self.context, self.watch.progress(), (false, headed)) {
                         Ok(frame) => self.ready.push_back(frame),
                         Err(error) => self.fail(&error),
                     }
@@ -225,9 +233,10 @@ impl Watcher {
     /// The next frame of what there was and what has changed since.
     fn made(&mut self) -> Result<Option<Bytes>, ApiError> {
         if let Some(entry) = self.initial.next() {
-            return frame(&self.server, &self.context, "ADDED", &entry, entry.mod_revision).map(Some);
+            return self.frame("ADDED", &entry, entry.mod_revision).map(Some);
         }
         if let Some(end) = self.initial_end.take() {
+            self.headed.store(true, Ordering::Relaxed);
             return Ok(Some(end));
         }
         while let Some(event) = self.changes.next() {
@@ -296,22 +305,28 @@ impl Watcher {
         let after = !event.deleted && matches(&event.entry)?;
         let gone = event.previous.as_ref().unwrap_or(&event.entry);
         Ok(match (before, after) {
-            (false, true) => Some(frame(&self.server, &self.context, "ADDED", &event.entry, event.revision)?),
-            (true, true) => {
-                Some(frame(&self.server, &self.context, "MODIFIED", &event.entry, event.revision)?)
-            }
-            (true, false) => Some(frame(&self.server, &self.context, "DELETED", gone, event.revision)?),
+            (false, true) => Some(self.frame("ADDED", &event.entry, event.revision)?),
+            (true, true) => Some(self.frame("MODIFIED", &event.entry, event.revision)?),
+            (true, false) => Some(self.frame("DELETED", gone, event.revision)?),
             (false, false) => None,
         })
     }
 }
 
+impl Watcher {
+    fn frame(&self, kind: &'static str, entry: &Entry, revision: u64) -> Result<Bytes, ApiError> {
+        let headed = self.headed.swap(true, Ordering::Relaxed);
+        frame(&self.server, &self.context, kind, (entry, revision), headed)
+    }
+}
+
+/// `headed`: whether the columns of a table have been told already.
 fn frame(
     server: &ApiServer,
     context: &Context,
     kind: &'static str,
-    entry: &Entry,
-    revision: u64,
+    (entry, revision): (&Entry, u64),
+    headed: bool,
 ) -> Result<Bytes, ApiError> {
     let (of, objects) = (&context.kind, &server.0.objects);
     if context.form.is_plain_protobuf() && of.custom.is_none() {
@@ -336,10 +351,23 @@ fn frame(
     }
     let mut object = meta::from_stored(&plain, revision).map_err(ApiError::internal)?;
     set_version(&context.kind, &mut object);
-    encode(context.form, kind, &shaped(context, &object)).map_err(ApiError::internal)
+    encode(context.form, kind, &event_object(context, &object, headed)).map_err(ApiError::internal)
 }
 
-fn bookmark(context: &Context, revision: u64, ends_initial: bool) -> Result<Bytes, ApiError> {
+/// What an event is about in the form asked for.
+fn event_object<'a>(context: &Context, object: &'a Value, headed: bool) -> Cow<'a, Value> {
+    let mut shown = shaped(context, object);
+    if headed && context.form.shape == Shape::Table {
+        shown.to_mut()["columnDefinitions"] = Value::Null;
+    }
+    shown
+}
+
+fn bookmark(
+    context: &Context,
+    revision: u64,
+    (ends_initial, headed): (bool, bool),
+) -> Result<Bytes, ApiError> {
     let kind: &Kind = &context.kind;
     let mut metadata = json!({"resourceVersion": revision.to_string()});
     if ends_initial {
@@ -347,7 +375,7 @@ fn bookmark(context: &Context, revision: u64, ends_initial: bool) -> Result<Byte
     }
     let mut object = json!({"apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": metadata});
     super::input::canonicalize(kind, &mut object);
-    encode(context.form, "BOOKMARK", &shaped(context, &object)).map_err(ApiError::internal)
+    encode(context.form, "BOOKMARK", &event_object(context, &object, headed)).map_err(ApiError::internal)
 }
 
 fn status_frame(context: &Context, error: &ApiError) -> Bytes {
@@ -369,4 +397,25 @@ fn measured(event: &[u8]) -> Bytes {
     out.extend_from_slice(&u32::try_from(event.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend_from_slice(event);
     Bytes::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookmarks_come_each_minute_and_before_the_end() {
+        let now = Instant::now();
+        let after = |seconds: u64| now + Duration::from_secs(seconds);
+        let check = |end: u64, expected: u64| {
+            assert_eq!(next_bookmark(now, after(end)), after(expected), "ends after {end} s");
+        };
+        check(3600, 60);
+        check(62, 60);
+        check(61, 59);
+        check(30, 28);
+        // The last one has been; the end comes first.
+        check(2, 60);
+        check(1, 60);
+    }
 }

@@ -12,6 +12,7 @@ mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+mod pod_resize;
 mod pod_spec;
 mod pod_template;
 mod pod_update;

@@ -10,6 +10,7 @@ pub fn kind() -> Kind {
     Build::<Namespace>::new("namespaces", false)
         .short(&["ns"])
         .names(names::Rule::Label)
+        .rules(|r| r.no_namespace_field = true)
         .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
         .rules(|r| {
             r.spec_finalizers = true;

@@ -14,6 +14,7 @@ use crate::status::{FieldError, Problem};
 pub fn kind() -> Kind {
     Build::<Node>::new("nodes", false)
         .short(&["no"])
+        .rules(|r| r.no_namespace_field = true)
         .prefix("/registry/minions")
         .status()
         .subresource("proxy", ("", "v1", "NodeProxyOptions"), &["create", "delete", "get", "patch", "update"])

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{pod_spec, pod_update, pod_validate, pod_warnings};
+use super::{pod_resize, pod_spec, pod_update, pod_validate, pod_warnings};
 use crate::columns::{age_cell, list_or_none, name_cell, or_none};
 use crate::kinds::{Build, CREATE_ONLY, Errors, Kind, Part};
 use crate::status::FieldError;
@@ -70,7 +70,7 @@ pub fn kind() -> Kind {
             r.graceful_deletion = true;
         })
         .part(&EPHEMERAL, settle_ephemeral)
-        .part(&RESIZE, settle_resize)
+        .part(&RESIZE, pod_resize::settle)
         .subresource("attach", ("", "v1", "PodAttachOptions"), CONNECT)
         .subresource("binding", ("", "v1", "Binding"), CREATE_ONLY)
         .subresource("eviction", ("policy", "v1", "Eviction"), CREATE_ONLY)
@@ -137,18 +137,6 @@ fn settle_ephemeral(new: &mut Pod, old: &Pod, errors: &mut Errors) {
     }
     if let Some(spec) = &new.spec {
         pod_validate::check_spec("spec", spec, errors);
-    }
-}
-
-/// The class of a pod's quality of service is given at birth.
-fn settle_resize(new: &mut Pod, old: &Pod, errors: &mut Errors) {
-    let (Some(spec), Some(held)) = (&new.spec, &old.spec) else { return };
-    pod_validate::check_spec("spec", spec, errors);
-    let class = old.status.as_ref().and_then(|s| s.qos_class.clone());
-    let class = class.unwrap_or_else(|| qos_class(held).to_owned());
-    if qos_class(spec) != class {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid("spec", class, detail));
     }
 }
 

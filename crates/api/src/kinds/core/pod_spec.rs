@@ -1,6 +1,8 @@
 //! Defaults of a pod's spec, shared by Pod and every kind that holds a pod template.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Probe, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, EphemeralContainer, PodSpec, PodTemplateSpec, Probe, Volume,
+};
 
 pub fn default_template(template: &mut PodTemplateSpec) {
     if let Some(spec) = &mut template.spec {
@@ -27,7 +29,24 @@ pub fn default_spec(spec: &mut PodSpec) {
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         default_container(container, host_network);
     }
+    spec.ephemeral_containers.iter_mut().flatten().for_each(default_ephemeral);
     spec.volumes.iter_mut().flatten().for_each(default_volume);
+}
+
+fn default_ephemeral(container: &mut EphemeralContainer) {
+    container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".into());
+    container.termination_message_policy.get_or_insert_with(|| "File".into());
+    container.resources.get_or_insert_default();
+    container.image_pull_policy.get_or_insert_with(|| default_pull_policy(container.image.as_deref()).into());
+    default_variables(&mut container.env);
+}
+
+fn default_variables(variables: &mut Option<Vec<EnvVar>>) {
+    for variable in variables.iter_mut().flatten() {
+        if let Some(field) = variable.value_from.as_mut().and_then(|v| v.field_ref.as_mut()) {
+            field.api_version.get_or_insert_with(|| "v1".into());
+        }
+    }
 }
 
 fn default_container(container: &mut Container, host_network: bool) {
@@ -53,11 +72,7 @@ fn default_container(container: &mut Container, host_network: bool) {
             }
         }
     }
-    for variable in container.env.iter_mut().flatten() {
-        if let Some(field) = variable.value_from.as_mut().and_then(|v| v.field_ref.as_mut()) {
-            field.api_version.get_or_insert_with(|| "v1".into());
-        }
-    }
+    default_variables(&mut container.env);
 }
 
 /// A limit without a request asks for the limit: of pods, not of what they are made from.

@@ -147,6 +147,23 @@ fn check_ephemeral(field: &str, spec: &PodSpec, errors: &mut Errors) {
         if !container.name.is_empty() && !seen.insert(container.name.as_str()) {
             errors.push(FieldError::duplicate(format!("{at}.name"), container.name.as_str()));
         }
+        let resources = container.resources.clone().unwrap_or_default();
+        let set = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l| !l.is_empty());
+        for (name, given) in [
+            ("lifecycle", container.lifecycle.is_some()),
+            ("livenessProbe", container.liveness_probe.is_some()),
+            ("ports", set(&container.ports)),
+            ("readinessProbe", container.readiness_probe.is_some()),
+            ("resizePolicy", container.resize_policy.as_ref().is_some_and(|l| !l.is_empty())),
+            ("resources", resources != Default::default()),
+            ("restartPolicy", container.restart_policy.is_some()),
+            ("startupProbe", container.startup_probe.is_some()),
+        ] {
+            if given {
+                let detail = "cannot be set for an Ephemeral Container";
+                errors.push(FieldError::forbidden(format!("{at}.{name}"), detail));
+            }
+        }
         if let Some(target) = container.target_container_name.as_deref().filter(|t| !t.is_empty())
             && !targets.contains(target)
         {

@@ -20,7 +20,10 @@ pub fn kinds() -> Vec<Kind> {
         .rules(|r| {
             r.update_needs_version = true;
             r.plain_preconditions = true;
+            r.any_finalizer = true;
+            r.told_stored_in = "v1beta1";
         })
+        .category("api-extensions")
         .short(&["crd", "crds"])
         .prefix("/registry/apiextensions.k8s.io/customresourcedefinitions")
         .on_read(super::read::definition)

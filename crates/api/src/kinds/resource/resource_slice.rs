@@ -18,6 +18,7 @@ pub fn kind() -> Kind {
     Build::<ResourceSlice>::new("resourceslices", false)
         .rules(|r| {
             r.answers_deleted = true;
+            r.no_namespace_field = true;
             r.unknown_field = "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {}";
         })
         .generation()

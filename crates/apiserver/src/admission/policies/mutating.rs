@@ -142,7 +142,10 @@ impl Run<'_> {
         let resource = Resource { group: attributes.group(), plural: attributes.resource() };
         let mut error = ApiError::forbidden(&resource, attributes.shown_name(), first);
         error.message = first.clone();
-        error.reason = "Invalid".into();
+        // Where there is nothing to judge by, it is no fault of the object's.
+        if !first.contains("failed to configure binding") {
+            error.reason = "Invalid".into();
+        }
         let cause = |message: String| StatusCause { message: Some(message), ..Default::default() };
         error.details.get_or_insert_default().causes = Some(self.faults.into_iter().map(cause).collect());
         Err(error)

@@ -1,13 +1,22 @@
 //! The client's side played by hand.
 
-use tokio::io::{AsyncWriteExt, DuplexStream};
+use futures::{SinkExt, StreamExt};
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use net::namespace::Namespace;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::exec::{Wanted, carry};
 use super::frame::{self, Frame};
 use super::headers::HeaderWriter;
 use super::*;
 use crate::server::exec::{Input, Output};
+use crate::server::upgrade::Upgrade;
+use crate::server::websocket;
 
 struct Client {
     connection: DuplexStream,
@@ -17,7 +26,11 @@ struct Client {
 impl Client {
     fn start() -> (Self, Session) {
         let (connection, server) = tokio::io::duplex(64 * 1024);
-        (Self { connection, headers: HeaderWriter::new().expect("a writer") }, Session::start(server))
+        (Self::on(connection), Session::start(server))
+    }
+
+    fn on(connection: DuplexStream) -> Self {
+        Self { connection, headers: HeaderWriter::new().expect("a writer") }
     }
 
     async fn open(&mut self, stream: u32, headers: &[(&str, &str)]) {
@@ -49,8 +62,8 @@ impl Client {
     }
 }
 
-#[tokio::test]
-async fn connections_are_forwarded_and_refusals_told() {
+/// The port of somebody who says again what is said.
+async fn echo() -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -60,10 +73,12 @@ async fn connections_are_forwarded_and_refusals_told() {
             write.write_all(b"!").await.expect("writes");
         }
     });
-    let (mut client, session) = Client::start();
-    tokio::spawn(super::port_forward::serve(session, net::namespace::Namespace::host()));
+    port
+}
+
+/// Two connections at once, the second to a port nobody listens at.
+async fn check_forwarding(mut client: Client, port: u16) {
     let port = port.to_string();
-    // Two connections at once, the second to a port nobody listens at.
     for (first, id, port) in [(1, "0", port.as_str()), (5, "1", "1")] {
         client.open(first, &[("streamType", "error"), ("port", port), ("requestID", id)]).await;
         client.send(first, b"", true).await;
@@ -74,6 +89,52 @@ async fn connections_are_forwarded_and_refusals_told() {
     let said = client.receive(vec![1, 3, 5, 7]).await;
     assert_eq!((said[0].1.as_str(), said[1].1.as_str()), ("", "hello there!"));
     assert!(said[2].1.contains("failed to connect to localhost:1 inside"), "{said:?}");
+}
+
+#[tokio::test]
+async fn connections_are_forwarded_and_refusals_told() {
+    let port = echo().await;
+    let (client, session) = Client::start();
+    tokio::spawn(super::port_forward::serve(session, Namespace::host()));
+    check_forwarding(client, port).await;
+}
+
+/// As clients do since v1.31, with nothing to fall back to: the frames in the messages of a WebSocket, wherever those part them.
+#[tokio::test]
+async fn connections_are_forwarded_through_a_websocket() {
+    let port = echo().await;
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+        let upgrade = Upgrade::of(request.headers(), &[TUNNEL_PROTOCOL], &[]).expect("a protocol in common");
+        Ok::<_, std::convert::Infallible>(upgrade.accept(request, |upgraded| async move {
+            let (stream, carrying) = through_websocket(websocket::open(upgraded).await);
+            tokio::join!(carrying, super::port_forward::serve(Session::start(stream), Namespace::host()));
+        }))
+    });
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+    tokio::spawn(serving.with_upgrades());
+    let mut request = "ws://localhost/portForward/n/p".into_client_request().expect("a request");
+    let offered = HeaderValue::from_static("SPDY/3.1+portforward.k8s.io");
+    request.headers_mut().insert("sec-websocket-protocol", offered.clone());
+    let (socket, answer) = tokio_tungstenite::client_async(request, near).await.expect("switches");
+    assert_eq!(answer.headers()["sec-websocket-protocol"], offered);
+    let (mut sink, mut messages) = socket.split();
+    let (connection, inner) = tokio::io::duplex(64 * 1024);
+    let (mut read, mut write) = tokio::io::split(inner);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = messages.next().await {
+            if let Message::Binary(data) = message {
+                write.write_all(&data).await.expect("is heard");
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut piece = [0; 7];
+        while let Ok(length @ 1..) = read.read(&mut piece).await {
+            sink.send(Message::Binary(piece[..length].to_vec().into())).await.expect("is heard");
+        }
+    });
+    check_forwarding(Client::on(connection), port).await;
 }
 
 #[tokio::test]

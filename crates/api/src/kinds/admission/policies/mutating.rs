@@ -11,6 +11,9 @@ use crate::status::FieldError;
 pub fn kind() -> Kind {
     Build::<MutatingAdmissionPolicy>::new("mutatingadmissionpolicies", false)
         .rules(|r| r.update_needs_version = true)
+        .rules(|r| r.told_stored_in = "v1beta1")
+        .rules(|r| r.any_finalizer = true)
+        .category("api-extensions")
         .generation()
         .default(|policy| {
             let Some(spec) = &mut policy.spec else { return };
@@ -40,12 +43,12 @@ fn check(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
             shared::check_match(resources, "spec.matchConstraints", errors);
             let none = resources.resource_rules.as_ref().is_none_or(Vec::is_empty);
             errors.required("spec.matchConstraints.resourceRules", none);
-            // What is gone or is passed on cannot be changed.
-            for (index, rule) in resources.resource_rules.iter().flatten().enumerate() {
-                for (at, operation) in rule.operations.iter().flatten().enumerate() {
-                    let field = format!("spec.matchConstraints.resourceRules[{index}].operations[{at}]");
-                    errors.one_of(field, Some(operation), &["*", "CREATE", "UPDATE"]);
-                }
+            // What is gone cannot be changed.
+            let operations =
+                resources.resource_rules.iter().flatten().flat_map(|r| r.operations.iter().flatten());
+            for operation in operations {
+                let field = "spec.matchConstraints.resourceRules.operations";
+                errors.one_of(field, Some(operation), &["*", "CONNECT", "CREATE", "UPDATE"]);
             }
         }
     }
@@ -54,12 +57,12 @@ fn check(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
     expressions::conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let env = declared.env().constructing(TYPES);
     expressions::variables(env, spec.variables.as_ref(), "spec.variables", errors);
+    check_mutations(spec, errors);
     errors.required(
         "spec.reinvocationPolicy",
         spec.reinvocation_policy.as_deref().unwrap_or_default().is_empty(),
     );
     errors.one_of("spec.reinvocationPolicy", spec.reinvocation_policy.as_deref(), &["IfNeeded", "Never"]);
-    check_mutations(spec, errors);
 }
 
 fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
@@ -85,10 +88,6 @@ fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
             "JSONPatch" => (json, "jsonPatch", apply, "applyConfiguration"),
             _ => (apply, "applyConfiguration", json, "jsonPatch"),
         };
-        if other.is_some() {
-            let detail = format!("must not be set when patchType is {}", mutation.patch_type);
-            errors.push(FieldError::invalid(format!("{place}.{other_field}"), "{}", detail));
-        }
         match given {
             None => {
                 let detail = format!("must be specified when patchType is {}", mutation.patch_type);
@@ -104,6 +103,11 @@ fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
                     errors.push(FieldError::invalid(field, source, fault.as_str()));
                 }
             }
+        }
+        if other.is_some() {
+            let detail = format!("must not be specified when patchType is {}", mutation.patch_type);
+            let shown = format!("{{{other_field}}}");
+            errors.push(FieldError::invalid(format!("{place}.{other_field}"), shown, detail));
         }
     }
 }

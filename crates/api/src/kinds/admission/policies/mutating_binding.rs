@@ -12,6 +12,9 @@ use crate::status::FieldError;
 pub fn kind() -> Kind {
     Build::<MutatingAdmissionPolicyBinding>::new("mutatingadmissionpolicybindings", false)
         .rules(|r| r.update_needs_version = true)
+        .rules(|r| r.told_stored_in = "v1beta1")
+        .rules(|r| r.any_finalizer = true)
+        .category("api-extensions")
         .generation()
         .default(|binding| {
             if let Some(spec) = &mut binding.spec {

@@ -123,7 +123,7 @@ pub fn check_param_ref(reference: Option<&ParamRef>, field: &str, errors: &mut E
     }
     let action = reference.parameter_not_found_action.as_deref();
     errors.required(format!("{field}.parameterNotFoundAction"), action.is_none());
-    errors.one_of(format!("{field}.parameterNotFoundAction"), action, &["Allow", "Deny"]);
+    errors.one_of(format!("{field}.parameterNotFoundAction"), action, &["Deny", "Allow"]);
 }
 
 pub fn shown_param_kind(kind: Option<&ParamKind>) -> String {

@@ -20,6 +20,8 @@ pub fn kind() -> Kind {
         .status()
         .rules(|r| r.status_keeps = &["metadata"])
         .rules(|r| r.update_needs_version = true)
+        .rules(|r| r.any_finalizer = true)
+        .category("api-extensions")
         .generation()
         .default(|policy| {
             let Some(spec) = &mut policy.spec else { return };

@@ -14,6 +14,8 @@ const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicyBinding>::new("validatingadmissionpolicybindings", false)
         .rules(|r| r.update_needs_version = true)
+        .rules(|r| r.any_finalizer = true)
+        .category("api-extensions")
         .generation()
         .default(|binding| {
             shared::default_match(binding.spec.match_resources.as_mut());
