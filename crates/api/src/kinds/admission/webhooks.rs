@@ -215,7 +215,7 @@ fn check_versions(field: &str, versions: &[String], errors: &mut Errors) {
     }
 }
 
-fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
+pub(super) fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
     let operations = rule.operations.as_deref().unwrap_or_default();
     let mut list = |part: &str, values: &[String]| {
         let at = format!("{field}.{part}");
@@ -253,6 +253,10 @@ fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
     }
     for (i, resource) in rule.resources.iter().flatten().enumerate() {
         errors.required(format!("{field}.resources[{i}]"), resource.is_empty());
+    }
+    if resources.len() > 1 && resources.iter().any(|r| r == "*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(FieldError::invalid(format!("{field}.resources"), json(&resources), detail));
     }
     errors.one_of(format!("{field}.scope"), rule.scope.as_deref(), &["*", "Cluster", "Namespaced"]);
 }

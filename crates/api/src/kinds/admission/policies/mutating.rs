@@ -40,26 +40,25 @@ fn check(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
             shared::check_match(resources, "spec.matchConstraints", errors);
             let none = resources.resource_rules.as_ref().is_none_or(Vec::is_empty);
             errors.required("spec.matchConstraints.resourceRules", none);
-            // What is gone or is passed on cannot be changed.
-            for (index, rule) in resources.resource_rules.iter().flatten().enumerate() {
-                for (at, operation) in rule.operations.iter().flatten().enumerate() {
-                    let field = format!("spec.matchConstraints.resourceRules[{index}].operations[{at}]");
-                    errors.one_of(field, Some(operation), &["*", "CREATE", "UPDATE"]);
-                }
+            // What is gone cannot be changed.
+            for operation in
+                resources.resource_rules.iter().flatten().flat_map(|rule| rule.operations.iter().flatten())
+            {
+                let field = "spec.matchConstraints.resourceRules.operations";
+                errors.one_of(field, Some(operation), &["*", "CONNECT", "CREATE", "UPDATE"]);
             }
         }
     }
-    shared::check_conditions(spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let declared = Declared { params: spec.param_kind.is_some(), authorizer: true };
-    expressions::conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
+    shared::check_conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let env = declared.env().constructing(TYPES);
     expressions::variables(env, spec.variables.as_ref(), "spec.variables", errors);
+    check_mutations(spec, errors);
     errors.required(
         "spec.reinvocationPolicy",
         spec.reinvocation_policy.as_deref().unwrap_or_default().is_empty(),
     );
     errors.one_of("spec.reinvocationPolicy", spec.reinvocation_policy.as_deref(), &["IfNeeded", "Never"]);
-    check_mutations(spec, errors);
 }
 
 fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
@@ -71,32 +70,27 @@ fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
     for (index, mutation) in mutations.iter().enumerate() {
         let place = format!("spec.mutations[{index}]");
         errors.required(format!("{place}.patchType"), mutation.patch_type.is_empty());
+        const TYPES: [&str; 2] = ["ApplyConfiguration", "JSONPatch"];
         if mutation.patch_type.is_empty() {
             continue;
         }
-        errors.one_of(
-            format!("{place}.patchType"),
-            Some(&mutation.patch_type),
-            &["ApplyConfiguration", "JSONPatch"],
-        );
+        if !TYPES.contains(&mutation.patch_type.as_str()) {
+            errors.one_of(format!("{place}.patchType"), Some(&mutation.patch_type), &TYPES);
+            continue;
+        }
         let apply = mutation.apply_configuration.as_ref().map(|a| a.expression.clone().unwrap_or_default());
         let json = mutation.json_patch.as_ref().map(|j| j.expression.clone().unwrap_or_default());
         let (given, field, other, other_field) = match &*mutation.patch_type {
             "JSONPatch" => (json, "jsonPatch", apply, "applyConfiguration"),
             _ => (apply, "applyConfiguration", json, "jsonPatch"),
         };
-        if other.is_some() {
-            let detail = format!("must not be set when patchType is {}", mutation.patch_type);
-            errors.push(FieldError::invalid(format!("{place}.{other_field}"), "{}", detail));
-        }
         match given {
             None => {
                 let detail = format!("must be specified when patchType is {}", mutation.patch_type);
                 errors.push(FieldError::required(format!("{place}.{field}"), detail));
             }
             Some(source) if source.trim().is_empty() => {
-                let field = format!("{place}.{field}.expression");
-                errors.push(FieldError::required(field, "expression is not specified"));
+                errors.required(format!("{place}.{field}.expression"), true);
             }
             Some(source) => {
                 if let Some(Some(fault)) = faults.get(index) {
@@ -104,6 +98,11 @@ fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
                     errors.push(FieldError::invalid(field, source, fault.as_str()));
                 }
             }
+        }
+        if other.is_some() {
+            let detail = format!("must not be specified when patchType is {}", mutation.patch_type);
+            let shown = format!("{{{other_field}}}");
+            errors.push(FieldError::invalid(format!("{place}.{other_field}"), shown, detail));
         }
     }
 }
