@@ -69,8 +69,8 @@ fn elements(list: &List, items: &[Value], path: &str, found: &mut Vec<FieldError
 }
 
 fn keyed(keys: &[Box<str>], item: &Value) -> Value {
-    let held = |key: &Box<str>| Some((key.to_string(), item.get(&**key)?.clone()));
-    Value::Object(keys.iter().filter_map(held).collect::<Map<_, _>>())
+    let held = |key: &str| Some((key.to_owned(), item.get(key)?.clone()));
+    Value::Object(keys.iter().filter_map(|key| held(key)).collect::<Map<_, _>>())
 }
 
 /// The fields by which an element of a list is known, if it is.

@@ -63,7 +63,7 @@ pub fn is_credit_card(text: &str) -> bool {
     }
     let values = digits.bytes().rev().map(|b| u32::from(b - b'0')).enumerate();
     let sum: u32 = values.map(|(at, n)| if at % 2 == 0 { n } else { n * 2 / 10 + n * 2 % 10 }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// The letters of a book's number.
