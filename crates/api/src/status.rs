@@ -323,6 +323,18 @@ impl FieldError {
         Self::invalid(field, value, "field is immutable")
     }
 
+    /// Whether the value is not of the form that everything else is said of.
+    pub fn is_of_form(&self) -> bool {
+        matches!(
+            self.reason(),
+            "FieldValueRequired"
+                | "FieldValueNotSupported"
+                | "FieldValueTooLong"
+                | "FieldValueTooMany"
+                | "FieldValueTypeInvalid"
+        )
+    }
+
     fn reason(&self) -> &'static str {
         match &self.problem {
             Problem::Required(_) => "FieldValueRequired",
@@ -350,8 +362,8 @@ impl FieldError {
             Problem::Duplicate(value) => format!("Duplicate value: {}", shown(value)),
             Problem::Forbidden(detail) => format!("Forbidden: {detail}"),
             Problem::NotFound(value) => format!("Not found: {}", shown(value)),
-            Problem::TooLong(limit) => format!("Too long: may not be more than {limit} bytes"),
-            Problem::TooMany(actual, limit) => format!("Too many: {actual}: must have at most {limit} items"),
+            Problem::TooLong(limit) => too_long(*limit as u64),
+            Problem::TooMany(actual, limit) => too_many(*actual as u64, *limit as u64),
             Problem::Type(value, detail) => format!("Invalid value: {}: {detail}", shown(value)),
             Problem::Worded(_, message) => message.clone(),
         }
@@ -375,10 +387,44 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// More text than there may be.
+pub(crate) fn too_long(limit: u64) -> String {
+    let unit = if limit == 1 { "byte" } else { "bytes" };
+    format!("Too long: may not be more than {limit} {unit}")
+}
+
+/// More than there may be of them.
+pub(crate) fn too_many(actual: u64, limit: u64) -> String {
+    let unit = if limit == 1 { "item" } else { "items" };
+    format!("Too many: {actual}: must have at most {limit} {unit}")
+}
+
+/// A text in quotes as `%q` writes it.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c != ' ' && (c.is_control() || c.is_whitespace()) => {
+                out.push_str(&format!("\\u{:04x}", c as u32))
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Strings in quotes, numbers plain, structures as JSON.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
+        Value::String(text) => quoted(text),
         other => other.to_string(),
     }
 }

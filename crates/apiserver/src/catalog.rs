@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use api::kinds::{self, Kind};
+use api::kinds::{self, Kind, definitions};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionSpec,
 };
@@ -33,6 +33,7 @@ pub struct Kinds {
 /// What a definition came to.
 struct Defined {
     spec: CustomResourceDefinitionSpec,
+    is_served: bool,
     entries: Vec<Arc<Kind>>,
     converter: Option<Arc<Converter>>,
 }
@@ -108,7 +109,7 @@ impl Catalog {
         let before = std::mem::take(&mut *held);
         for definition in definitions {
             let name = definition.metadata.name.clone().unwrap_or_default();
-            let defined = match before.get(&name).filter(|d| d.spec == definition.spec) {
+            let defined = match before.get(&name).filter(|d| d.is_of(definition)) {
                 Some(same) => Arc::clone(same),
                 None => Arc::new(Defined::new(definition)),
             };
@@ -121,7 +122,7 @@ impl Catalog {
     pub fn update(&self, name: &str, definition: Option<&CustomResourceDefinition>) {
         let mut held = self.definitions.lock();
         match definition {
-            Some(definition) if held.get(name).is_some_and(|d| d.spec == definition.spec) => return,
+            Some(definition) if held.get(name).is_some_and(|d| d.is_of(definition)) => return,
             Some(definition) => drop(held.insert(name.to_owned(), Arc::new(Defined::new(definition)))),
             None if held.remove(name).is_none() => return,
             None => {}
@@ -149,20 +150,29 @@ impl Catalog {
 }
 
 impl Defined {
-    /// A definition that cannot be compiled has no entries: its own status says why.
+    /// A definition that cannot be compiled has no entries, nor has one whose names are another's: its own status says why.
     fn new(definition: &CustomResourceDefinition) -> Self {
-        let entries = kinds::from_definition(definition).unwrap_or_else(|fault| {
+        let is_served = definitions::is_served(definition);
+        let compiled = match is_served {
+            true => kinds::from_definition(definition),
+            false => Ok(Vec::new()),
+        };
+        let mut entries = compiled.unwrap_or_else(|fault| {
             let name = definition.metadata.name.as_deref().unwrap_or_default();
             tracing::warn!(name, fault, "a CustomResourceDefinition cannot be served");
             Vec::new()
         });
-        let mut entries = entries;
         entries.sort_by_key(|k| version_rank(&k.version));
         Self {
             entries: entries.into_iter().map(Arc::new).collect(),
             converter: Converter::of(&definition.spec).map(Arc::new),
             spec: definition.spec.clone(),
+            is_served,
         }
+    }
+
+    fn is_of(&self, definition: &CustomResourceDefinition) -> bool {
+        self.spec == definition.spec && self.is_served == definitions::is_served(definition)
     }
 }
 

@@ -27,7 +27,7 @@ fn request(data: &[u8]) {
     let query = Query::parse(query);
     for watch in [true, false] {
         drop(ListOptions::parse(&query, watch));
-        let offer = Offer { protobuf: true, shapes: true, stream: watch, list: !watch };
+        let offer = Offer { protobuf: true, shapes: true, stream: watch, list: !watch, routed: true };
         drop(Form::parse(accept, offer));
     }
     for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {

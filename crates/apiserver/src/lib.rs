@@ -13,6 +13,7 @@ mod catalog;
 pub mod cipher;
 mod claims;
 mod conversion;
+mod definitions;
 mod discovery;
 mod documents;
 mod encoded;
@@ -123,6 +124,7 @@ pub struct Server {
     encoded: encoded::Encoded,
     catalog: Catalog,
     catalog_loading: tokio::sync::Mutex<()>,
+    naming: definitions::Naming,
     signer: Signer,
     rbac: Reloaded<Snapshot>,
     hooks: Reloaded<Hooks>,
@@ -200,6 +202,7 @@ impl ApiServer {
             encoded: encoded::Encoded::default(),
             catalog: Catalog::default(),
             catalog_loading: tokio::sync::Mutex::default(),
+            naming: definitions::Naming::default(),
             signer,
             rbac: Reloaded::default(),
             hooks: Reloaded::default(),

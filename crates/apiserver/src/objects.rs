@@ -224,15 +224,35 @@ impl Objects {
         kind: &Kind,
         namespace: &str,
     ) -> Result<Vec<T>, ApiError> {
+        self.chosen(kind, namespace, |_| true).await
+    }
+
+    /// The objects of a kind without namespaces that have certain names: the others are not read.
+    pub async fn named<T: DeserializeOwned>(
+        &self,
+        kind: &Kind,
+        is_asked: impl Fn(&str) -> bool,
+    ) -> Result<Vec<T>, ApiError> {
+        let name = |key: &str| key.rsplit('/').next().unwrap_or_default().to_owned();
+        self.chosen(kind, "", |key| is_asked(&name(key))).await
+    }
+
+    async fn chosen<T: DeserializeOwned>(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        is_asked: impl Fn(&str) -> bool,
+    ) -> Result<Vec<T>, ApiError> {
         let request = RangeRequest { prefix: kind.key(namespace, ""), ..Default::default() };
-        let range = self.store.range(request).await.map_err(store_error)?;
-        self.unlock(&range.entries).await?;
+        let mut entries = self.store.range(request).await.map_err(store_error)?.entries;
+        entries.retain(|entry| is_asked(&entry.key));
+        self.unlock(&entries).await?;
         let typed = |entry: &Entry| {
             let value = kind.to_served(self.decode(entry)?);
             serde_json::from_value(value)
                 .map_err(|e| ApiError::internal(format!("cannot read {}: {e}", entry.key)))
         };
-        range.entries.iter().map(typed).collect()
+        entries.iter().map(typed).collect()
     }
 
     /// Writes an object if `expect` holds, and in the same transaction what is to be written beside it; its

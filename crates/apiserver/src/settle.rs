@@ -56,6 +56,7 @@ impl ApiServer {
         self.0.load_addresses().await?;
         claims::settle(self).await?;
         bootstrap::run(self).await?;
+        self.name_definitions(None).await;
         self.follow_others(after);
         bootstrap::namespaces::keep(self, after);
         self.follow_services();

@@ -93,8 +93,13 @@ async fn versions_without_a_webhook_differ_in_name_only() {
     let (stored, _) = store::Store::get(&*world.store, key).await.expect("answers");
     let stored: Value = serde_json::from_slice(&stored.expect("an entry").value).expect("JSON");
     assert_eq!(stored["apiVersion"], "example.org/v1", "stored in the storage version");
-    let (_, found) = world.json("GET", &format!("{V1}/a"), Value::Null).await;
-    assert_eq!((&found["apiVersion"], &found["spec"]["place"]), (&json!("example.org/v1"), &json!("hills")));
+    for (path, version, place) in
+        [(V2, "example.org/v2", json!("hills")), (V1, "example.org/v1", Value::Null)]
+    {
+        let (_, found) = world.json("GET", &format!("{path}/a"), Value::Null).await;
+        // What a version does not know it does not show.
+        assert_eq!((&found["apiVersion"], &found["spec"]["place"]), (&json!(version), &place));
+    }
 }
 
 #[tokio::test]

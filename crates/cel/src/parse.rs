@@ -297,7 +297,7 @@ impl Parser<'_> {
         while !self.gave_up && !self.accept("}") {
             let optional = self.accept("?");
             let Token::Ident(field) = self.peek().clone() else {
-                self.unexpected("mismatched", "{'}', ',', '?', IDENTIFIER}");
+                self.unexpected("mismatched", "{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}");
                 break;
             };
             self.advance();

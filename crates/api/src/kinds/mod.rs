@@ -43,6 +43,8 @@ use crate::status::{FieldError, Resource};
 
 pub use conversion::{Conversion, Convert};
 pub use custom::{CustomResource, ScalePaths, from_definition};
+/// What the status of definitions says.
+pub use extensions::naming as definitions;
 pub use part::Part;
 pub use rbac::GROUP as RBAC_GROUP;
 pub use typed::{Build, Errors};
@@ -129,6 +131,8 @@ pub struct Rules {
     pub names_itself: bool,
     /// A deletion is answered with the object, not with a Status.
     pub answers_deleted: bool,
+    /// Deleting it says that it goes, and leaves the rest to whoever deletes the objects that it defines.
+    pub goes_after_its_objects: bool,
     /// Deleting it leaves what it owns, unless the request says otherwise.
     pub orphans_dependents: bool,
     /// Its spec says who made it: name, uid, groups and extra of the user, set by the server.
@@ -182,6 +186,9 @@ pub struct Kind {
 
 pub const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// In the order in which the original lists those of custom resources.
+const CUSTOM_VERBS: &[&str] =
+    &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 pub const CREATE_ONLY: &[&str] = &["create"];
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
 

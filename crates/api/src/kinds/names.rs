@@ -177,6 +177,7 @@ pub fn check_metadata(object: &Value, namespaced: bool, rule: Rule, errors: &mut
         let problem = crate::status::Problem::TooLong(ANNOTATIONS_LIMIT);
         errors.push(FieldError { field: "metadata.annotations".into(), problem });
     }
+    check_owners(object, errors);
     let finalizers = crate::meta::finalizers(object);
     for finalizer in &finalizers {
         if let Some(fault) = key_fault(finalizer) {
@@ -217,6 +218,29 @@ pub fn check_spec_finalizers(object: &Value, errors: &mut Errors) {
         }
         if let Some(fault) = finalizer_fault(finalizer) {
             errors.push(FieldError::invalid(field, finalizer, fault));
+        }
+    }
+}
+
+/// Whom an object belongs to is said whole.
+fn check_owners(object: &Value, errors: &mut Errors) {
+    let owners = crate::meta::metadata(object).get("ownerReferences").and_then(Value::as_array);
+    for owner in owners.into_iter().flatten() {
+        let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+        let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
+        for (field, value, detail) in [
+            ("apiVersion", version, "version must not be empty"),
+            ("kind", text("kind"), "must not be empty"),
+            ("name", text("name"), "must not be empty"),
+            ("uid", text("uid"), "must not be empty"),
+        ] {
+            if value.is_empty() {
+                errors.push(FieldError::invalid(
+                    format!("metadata.ownerReferences.{field}"),
+                    text(field),
+                    detail,
+                ));
+            }
         }
     }
 }

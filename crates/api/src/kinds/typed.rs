@@ -93,9 +93,13 @@ struct Typed<T> {
     validate_status: fn(&T, &T, &mut Errors),
     parts: Vec<(&'static str, Settle<T>)>,
     warnings: Option<fn(&T) -> Vec<String>>,
+    warnings_of_change: Option<Warnings<T>>,
     row: fn(&T) -> Vec<Value>,
     fields: Fields<T>,
 }
+
+/// What whoever writes an object is warned of: of the new, beside the old.
+type Warnings<T> = fn(&T, Option<&T>) -> Vec<String>;
 
 /// How the selectable fields of an object are found.
 enum Fields<T> {
@@ -106,10 +110,12 @@ enum Fields<T> {
 
 impl<T> Typed<T> {
     /// What is refused is not warned of as well.
-    fn warn(&self, object: &T, errors: &Errors, warned: &mut Vec<String>) {
-        if let (Some(warnings), true) = (self.warnings, errors.0.is_empty()) {
-            warned.extend(warnings(object));
+    fn warn(&self, object: &T, old: Option<&T>, errors: &Errors, warned: &mut Vec<String>) {
+        if !errors.0.is_empty() {
+            return;
         }
+        warned.extend(self.warnings.map(|warnings| warnings(object)).unwrap_or_default());
+        warned.extend(self.warnings_of_change.map(|warnings| warnings(object, old)).unwrap_or_default());
     }
 }
 
@@ -127,7 +133,7 @@ impl<T: Object> Behaviour for Typed<T> {
         let mut errors = Errors::default();
         (self.validate)(&object, &mut errors);
         (self.validate_create)(&object, &mut errors);
-        self.warn(&object, &errors, warned);
+        self.warn(&object, None, &errors, warned);
         encode(object, errors)
     }
 
@@ -139,7 +145,7 @@ impl<T: Object> Behaviour for Typed<T> {
         let mut errors = Errors::default();
         (self.validate)(&object, &mut errors);
         (self.validate_update)(&object, &old, &mut errors);
-        self.warn(&object, &errors, warned);
+        self.warn(&object, Some(&old), &errors, warned);
         encode(object, errors)
     }
 
@@ -246,6 +252,7 @@ impl<T: Object> Build<T> {
             validate_status: |_, _, _| (),
             parts: Vec::new(),
             warnings: None,
+            warnings_of_change: None,
             row: |object: &T| {
                 vec![columns::name_cell(object.metadata()), columns::created_cell(object.metadata())]
             },
@@ -398,6 +405,12 @@ impl<T: Object> Build<T> {
 
     pub fn warnings(mut self, warnings: fn(&T) -> Vec<String>) -> Self {
         self.typed.warnings = Some(warnings);
+        self
+    }
+
+    /// Those that depend on what there was before.
+    pub fn warnings_of_change(mut self, warnings: Warnings<T>) -> Self {
+        self.typed.warnings_of_change = Some(warnings);
         self
     }
 

@@ -40,6 +40,13 @@ pub(super) fn canonicalize(node: Node<'_>, value: &mut Value) {
                 *found = Value::String(quantity.to_string());
             }
         }
+        // Floats that are whole are written as whole numbers.
+        (Shape::Double, Value::Number(number)) => {
+            let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            if let Some(float) = float.filter(|float| float.abs() < 1e15) {
+                *value = (float as i64).into();
+            }
+        }
         (Shape::Time, Value::String(text)) => canonical_time(text, 0),
         (Shape::MicroTime, Value::String(text)) => canonical_time(text, 6),
         _ => {}

@@ -39,10 +39,23 @@ pub fn check(schema: &Schema, value: &Value) -> Vec<FieldProblem> {
         names: vec![],
         owner: "",
         types: schema.is_builtin(),
+        turn: Turn::Own,
+        turns: vec![],
         found: Told::default(),
     };
     check.walk(schema.node(), value);
-    check.found.faults
+    let mut told: Vec<(Turn, FieldProblem)> = check.turns.into_iter().zip(check.found.faults).collect();
+    told.sort_by_key(|(turn, _)| *turn);
+    told.into_iter().map(|(_, fault)| fault).collect()
+}
+
+/// When the original looks at a part of a custom resource: at what it says of itself first, at what objects within it say of
+/// themselves last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Itself,
+    Own,
+    Within,
 }
 
 /// A path is told up to so many bytes. Names are as long as users like, and each of many faults has its path.
@@ -120,6 +133,9 @@ struct Check<'a> {
     names: Vec<&'a str>,
     owner: &'a str,
     types: bool,
+    turn: Turn,
+    /// Of each fault.
+    turns: Vec<Turn>,
     found: Told,
 }
 
@@ -166,7 +182,13 @@ impl<'a> Check<'a> {
     }
 
     fn note_unknown(&mut self) {
-        self.found.push(FieldProblem::Unknown { path: self.path.text().to_owned() });
+        self.push(FieldProblem::Unknown { path: self.path.text().to_owned() });
+    }
+
+    fn push(&mut self, fault: FieldProblem) {
+        if self.found.push(fault) {
+            self.turns.push(self.turn);
+        }
     }
 
     /// The fields of the objects in it, in whatever lists they stand.
@@ -192,7 +214,15 @@ impl<'a> Check<'a> {
 
     fn named(&mut self, name: &'a str, node: Node<'a>, value: &'a Value) {
         self.names.push(name);
+        let of_itself = !self.types && node.message().is_some_and(|message| !message.name.is_empty());
+        let turn = match (of_itself, self.names.len()) {
+            (false, _) => self.turn,
+            (true, 1) => Turn::Itself,
+            (true, _) => Turn::Within,
+        };
+        let before = std::mem::replace(&mut self.turn, turn);
         self.walk(node, value);
+        self.turn = before;
         self.names.pop();
     }
 
@@ -260,7 +290,7 @@ impl<'a> Check<'a> {
             },
             _ => self.wrong_type(node, json_kind(value)),
         };
-        self.found.push(FieldProblem::Type { message: wrong });
+        self.push(FieldProblem::Type { message: wrong });
     }
 
     fn wrong_type(&self, node: Node<'_>, found: &str) -> String {
@@ -282,7 +312,7 @@ fn wrong_time(text: &str, layout: &str) -> String {
     format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\"")
 }
 
-fn json_kind(value: &Value) -> &'static str {
+pub(super) fn json_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

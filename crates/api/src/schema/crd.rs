@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::pattern::{Patterns, WEIGHT_LIMIT};
 use super::rules::Reading;
-use super::{Field, List, ListKind, Message, PatchStrategy, Rules, Schema, Shape, Table, Type, builtin};
+use super::{
+    Field, List, ListKind, Message, OBJECT_META, PatchStrategy, Rules, Schema, Shape, Table, Type, builtin,
+};
 
 /// A schema deeper than this is refused; the walks over values are as deep as the schema.
 const MAX_DEPTH: usize = 64;
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Compiles a version's `openAPIV3Schema`. The errors name paths below it, as in
 /// `properties[spec].type: Required value: must not be empty for specified object fields`.
@@ -38,6 +39,16 @@ pub(crate) fn from_version(schema: &Value, patterns: &mut Patterns) -> Result<Sc
     match errors.is_empty() {
         true => Ok(Schema { table: Arc::new(compiler.table), root }),
         false => Err(errors),
+    }
+}
+
+/// A schema within one that has been compiled, for values that stand there.
+pub(crate) fn of_part(schema: &Value) -> Result<Schema, Vec<String>> {
+    let mut compiler = Compiler { table: Table::default(), reading: Reading::default(), metadata: None };
+    let root = compiler.compile(schema, "", 0);
+    match compiler.reading.errors {
+        errors if errors.is_empty() => Ok(Schema { table: Arc::new(compiler.table), root }),
+        errors => Err(errors),
     }
 }
 
@@ -139,7 +150,7 @@ impl Compiler {
         let open = flag(schema, "x-kubernetes-preserve-unknown-fields");
         let properties = schema.get("properties").and_then(Value::as_object);
         match schema.get("additionalProperties") {
-            Some(Value::Object(_)) | Some(Value::Bool(true)) if properties.is_some_and(|p| !p.is_empty()) => {
+            Some(Value::Object(_)) if properties.is_some_and(|p| !p.is_empty()) => {
                 self.error(
                     path,
                     "additionalProperties",
@@ -150,21 +161,29 @@ impl Compiler {
                 let value = self.compile(additional, &join(path, "additionalProperties"), depth + 1);
                 return self.with_rules(Shape::Map(Box::new(value)), schema, path);
             }
-            Some(Value::Bool(true)) if !root => {
-                return self.with_rules(Shape::Map(Box::new(Type::of(Shape::Any))), schema, path);
+            Some(Value::Bool(true)) if !root && properties.is_none_or(Map::is_empty) => {
+                // Values may be anything, but what is in them is not known.
+                let nothing = self.table.push(Message::default());
+                return self.with_rules(
+                    Shape::Map(Box::new(Type::of(Shape::Message(nothing)))),
+                    schema,
+                    path,
+                );
             }
             _ => {}
         }
         if root && !matches!(text(schema, "type"), "" | "object") {
             self.error(path, "type", "Invalid value: must be object at the root");
         }
-        let mut message = Message { open, ..Message::default() };
+        let also = !root && schema.get("additionalProperties").is_some();
+        let mut message = Message { open: open || also, ..Message::default() };
         for (name, property) in properties.into_iter().flatten() {
             let ty = self.compile(property, &join(path, &format!("properties[{name}]")), depth + 1);
             message.fields.push(Field { default: property.get("default").cloned(), ..field(name, ty) });
         }
         if root || flag(schema, "x-kubernetes-embedded-resource") {
-            self.object_fields(&mut message);
+            let names = root.then(|| schema.pointer("/properties/metadata/properties")).flatten();
+            self.object_fields(&mut message, names, path);
         }
         message.fields.sort_by(|a, b| a.name.cmp(&b.name));
         let index = self.table.push(message);
@@ -172,7 +191,7 @@ impl Compiler {
     }
 
     /// Every object has these, whatever its schema says of them.
-    fn object_fields(&mut self, message: &mut Message) {
+    fn object_fields(&mut self, message: &mut Message, names: Option<&Value>, path: &str) {
         message.fields.retain(|field| !["apiVersion", "kind", "metadata"].contains(&&*field.name));
         let metadata = match self.metadata {
             Some(index) => Some(index),
@@ -180,10 +199,35 @@ impl Compiler {
                 .model(OBJECT_META)
                 .map(|meta| self.table.import(builtin(), meta, &mut HashMap::new())),
         };
-        self.metadata = metadata;
+        let metadata = match names.zip(metadata) {
+            Some((names, common)) => Some(self.restricted(common, names, path)),
+            None => metadata,
+        };
+        if names.is_none() {
+            self.metadata = metadata;
+        }
         message.fields.push(field("apiVersion", Type::of(Shape::String)));
         message.fields.push(field("kind", Type::of(Shape::String)));
         message.fields.extend(metadata.map(|index| field("metadata", Type::of(Shape::Message(index)))));
+    }
+}
+
+impl Compiler {
+    /// The metadata of objects whose names a schema restricts.
+    fn restricted(&mut self, common: u32, names: &Value, path: &str) -> u32 {
+        let mut message = self.table.message(common).clone();
+        for name in ["name", "generateName"] {
+            let Some(schema) = names.get(name) else { continue };
+            let rules = Rules::read(
+                schema,
+                &join(path, &format!("properties[metadata].properties[{name}]")),
+                &mut self.reading,
+            );
+            for field in message.fields.iter_mut().filter(|field| &*field.name == name) {
+                field.ty.rules = Some(Box::new(rules.clone()));
+            }
+        }
+        self.table.push(message)
     }
 }
 
@@ -207,6 +251,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::schema::{embedded, unique};
 
     fn schema() -> Schema {
         from_crd(&json!({
@@ -253,8 +298,8 @@ mod tests {
         assert_eq!(
             found,
             [
-                "unknown field \"bad\"",
                 "unknown field \"metadata.typo\"",
+                "unknown field \"bad\"",
                 "unknown field \"spec.free.known.y\"",
                 "unknown field \"spec.items[0].w\"",
                 "unknown field \"spec.typo\""
@@ -307,20 +352,25 @@ mod tests {
         let found: Vec<_> = schema().validate(&value).iter().map(ToString::to_string).collect();
         let expected = [
             "spec.digits: Invalid value: \"\u{663}\": spec.digits in body should match '^\\d+$'",
-            "spec.items[1]: Duplicate value: {\"k\":\"a\"}",
             "spec.items[2].k: Required value",
             "spec.labels.a: Invalid value: \"integer\": spec.labels.a in body must be of type string: \"integer\"",
             "spec.mode: Unsupported value: \"c\": supported values: \"a\", \"b\"",
-            "spec.name: Invalid value: \"ABCDEFG\": spec.name in body should match '^[a-z]+$'",
             "spec.name: Too long: may not be more than 5 bytes",
-            "spec.one: Invalid value: \"spec.one\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+            "<nil>: Invalid value: \"\": \"spec.one\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
             "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"",
-            "spec.set[2]: Duplicate value: \"a\"",
             "spec.size: Required value",
-            "spec.template.apiVersion: Required value: must not be empty",
             "status.ready: Invalid value: \"string\": status.ready in body must be of type boolean: \"string\"",
         ];
         assert_eq!(found, expected);
+        // What a schema of JSON cannot say.
+        let others = [unique::faults(&schema(), &value, None), embedded::faults(&schema(), &value)].concat();
+        let others: Vec<_> = others.iter().map(ToString::to_string).collect();
+        let expected = [
+            "spec.items[1]: Duplicate value: {\"k\":\"a\"}",
+            "spec.set[2]: Duplicate value: \"a\"",
+            "spec.template.apiVersion: Required value",
+        ];
+        assert_eq!(others, expected);
         let number = |size: serde_json::Value| {
             let value = json!({"spec": {"size": size}});
             schema().validate(&value).iter().map(ToString::to_string).collect::<Vec<_>>()

@@ -6,12 +6,16 @@ mod canonical;
 mod check;
 mod crd;
 pub mod decode;
+pub mod embedded;
 pub mod expressions;
+pub(crate) mod formats;
+pub(crate) mod numbers;
 pub mod pattern;
 mod prune;
 mod rules;
 mod table;
 pub mod typed;
+pub(crate) mod unique;
 mod validate;
 
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -22,10 +26,13 @@ pub(crate) use canonical::print_time;
 pub(crate) use check::decode_base64;
 pub use check::{FieldProblem, check};
 pub use crd::from_crd;
-pub(crate) use crd::from_version;
+pub(crate) use crd::{from_version, of_part};
 pub use rules::Rules;
 pub use table::Table;
 pub use validate::{Invalid, Reason, validate};
+
+/// What every object says of itself.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Every type of Kubernetes v1.36.
 pub fn builtin() -> &'static Arc<Table> {
@@ -231,9 +238,21 @@ impl Schema {
         prune::prune(self.node(), value);
     }
 
+    /// Drops what a custom resource says is null where that is nothing that it could be.
+    pub fn prune_nulls(&self, value: &mut Value) {
+        prune::prune_nulls(self.node(), value);
+    }
+
     /// Fills in the schema's own defaults. The conditional defaults of built-in kinds are in the kinds' files.
     pub fn apply_defaults(&self, value: &mut Value) {
         prune::apply_defaults(self.node(), value);
+    }
+
+    /// What a custom resource is once it has been read: without what its schema does not know, with what it fills in.
+    pub fn fill(&self, value: &mut Value) {
+        self.prune(value);
+        self.prune_nulls(value);
+        self.apply_defaults(value);
     }
 
     /// What reading and writing the object in the original's types makes of it: see [`canonical`].

@@ -30,6 +30,29 @@ pub(super) fn prune(node: Node<'_>, value: &mut Value) {
     }
 }
 
+/// Takes away what is null where it may not be, unless there is a default for it.
+pub(super) fn prune_nulls(node: Node<'_>, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|name, inner| {
+                let default = node.field(name).is_some_and(|field| field.default.is_some());
+                let nullable = |node: Node<'_>| node.rules().is_none_or(|rules| rules.nullable);
+                !inner.is_null() || default || node.member(name).is_none_or(nullable)
+            });
+            for (name, inner) in map.iter_mut() {
+                if let Some(member) = node.member(name) {
+                    prune_nulls(member, inner);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(item) = node.item() else { return };
+            items.iter_mut().for_each(|inner| prune_nulls(item, inner));
+        }
+        _ => {}
+    }
+}
+
 /// Empties the objects in it, in whatever lists they stand.
 fn forget_fields(value: &mut Value) {
     match value {

@@ -1,13 +1,16 @@
-//! Checks a custom resource against its schema and says what is wrong in the API server's words.
+//! Checks a custom resource against its schema and says what is wrong in the API server's words, and in its order but for
+//! properties, which it goes through by chance.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::check::{Path, decode_base64};
+use super::check::Path;
+use super::numbers::{go_float, is_whole};
 use super::rules::{Logic, Rules};
 use super::{List, ListKind, Node, Schema, Shape};
+use crate::status::{quoted, too_long, too_many};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -21,11 +24,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether the value is not of the form that everything else is said of.
-    pub fn is_of_form(self) -> bool {
-        !matches!(self, Self::Invalid | Self::Duplicate)
-    }
-
     /// The `reason` of a `StatusCause`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +38,7 @@ impl Reason {
     }
 }
 
-/// One cause of a 422; its text is `path: message`.
+/// One cause of a 422; its text is `path: message`. What is said of the whole has no path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     pub path: String,
@@ -50,7 +48,10 @@ pub struct Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)
+        match self.path.as_str() {
+            "" => write!(f, "<nil>: {}", self.message),
+            path => write!(f, "{path}: {}", self.message),
+        }
     }
 }
 
@@ -67,22 +68,12 @@ pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Inva
     if schema.is_builtin() {
         return Vec::new();
     }
-    let mut found = walk(schema, value, old);
-    let repeated = |fault: &Invalid| fault.reason == Reason::Duplicate;
-    // Whoever had elements twice may keep them.
-    if let Some(old) = old
-        && found.iter().any(repeated)
-        && walk(schema, old, None).iter().any(repeated)
-    {
-        found.retain(|fault| !repeated(fault));
-    }
-    found.sort_by(|a, b| (&a.path, &a.message).cmp(&(&b.path, &b.message)));
-    found
-}
-
-fn walk(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<Invalid> {
     let mut validator = Validator::default();
     validator.walk(schema.node(), value, old);
+    if let Some(why) = validator.ended {
+        let message = format!("Invalid value: {why}");
+        validator.found.push(Invalid { path: String::new(), reason: Reason::Invalid, message });
+    }
     validator.found
 }
 
@@ -92,69 +83,64 @@ struct Validator {
     found: Vec<Invalid>,
     told_bytes: usize,
     work: u64,
-    /// Too much was found, or done: the rest is not looked at.
-    ended: bool,
+    /// How many checks were made: of several alternatives the original tells of the one of which there were most.
+    checks: u64,
+    /// Too much was found, or done: the rest is not looked at. What was not looked at is not accepted.
+    ended: Option<&'static str>,
 }
 
 fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
+        Value::Number(number) if is_integer(number) => "integer",
+        Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
 }
 
-fn type_fits(wanted: &str, value: &Value) -> bool {
-    let found = type_name(value);
-    let whole = || value.as_f64().is_some_and(|number| number.fract() == 0.0);
-    found == wanted
-        || (wanted == "number" && found == "integer")
-        || (wanted == "integer" && found == "number" && whole())
+/// Whether the original holds it as a whole number: all others are floats, whatever their value.
+fn is_integer(number: &serde_json::Number) -> bool {
+    number.is_i64()
 }
 
-fn shape_type(shape: &Shape) -> Option<&'static str> {
-    Some(match shape {
-        Shape::Int32 | Shape::Int64 => "integer",
-        Shape::Double => "number",
-        Shape::Bool => "boolean",
-        Shape::Message(_) | Shape::Map(_) => "object",
-        Shape::List(_) => "array",
-        Shape::IntOrString => "integer,string",
-        Shape::Any | Shape::Raw | Shape::FieldsV1 => return None,
-        _ => "string",
-    })
+/// The types that values of a shape may have.
+fn types_of(shape: &Shape) -> &'static [&'static str] {
+    match shape {
+        Shape::Int32 | Shape::Int64 => &["integer"],
+        Shape::Double => &["number"],
+        Shape::Bool => &["boolean"],
+        Shape::Message(_) | Shape::Map(_) => &["object"],
+        Shape::List(_) => &["array"],
+        Shape::IntOrString => &["integer", "string"],
+        Shape::Any | Shape::Raw | Shape::FieldsV1 => &[],
+        _ => &["string"],
+    }
 }
 
 impl Validator {
     fn push(&mut self, reason: Reason, message: String) {
-        if self.ended {
+        let path = self.path.text().to_owned();
+        self.push_at(path, reason, message);
+    }
+
+    fn push_at(&mut self, path: String, reason: Reason, message: String) {
+        if self.ended.is_some() {
             return;
         }
-        let path = self.path.text().to_owned();
         self.told_bytes += path.len() + message.len();
         self.found.push(Invalid { path, reason, message });
         if self.told_bytes > MAX_FAULT_BYTES {
-            self.end("too many errors: the rest was not checked");
-        }
-    }
-
-    /// What was not looked at is not accepted.
-    fn end(&mut self, why: &str) {
-        if !self.ended {
-            self.ended = true;
-            let message = format!("Invalid value: {why}");
-            self.found.push(Invalid { path: "<nil>".to_owned(), reason: Reason::Invalid, message });
+            self.ended = Some("too many errors: the rest was not checked");
         }
     }
 
     fn works(&mut self, amount: u64) {
         self.work = self.work.saturating_add(amount);
         if self.work > MAX_WORK {
-            self.end("the object takes too long to check against its schema");
+            self.ended.get_or_insert("the object takes too long to check against its schema");
         }
     }
 
@@ -163,254 +149,403 @@ impl Validator {
     }
 
     fn invalid(&mut self, value: &Value, problem: &str) {
-        let path = self.path.text().to_owned();
-        self.push(Reason::Invalid, format!("Invalid value: {value}: {path} in body {problem}"));
+        let path = self.path.text();
+        let message = format!("Invalid value: {}: {path} in body {problem}", shown(value));
+        self.push(Reason::Invalid, message);
+    }
+
+    /// What the original says of no field.
+    fn whole(&mut self, problem: String) {
+        self.push_at(String::new(), Reason::Invalid, format!("Invalid value: \"\": {problem}"));
     }
 
     fn walk(&mut self, node: Node<'_>, value: &Value, old: Option<&Value>) {
-        if self.ended || old == Some(value) {
+        if self.ended.is_some() || old == Some(value) {
             return;
+        }
+        // What every object says of itself is looked at elsewhere, but for what a schema adds.
+        if node.message().is_some_and(|message| !message.name.is_empty()) {
+            return self.names(node, value, old);
         }
         self.steps(1);
-        if value.is_null() && node.rules().is_none_or(|rules| rules.nullable) {
-            return;
+        let none = Rules::default();
+        let rules = node.rules().unwrap_or(&none);
+        // Of values that a schema only lets be nothing is known.
+        if node.rules().is_some() {
+            self.types(types_of(&node.ty.shape), rules.nullable, rules, value);
         }
-        if let Some(wanted) = shape_type(&node.ty.shape)
-            && !wanted.split(',').any(|wanted| type_fits(wanted, value))
-        {
-            let (path, found) = (self.path.text().to_owned(), type_name(value));
-            let message =
-                format!("Invalid value: \"{found}\": {path} in body must be of type {wanted}: \"{found}\"");
-            return self.push(Reason::TypeInvalid, message);
+        if value.is_null() {
+            return self.allowed(rules, value);
         }
-        if let Some(rules) = node.rules() {
-            self.rules(rules, value);
-        }
-        match (value, &node.ty.shape) {
-            (Value::Object(map), _) => {
-                for (name, inner) in map {
-                    let Some(member) = node.member(name) else { continue };
-                    let before = self.path.field(name);
-                    self.walk(member, inner, old.and_then(|old| old.get(name)));
-                    self.path.cut(before);
-                }
+        self.logic(rules, value);
+        self.scalar(rules, value);
+        if let Value::Array(items) = value {
+            if let Shape::List(list) = &node.ty.shape {
+                self.items(node, list, items, old);
             }
-            (Value::Array(items), Shape::List(list)) => self.items(node, list, items, old),
-            _ => {}
+            self.array(rules, items);
+        }
+        self.allowed(rules, value);
+        if let Value::Object(map) = value {
+            self.size(rules, map);
+            self.closed(rules, map);
+            for (name, inner) in map {
+                let Some(member) = node.member(name) else { continue };
+                let before = self.path.field(name);
+                self.walk(member, inner, old.and_then(|old| old.get(name)));
+                self.path.cut(before);
+            }
+            self.required(rules, map);
+        }
+    }
+
+    fn names(&mut self, node: Node<'_>, value: &Value, old: Option<&Value>) {
+        for (name, inner) in value.as_object().into_iter().flatten() {
+            let Some(member) = node.member(name).filter(|member| member.rules().is_some()) else { continue };
+            let before = self.path.field(name);
+            self.walk(member, inner, old.and_then(|old| old.get(name)));
+            self.path.cut(before);
         }
     }
 
     fn items(&mut self, node: Node<'_>, list: &List, items: &[Value], old: Option<&Value>) {
         // Only a list whose elements have keys can be told from its older self element by element.
-        let keyed = matches!(list.kind, ListKind::Map(_));
-        let older: HashMap<String, &Value> = old
-            .and_then(Value::as_array)
-            .filter(|_| keyed)
-            .into_iter()
-            .flatten()
-            .filter_map(|item| Some((key_of(list, item)?.to_string(), item)))
-            .collect();
-        let mut seen = HashSet::new();
+        let key = |item: &Value| super::unique::key_of(list, item).map(|key| key.to_string());
+        let older = old.and_then(Value::as_array).filter(|_| matches!(list.kind, ListKind::Map(_)));
+        let older: HashMap<String, &Value> =
+            older.into_iter().flatten().filter_map(|item| Some((key(item)?, item))).collect();
         for (index, item) in items.iter().enumerate() {
             let before = self.path.index(index);
-            let key = match &list.kind {
-                ListKind::Atomic => None,
-                ListKind::Set => Some(item.to_string()),
-                ListKind::Map(_) => key_of(list, item).map(|key| key.to_string()),
-            };
-            let old = key.as_ref().and_then(|key| older.get(key).copied());
-            if let Some(key) = key
-                && !seen.insert(key.clone())
-            {
-                self.push(Reason::Duplicate, format!("Duplicate value: {key}"));
-            }
+            let old = key(item).filter(|_| !older.is_empty()).and_then(|key| older.get(&key).copied());
             self.walk(node.at(&list.item), item, old);
             self.path.cut(before);
         }
     }
 
-    fn rules(&mut self, rules: &Rules, value: &Value) {
-        if !rules.allowed.is_empty() && !rules.allowed_set.contains(value) {
-            let allowed: Vec<String> = rules.allowed.iter().map(ToString::to_string).collect();
-            let message = format!("Unsupported value: {value}: supported values: {}", allowed.join(", "));
-            self.push(Reason::NotSupported, message);
+    /// A text with a format is looked at by that alone, and a list where such a text belongs by nothing.
+    fn types(&mut self, types: &[&str], nullable: bool, rules: &Rules, value: &Value) {
+        let format = rules.format.as_deref().unwrap_or_default();
+        if types.is_empty() && format.is_empty() {
+            return;
         }
-        match value {
-            Value::String(text) => self.string(rules, text, value),
-            Value::Number(number) => self.number(rules, number.as_f64().unwrap_or(0.0), value),
-            Value::Array(items) => self.array(rules, items, value),
-            Value::Object(map) => self.object(rules, map, value),
-            _ => {}
-        }
-        self.logic(rules, value);
+        self.checks += 2;
+        let wrong = |wanted: &str, found: &str| {
+            (
+                Reason::TypeInvalid,
+                format!("Invalid value: \"{found}\": {{path}} in body must be of type {wanted}: \"{found}\""),
+            )
+        };
+        let own = type_name(value);
+        let numeric = types.contains(&"integer") || types.contains(&"number");
+        let is_float_int =
+            own == "number" && types.contains(&"integer") && value.as_f64().is_some_and(is_whole);
+        let fits = types.contains(&own) || is_float_int || own == "integer" && types.contains(&"number");
+        let of_numbers = match own {
+            "integer" => "int64",
+            "number" => "float64",
+            _ => "",
+        };
+        let found = match value {
+            Value::Null if types.is_empty() || nullable => return,
+            Value::Null => wrong(&types.join(","), "null"),
+            Value::String(_) | Value::Array(_) if !format.is_empty() && !numeric => return,
+            Value::String(_) | Value::Array(_) if fits => return,
+            _ if fits || !format.is_empty() && format == of_numbers => return,
+            Value::String(_) | Value::Array(_) => wrong(&types.join(","), own),
+            _ if !format.is_empty() => wrong(format, of_numbers),
+            _ => wrong(&types.join(","), own),
+        };
+        let path = self.path.text().to_owned();
+        self.push(found.0, found.1.replace("{path}", &path));
     }
 
+    fn scalar(&mut self, rules: &Rules, value: &Value) {
+        match value {
+            Value::String(text) => self.string(rules, text, value),
+            Value::Number(number) => self.number(rules, number, value),
+            _ => {}
+        }
+    }
+
+    /// Of length and pattern the first that is wrong is told.
     fn string(&mut self, rules: &Rules, text: &str, value: &Value) {
+        self.checks += 1;
         let length = text.chars().count() as u64;
-        if let Some(limit) = rules.max_length.filter(|limit| length > *limit) {
-            self.push(Reason::TooLong, format!("Too long: may not be more than {limit} bytes"));
-        }
-        if let Some(limit) = rules.min_length.filter(|limit| length < *limit) {
+        let above = rules.max_length.filter(|limit| length > *limit);
+        let below = rules.min_length.filter(|limit| length < *limit);
+        if let Some(limit) = above {
+            self.push(Reason::TooLong, too_long(limit));
+        } else if let Some(limit) = below {
             self.invalid(value, &format!("should be at least {limit} chars long"));
-        }
-        if let Some(pattern) = &rules.pattern {
+        } else if let Some(pattern) = &rules.pattern {
             self.works((pattern.weight as u64).saturating_mul(text.len() as u64 + 1));
-            if !self.ended && !pattern.is_match(text) {
+            if self.ended.is_none() && !pattern.is_match(text) {
                 self.invalid(value, &format!("should match '{}'", pattern.text));
             }
         }
-        if let Some(format) = rules.format.as_ref().filter(|format| !fits_format(format, text)) {
-            self.invalid(value, &format!("must be of type {format}: {value}"));
+        if let (Some(format), Some(name)) = (rules.text_format, &rules.format) {
+            self.checks += 1;
+            if !format.fits(text) {
+                let path = self.path.text();
+                let told = quoted(text);
+                let message = format!("Invalid value: {told}: {path} in body must be of type {name}: {told}");
+                self.push(Reason::TypeInvalid, message);
+            }
         }
     }
 
-    fn number(&mut self, rules: &Rules, number: f64, value: &Value) {
-        if let Some(limit) = rules.maximum {
-            if rules.exclusive_maximum && number >= limit {
-                self.invalid(value, &format!("should be less than {limit}"));
-            } else if number > limit {
-                self.invalid(value, &format!("should be less than or equal to {limit}"));
+    fn number(&mut self, rules: &Rules, number: &serde_json::Number, value: &Value) {
+        self.checks += 2;
+        let integer = number.as_i64();
+        let float = number.as_f64().unwrap_or(0.0);
+        self.range(rules, "Checked", float, integer);
+        // A whole number is compared with whole limits, where they can be that.
+        let as_whole = |limit: f64| integer.filter(|_| !rules.is_integer || limit.fract() == 0.0);
+        let limit = |limit: f64| match as_whole(limit) {
+            Some(integer) => ((limit as i64).to_string(), integer.cmp(&(limit as i64))),
+            None => (go_float(limit), float.total_cmp(&limit)),
+        };
+        if let Some(factor) = rules.multiple_of {
+            self.range(rules, "MultipleOf", factor, None);
+            let (told, holds) = match as_whole(factor) {
+                Some(integer) => {
+                    let factor = factor as i64;
+                    (factor.to_string(), (factor > 0).then(|| integer % factor == 0))
+                }
+                None => {
+                    let quotient = if factor < 1.0 { 1.0 / factor * float } else { float / factor };
+                    (go_float(factor), (factor > 0.0).then(|| is_whole(quotient)))
+                }
+            };
+            match holds {
+                Some(true) => {}
+                Some(false) => self.invalid(value, &format!("should be a multiple of {told}")),
+                None => {
+                    let path = self.path.text();
+                    let detail = format!("factor MultipleOf declared for {path} must be positive: {told}");
+                    self.push(Reason::Invalid, format!("Invalid value: {told}: {detail}"));
+                }
             }
         }
-        if let Some(limit) = rules.minimum {
-            if rules.exclusive_minimum && number <= limit {
-                self.invalid(value, &format!("should be greater than {limit}"));
-            } else if number < limit {
-                self.invalid(value, &format!("should be greater than or equal to {limit}"));
+        if let Some(minimum) = rules.minimum {
+            self.range(rules, "Minimum boundary", minimum, None);
+            let (told, order) = limit(minimum);
+            match rules.exclusive_minimum {
+                true if order.is_le() => self.invalid(value, &format!("should be greater than {told}")),
+                false if order.is_lt() => {
+                    self.invalid(value, &format!("should be greater than or equal to {told}"));
+                }
+                _ => {}
             }
         }
-        let factor = rules.multiple_of.filter(|factor| *factor > 0.0);
-        if let Some(factor) = factor.filter(|factor| (number / factor).fract() != 0.0) {
-            self.invalid(value, &format!("should be a multiple of {factor}"));
-        }
-        let whole = number.fract() == 0.0;
-        if rules.format.as_deref() == Some("int32") && whole && (number as i64) != i64::from(number as i32) {
-            self.invalid(value, &format!("must be of type int32: {value}"));
+        if let Some(maximum) = rules.maximum {
+            self.range(rules, "Maximum boundary", maximum, None);
+            let (told, order) = limit(maximum);
+            match rules.exclusive_maximum {
+                true if order.is_ge() => self.invalid(value, &format!("should be less than {told}")),
+                false if order.is_gt() => {
+                    self.invalid(value, &format!("should be less than or equal to {told}"))
+                }
+                _ => {}
+            }
         }
     }
 
-    fn array(&mut self, rules: &Rules, items: &[Value], value: &Value) {
+    /// Whether a number, or what limits it, can be held as its type and format say.
+    fn range(&mut self, rules: &Rules, what: &str, number: f64, integer: Option<i64>) {
+        let format = rules.format.as_deref().unwrap_or_default();
+        let holds = match (rules.is_integer, format) {
+            (true, "int32") => match integer {
+                Some(integer) => i32::try_from(integer).is_ok(),
+                None => number.fract() == 0.0 && number.abs() < 1e21 && f64::from(number as i32) == number,
+            },
+            (true, _) => integer.is_some() || number.fract() == 0.0 && number.abs() < i64::MAX as f64,
+            (false, "float") => number.abs() <= f64::from(f32::MAX),
+            _ => true,
+        };
+        if holds {
+            return;
+        }
+        let kind = if rules.is_integer { "integer" } else { "number" };
+        let format =
+            if format.is_empty() { "(default format)".to_owned() } else { format!("with format {format}") };
+        let path = self.path.text();
+        self.whole(format!("{what} value must be of type {kind} {format} in {path}"));
+    }
+
+    fn array(&mut self, rules: &Rules, items: &[Value]) {
+        self.checks += 2;
         let count = items.len() as u64;
-        if let Some(limit) = rules.max_items.filter(|limit| count > *limit) {
-            self.push(Reason::TooMany, format!("Too many: {count}: must have at most {limit} items"));
-        }
+        let told = Value::from(count);
         if let Some(limit) = rules.min_items.filter(|limit| count < *limit) {
-            self.invalid(value, &format!("should have at least {limit} items"));
+            self.invalid(&told, &format!("should have at least {limit} items"));
         }
-        let mut seen = HashSet::new();
-        if rules.unique_items && !items.iter().all(|item| seen.insert(item.to_string())) {
-            self.invalid(value, "shouldn't contain duplicates");
+        if let Some(limit) = rules.max_items.filter(|limit| count > *limit) {
+            self.push(Reason::TooMany, too_many(count, limit));
         }
     }
 
-    fn object(&mut self, rules: &Rules, map: &Map<String, Value>, value: &Value) {
+    fn allowed(&mut self, rules: &Rules, value: &Value) {
+        self.checks += 1;
+        if rules.allowed.is_empty() || rules.allows(value) {
+            return;
+        }
+        let text = |value: &Value| match value {
+            Value::String(text) => quoted(text),
+            other => quoted(&other.to_string()),
+        };
+        let allowed: Vec<String> = rules.allowed.iter().map(text).collect();
+        let message =
+            format!("Unsupported value: {}: supported values: {}", shown(value), allowed.join(", "));
+        self.push(Reason::NotSupported, message);
+    }
+
+    fn size(&mut self, rules: &Rules, map: &Map<String, Value>) {
+        self.checks += 1;
+        let count = map.len() as u64;
+        if let Some(limit) = rules.min_properties.filter(|limit| count < *limit) {
+            self.invalid(&count.into(), &format!("should have at least {limit} properties"));
+        }
+        if let Some(limit) = rules.max_properties.filter(|limit| count > *limit) {
+            self.push(Reason::TooMany, too_many(count, limit));
+        }
+    }
+
+    fn closed(&mut self, rules: &Rules, map: &Map<String, Value>) {
+        for name in map.keys().filter(|_| rules.closed) {
+            let message = format!(
+                "Invalid value: {}: {}.{name} in body is a forbidden property",
+                quoted(name),
+                self.path.text()
+            );
+            self.push(Reason::Invalid, message);
+        }
+    }
+
+    fn required(&mut self, rules: &Rules, map: &Map<String, Value>) {
         self.steps(rules.required.len());
         for name in rules.required.iter().filter(|name| !map.contains_key(&***name)) {
-            if self.ended {
+            if self.ended.is_some() {
                 return;
             }
             let before = self.path.field(name);
             self.push(Reason::Required, "Required value".to_owned());
             self.path.cut(before);
         }
-        let count = map.len() as u64;
-        if let Some(limit) = rules.max_properties.filter(|limit| count > *limit) {
-            self.push(Reason::TooMany, format!("Too many: {count}: must have at most {limit} items"));
-        }
-        if let Some(limit) = rules.min_properties.filter(|limit| count < *limit) {
-            self.invalid(value, &format!("should have at least {limit} properties"));
-        }
-        for name in ["apiVersion", "kind"].iter().filter(|_| rules.embedded) {
-            if map.get(*name).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                let before = self.path.field(name);
-                self.push(Reason::Required, "Required value: must not be empty".to_owned());
-                self.path.cut(before);
+    }
+
+    /// Alternatives: with what does not hold the faults are told of that which came closest.
+    fn logic(&mut self, rules: &Rules, value: &Value) {
+        self.checks += 2;
+        let path = quoted(self.path.text());
+        if !rules.any_of.is_empty() {
+            let judged = self.judged(&rules.any_of, value, true);
+            if judged.holding == 0 {
+                self.whole(format!("{path} must validate at least one schema (anyOf)"));
+                self.found.extend(judged.closest);
             }
         }
+        if !rules.one_of.is_empty() {
+            let judged = self.judged(&rules.one_of, value, false);
+            let why = match judged.holding {
+                0 => "Found none valid".to_owned(),
+                holding => format!("Found {holding} valid alternatives"),
+            };
+            if judged.holding != 1 {
+                self.whole(format!("{path} must validate one and only one schema (oneOf). {why}"));
+                self.found.extend(judged.closest);
+            }
+        }
+        let mut holding = 0;
+        for logic in &rules.all_of {
+            let (faults, _) = self.aside(logic, value);
+            holding += usize::from(faults.is_empty());
+            self.found.extend(faults);
+        }
+        if holding < rules.all_of.len() {
+            let none = if holding == 0 { ". None validated" } else { "" };
+            self.whole(format!("{path} must validate all the schemas (allOf){none}"));
+        }
+        if let Some(not) = &rules.not
+            && self.aside(not, value).0.is_empty()
+        {
+            self.whole(format!("{path} must not validate the schema (not)"));
+        }
     }
 
-    fn logic(&mut self, rules: &Rules, value: &Value) {
-        let (all, any, one) = (&rules.all_of, &rules.any_of, &rules.one_of);
-        let (all_hold, any_hold, one_hold) =
-            (self.holding(all, value), self.holding(any, value), self.holding(one, value));
-        let not = rules.not.as_ref().is_some_and(|not| self.logic_holds(not, value));
-        let path = self.path.text().to_owned();
-        let mut fail = |problem: String| {
-            self.push(Reason::Invalid, format!("Invalid value: \"{path}\" must {problem}"));
-        };
-        if all_hold < all.len() {
-            fail("validate all the schemas (allOf)".into());
+    fn judged(&mut self, logics: &[Logic], value: &Value, one_is_enough: bool) -> Judged {
+        let mut judged = Judged { holding: 0, closest: Vec::new() };
+        let mut most = 0;
+        for logic in logics {
+            let (faults, checks) = self.aside(logic, value);
+            if faults.is_empty() {
+                judged.holding += 1;
+                judged.closest.clear();
+                if one_is_enough {
+                    break;
+                }
+            } else if judged.holding == 0 && (judged.closest.is_empty() || checks > most) {
+                (judged.closest, most) = (faults, checks);
+            }
         }
-        if !any.is_empty() && any_hold == 0 {
-            fail("validate at least one schema (anyOf)".into());
-        }
-        match one_hold {
-            1 => {}
-            _ if one.is_empty() => {}
-            0 => fail("validate one and only one schema (oneOf). Found none valid".into()),
-            n => fail(format!("validate one and only one schema (oneOf). Found {n} valid alternatives")),
-        }
-        if not {
-            fail("not validate the schema (not)".into());
-        }
+        judged
     }
 
-    /// How many of them hold.
-    fn holding(&mut self, logics: &[Logic], value: &Value) -> usize {
-        logics.iter().filter(|logic| self.logic_holds(logic, value)).count()
+    /// The faults of an alternative, and how much was checked.
+    fn aside(&mut self, logic: &Logic, value: &Value) -> (Vec<Invalid>, u64) {
+        let (found, checks) = (std::mem::take(&mut self.found), std::mem::take(&mut self.checks));
+        let told_bytes = self.told_bytes;
+        self.restriction(logic, value);
+        self.told_bytes = told_bytes;
+        (std::mem::replace(&mut self.found, found), std::mem::replace(&mut self.checks, checks))
     }
 
-    fn logic_holds(&mut self, logic: &Logic, value: &Value) -> bool {
+    fn restriction(&mut self, logic: &Logic, value: &Value) {
         self.steps(1);
-        if self.ended || logic.json_type.as_ref().is_some_and(|wanted| !type_fits(wanted, value)) {
-            return false;
+        if self.ended.is_some() {
+            return;
         }
-        // Told of nothing, at the same cost.
-        let mut own = Validator { work: self.work, ..Validator::default() };
-        own.rules(&logic.rules, value);
-        self.works(own.work - self.work);
-        if !own.found.is_empty() {
-            return false;
+        let (rules, types) = (&logic.rules, logic.json_type.as_deref());
+        self.types(types.as_slice(), rules.nullable, rules, value);
+        if value.is_null() {
+            return self.allowed(rules, value);
         }
-        match value {
-            Value::Object(map) => map.iter().all(|(name, inner)| {
+        self.logic(rules, value);
+        self.scalar(rules, value);
+        if let Value::Array(items) = value {
+            for (index, item) in items.iter().enumerate() {
+                let Some(inner) = &logic.items else { break };
+                let before = self.path.index(index);
+                self.restriction(inner, item);
+                self.path.cut(before);
+            }
+            self.array(rules, items);
+        }
+        self.allowed(rules, value);
+        if let Value::Object(map) = value {
+            self.size(rules, map);
+            for (name, inner) in map {
                 let known = logic.properties.get(name.as_str());
-                known.or(logic.additional.as_deref()).is_none_or(|logic| self.logic_holds(logic, inner))
-            }),
-            Value::Array(items) => match &logic.items {
-                Some(logic) => items.iter().all(|item| self.logic_holds(logic, item)),
-                None => true,
-            },
-            _ => true,
+                let Some(logic) = known.or(logic.additional.as_deref()) else { continue };
+                let before = self.path.field(name);
+                self.restriction(logic, inner);
+                self.path.cut(before);
+            }
+            self.required(rules, map);
         }
     }
 }
 
-/// A list-map element's key fields, with the defaults its schema gives them.
-fn key_of(list: &List, item: &Value) -> Option<Value> {
-    let ListKind::Map(keys) = &list.kind else { return None };
-    let map = item.as_object()?;
-    let key: Map<String, Value> =
-        keys.iter().filter_map(|key| Some((key.to_string(), map.get(&**key)?.clone()))).collect();
-    (!key.is_empty()).then_some(Value::Object(key))
+struct Judged {
+    holding: usize,
+    closest: Vec<Invalid>,
 }
 
-/// Formats the API server knows; unknown ones say nothing about the value.
-fn fits_format(format: &str, text: &str) -> bool {
-    match format {
-        "date-time" | "datetime" => text.parse::<jiff::Timestamp>().is_ok(),
-        "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
-        "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
-        "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
-        "cidr" => text.split_once('/').is_some_and(|(ip, length)| {
-            let bits = ip.parse::<std::net::IpAddr>().map(|ip| if ip.is_ipv4() { 32 } else { 128 });
-            matches!((bits, length.parse::<u8>()), (Ok(bits), Ok(length)) if length <= bits)
-        }),
-        "byte" => decode_base64(text).is_some(),
-        "uuid" | "uuid3" | "uuid4" | "uuid5" => {
-            let hex: Vec<usize> = text.split('-').map(str::len).collect();
-            hex == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
-        }
-        _ => true,
+/// Floats that are whole are written as whole numbers.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Number(number) if number.is_f64() => go_float(number.as_f64().unwrap_or(0.0)),
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
     }
 }

@@ -368,7 +368,7 @@ mod tests {
                 "patch",
                 "fieldManager=a%01b",
                 true,
-                "422 PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Invalid value: \"a\\u0001b\": invalid character U+0001 (at position 1)",
+                "422 PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Invalid value: \"a\\x01b\": invalid character U+0001 (at position 1)",
             ),
             ("get", "dryRun=Foo", false, ""),
         ] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
-use api::kinds::{Errors, names};
+use api::kinds::{Errors, Rejection, names};
 use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
@@ -158,7 +158,7 @@ async fn store_new(
     if kind.custom.is_none() && !kind.rules.any_finalizer {
         names::check_own_finalizers(&object, &mut errors);
     }
-    if !errors.0.is_empty() {
+    if name.is_empty() && !errors.0.is_empty() {
         return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
     }
     if kind.has_status
@@ -167,7 +167,18 @@ async fn store_new(
         map.remove("status");
     }
     let mut warned = Vec::new();
-    let mut object = kind.behaviour.create(object, &mut warned).map_err(|r| rejected(kind, &name, r))?;
+    let created = kind.behaviour.create(object, &mut warned);
+    let mut object = match created {
+        Ok(_) if !errors.0.is_empty() => {
+            return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
+        }
+        Err(Rejection::Fields(faults)) => {
+            // What is wrong with what it says of itself is told first.
+            errors.0.extend(faults);
+            return Err(rejected(kind, &name, Rejection::Fields(errors.0)));
+        }
+        created => created.map_err(|r| rejected(kind, &name, r))?,
+    };
     context.warn(warned);
     input::canonicalize(kind, &mut object);
     match owned {
@@ -218,7 +229,7 @@ async fn store_claiming(
     match written {
         Written::At(revision) => {
             taken.keep();
-            server.0.after_write(kind, &name).await;
+            server.after_write(kind, &name).await;
             Ok(Some(Created::Stored(Stored { object, revision, text })))
         }
         Written::Lost => Err(ApiError::already_exists(&context.resource(), &name)),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
+use api::kinds::definitions;
 use api::meta;
 use api::status::{ApiError, Resource};
 use serde_json::{Value, json};
@@ -100,8 +101,12 @@ async fn attempt(
     }
     admission::validate(server, context, None, Some(&old), Operation::Delete).await?;
     let mut object = old.clone();
-    mark(kind, options, &mut object);
-    if kind.has_generation && !kind.rules.one_generation && !meta::is_deleting(&old) {
+    match kind.rules.goes_after_its_objects && !meta::is_deleting(&old) {
+        true => object = going(object)?,
+        false => mark(kind, options, &mut object),
+    }
+    let counts = kind.has_generation && !kind.rules.one_generation && !kind.rules.goes_after_its_objects;
+    if counts && !meta::is_deleting(&old) {
         meta::set(&mut object, "generation", meta::generation(&old) + 1);
     }
     // What goes at once is answered as it was, unless an agent has to be told.
@@ -119,7 +124,7 @@ async fn attempt(
             Written::At(revision) => {
                 meta::set(&mut object, "resourceVersion", revision.to_string());
                 server.0.released(kind, &object);
-                server.0.after_write(kind, meta::name(&object)).await;
+                server.after_write(kind, meta::name(&object)).await;
                 Some(Outcome::Removed(object))
             }
             Written::Lost | Written::Taken(_) => None,
@@ -133,7 +138,7 @@ async fn attempt(
         Written::At(revision) => {
             let mut object = Arc::unwrap_or_clone(stored);
             meta::set(&mut object, "resourceVersion", revision.to_string());
-            server.0.after_write(kind, meta::name(&object)).await;
+            server.after_write(kind, meta::name(&object)).await;
             Some(Outcome::Marked(object))
         }
         Written::Lost | Written::Taken(_) => None,
@@ -167,12 +172,25 @@ fn check_preconditions(context: &Context, options: &DeleteOptions, object: &Valu
     }
 }
 
+/// A definition that is marked as being deleted.
+fn going(object: Value) -> Result<Value, ApiError> {
+    let mut definition = serde_json::from_value(object).map_err(ApiError::internal)?;
+    definitions::begin_to_go(&mut definition, base::time::now());
+    let mut object = serde_json::to_value(definition).map_err(ApiError::internal)?;
+    meta::set(&mut object, "deletionTimestamp", base::time::rfc3339_seconds(base::time::now()));
+    Ok(object)
+}
+
 /// Marks an object as being deleted: when, with how much grace, and who has to let go first.
 fn mark(kind: &api::kinds::Kind, options: &DeleteOptions, object: &mut Value) {
     let grace = grace_seconds(kind, options, object);
     let held = meta::metadata(object).get("deletionGracePeriodSeconds").and_then(Value::as_i64);
     let was_deleting = meta::is_deleting(object);
     // A later request may shorten the grace, never lengthen it.
+    let unheld = kind.rules.goes_after_its_objects && held.is_none();
+    if was_deleting && unheld {
+        meta::set(object, "deletionGracePeriodSeconds", grace);
+    }
     if !was_deleting || held.is_some_and(|held| grace < held) {
         let at = base::time::now()
             .checked_add(jiff::SignedDuration::from_secs(grace))
@@ -250,7 +268,7 @@ pub async fn delete_collection(
     let filter = Filter::parse(context)?;
     check_shape(context)?;
     let page = page(server, context, &list, &filter).await?;
-    let metadata = list_metadata(&context.kind, &page);
+    let metadata = list_metadata(&context.kind, &page, context.form.shape);
     let dry_run = options.is_dry_run();
     let mut items = Vec::new();
     for listed in page.entries {

@@ -65,7 +65,14 @@ pub async fn object(context: &Context, body: Body) -> Result<Value, ApiError> {
     let mut value = decoded.value;
     check_type(&context.kind, &bytes, &mut value)?;
     let duplicates: Vec<String> = decoded.duplicates.iter().map(ToString::to_string).collect();
-    let (types, unknown) = faults_in(schema_of(&context.kind).as_ref(), &mut value);
+    let schema = schema_of(&context.kind);
+    let (mut types, unknown) = faults_in(schema.as_ref(), &mut value);
+    if let Some(schema) = schema.as_ref().filter(|_| context.kind.custom.is_some() && types.is_empty()) {
+        let own = value.get("metadata").and_then(schema::embedded::metadata_fault);
+        let within = || schema::embedded::unreadable(schema, &value).map(|fault| fault.to_string());
+        types = own.or_else(within).unwrap_or_default();
+        schema.prune_nulls(&mut value);
+    }
     let problems = match &context.kind.custom {
         None => strictness::of_document(&bytes, duplicates, unknown),
         Some(_) => strictness::of_custom(duplicates, unknown),
@@ -208,7 +215,7 @@ fn check_type(kind: &Kind, bytes: &[u8], value: &mut Value) -> Result<(), ApiErr
         let name = if kind_name.is_empty() { kind.kind.to_string() } else { kind_name };
         return Err(ApiError::bad_request(other_type(kind, given, &name)));
     }
-    if !api_version.is_empty() && api_version != expected {
+    if api_version != expected && (kind.custom.is_some() || !api_version.is_empty()) {
         return Err(ApiError::bad_request(version_mismatch(&api_version, &expected)));
     }
     if let Value::Object(map) = value {
@@ -246,12 +253,10 @@ fn other_type_of((own_group, own_version, kind): (&str, &str, &str), given: &str
 /// A custom resource must say what it is: nothing else does.
 fn check_custom_type(kind: &Kind, bytes: &[u8], value: &Value) -> Result<(), ApiError> {
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
-    for (name, field) in [("Kind", "kind"), ("apiVersion", "apiVersion")] {
-        if text(field).is_empty() {
-            let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]);
-            let why = format!("Object '{name}' is missing in '{}'", shown.trim_end());
-            return Err(not_an_object(kind, bytes, &why));
-        }
+    if text("kind").is_empty() {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]);
+        let why = format!("Object 'Kind' is missing in '{}'", shown.trim_end());
+        return Err(not_an_object(kind, bytes, &why));
     }
     let given = text("kind");
     if given != kind.kind {
@@ -325,12 +330,12 @@ pub fn faults_in(schema: Option<&Schema>, value: &mut Value) -> (String, Vec<Str
 pub fn canonicalize(kind: &Kind, value: &mut Value) {
     match (&kind.custom, value.get_mut("metadata")) {
         // What every object says of itself is of one type, whatever the rest is.
-        (Some(_), Some(metadata)) => {
-            if let Some(schema) = schema::of_model(METADATA) {
+        (Some(custom), metadata) => {
+            if let Some((schema, metadata)) = schema::of_model(METADATA).zip(metadata) {
                 schema.canonicalize(metadata);
             }
+            schema::embedded::canonicalize(&custom.schema, value);
         }
-        (Some(_), None) => {}
         (None, _) => {
             if let Some(schema) = schema_of(kind) {
                 schema.canonicalize(value);

@@ -312,7 +312,7 @@ pub async fn list(server: &ApiServer, context: &Context) -> Result<Answer, ApiEr
     check_shape(context)?;
     let page = page(server, context, &options, &filter).await?;
     let kind = &context.kind;
-    let metadata = list_metadata(kind, &page);
+    let metadata = list_metadata(kind, &page, context.form.shape);
     let objects = &server.0.objects;
     if context.form.is_plain_json() && is_served_as_stored(kind) {
         let items = page.entries.iter().map(|entry| Ok((objects.plain(entry)?, entry.mod_revision)));
@@ -393,9 +393,9 @@ pub fn list_answer(context: &Context, metadata: Value, items: Vec<Value>) -> Ans
     respond::object(StatusCode::OK, form, &list)
 }
 
-pub fn list_metadata(kind: &Kind, page: &Page) -> Value {
+pub fn list_metadata(kind: &Kind, page: &Page, shape: Shape) -> Value {
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
-    if kind.custom.is_some() {
+    if kind.custom.is_some() && shape == Shape::Object {
         // Lists without a type of their own write it always.
         metadata["continue"] = "".into();
     }

@@ -52,7 +52,7 @@ pub async fn dispatch(
         context.warn([warning.to_owned()]);
         crate::audit::annotate("k8s.io/deprecated", "true");
     }
-    let answer = verb(server, &context, request).await;
+    let answer = verb(server, &context, request).await.map_err(|error| named(&context, error));
     let warnings = std::mem::take(&mut *context.warnings.lock()).told();
     match answer {
         Ok(answer) => Ok(respond::warn(answer, &warnings)),
@@ -61,6 +61,18 @@ pub async fn dispatch(
             Ok(respond::warn(respond::error(context.form, &error), &warnings))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// What custom objects do not have is told with what they are.
+fn named(context: &Context, error: ApiError) -> ApiError {
+    let unnamed = error.details.as_deref().is_some_and(|details| details.kind.is_none());
+    let (resource, target) = (context.resource(), &context.target);
+    match error.code {
+        404 | 405 if context.kind.custom.is_none() || !unnamed => error,
+        404 => ApiError::not_found(&resource, &target.name),
+        405 => ApiError::verb_not_supported(&resource, target.verb),
+        _ => error,
     }
 }
 

@@ -151,6 +151,9 @@ pub fn check_patched(
         _ => input::schema_of(&context.kind),
     };
     let (types, unknown) = input::faults_in(schema.as_ref(), new);
+    if let Some(schema) = schema.as_ref().filter(|_| context.kind.custom.is_some()) {
+        schema.prune_nulls(new);
+    }
     let problems = match &context.kind.custom {
         Some(_) if writes != Writes::Scale => strictness::of_custom(duplicates, unknown),
         _ => strictness::of_patched(matches!(patch, Patch::Strategic(_)), duplicates, unknown),

@@ -36,9 +36,9 @@ pub fn set_version(kind: &api::kinds::Kind, object: &mut Value) {
     if let (Some(_), Value::Object(map)) = (&kind.custom, &mut *object) {
         map.insert("apiVersion".into(), kind.api_version().into());
     }
-    // A default that came after the object was stored is the object's too.
+    // A default that came after the object was stored is the object's too, and what went from the schema is gone.
     if let Some(custom) = &kind.custom {
-        custom.schema.apply_defaults(object);
+        custom.schema.fill(object);
     }
 }
 

@@ -6,6 +6,7 @@ use api::kinds::ScalePaths;
 use api::meta;
 use api::schema::{Schema, typed};
 use api::status::{ApiError, FieldError};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::{Map, Value, json};
 
 use super::apply::{apply_error, untyped};
@@ -76,6 +77,7 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
 }
 
 const API_VERSION: &str = "autoscaling/v1";
+const UNSAID: i64 = i32::MIN as i64;
 
 fn schema() -> Option<Schema> {
     api::schema::of_kind("autoscaling", "v1", "Scale")
@@ -131,13 +133,36 @@ fn in_table(context: &Context, scale: &Value) -> Value {
     table::of_rows(context, table::version_of(scale), columns, vec![row])
 }
 
+/// How a custom object's path to its replicas was given.
+fn told(paths: &ScalePaths) -> String {
+    format!(".{}", paths.spec_replicas.join("."))
+}
+
+/// Whether a custom object says nothing of its replicas; what is built in always does.
+fn is_unsaid(context: &Context, paths: &ScalePaths, object: &Value) -> bool {
+    context.kind.custom.is_some() && at(object, &paths.spec_replicas).is_none_or(Value::is_null)
+}
+
 pub async fn get(server: &ApiServer, context: &Context) -> Result<Answer, ApiError> {
     let (_, object) = read::find(server, context).await?;
-    Ok(answer(context, &scale_of(paths(context)?, &object)))
+    let paths_of = paths(context)?;
+    if is_unsaid(context, paths_of, &object) {
+        let path = told(paths_of);
+        let why = format!("the spec replicas field {path:?} does not exist");
+        let cause = StatusCause { message: Some(why.clone()), ..Default::default() };
+        return Err(ApiError::internal(why).caused_by(cause));
+    }
+    Ok(answer(context, &scale_of(paths_of, &object)))
 }
 
 pub async fn update(server: &ApiServer, context: &Context, body: Body) -> Result<Answer, ApiError> {
     let scale = input::other(context, body).await?;
+    let text = |field: &str| scale.get(field).and_then(Value::as_str).unwrap_or_default();
+    if context.kind.custom.is_some() && !matches!(text("kind"), "" | "Scale") {
+        let (kind, version) = (text("kind"), text("apiVersion"));
+        let why = format!("{kind} in version {version:?} cannot be handled as a Scale");
+        return Err(ApiError::bad_request(why));
+    }
     input::check_other(("autoscaling", "v1", "Scale"), &scale)?;
     check_name(context, meta::name(&scale))?;
     store(server, context, |_| Ok(scale.clone())).await
@@ -236,13 +261,24 @@ async fn change_scale(
         if !fields.is_null() {
             meta::set(&mut scale, "managedFields", fields);
         }
+        // As the original does, nothing said of them is told from none by a number that nobody asks for.
+        if is_unsaid(context, paths, old) {
+            scale["spec"]["replicas"] = UNSAID.into();
+        }
         let scale = edit(&scale)?;
         let (wanted, held) = (meta::uid(&scale), meta::uid(old));
         if !wanted.is_empty() && wanted != held {
             return Err(precondition_failed(context, ("UID", wanted, held)));
         }
         let replicas = at(&scale, &["spec".into(), "replicas".into()]).and_then(Value::as_i64).unwrap_or(0);
-        check_replicas(context, replicas)?;
+        if replicas == UNSAID {
+            let path = told(paths);
+            return Err(ApiError::bad_request(format!("the spec replicas field {path:?} cannot be empty")));
+        }
+        // What a custom object may have its own validation says.
+        if kind.custom.is_none() {
+            check_replicas(context, replicas)?;
+        }
         let mut new = old.clone();
         set_at(&mut new, &paths.spec_replicas, replicas.into());
         meta::set(&mut new, "resourceVersion", meta::resource_version(&scale));

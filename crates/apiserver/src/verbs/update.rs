@@ -284,7 +284,7 @@ async fn attempt(
             Written::At(revision) => {
                 meta::set(&mut new, "resourceVersion", revision.to_string());
                 server.0.released(kind, &new);
-                server.0.after_write(kind, &name).await;
+                server.after_write(kind, &name).await;
                 Some(Changed::Removed(new))
             }
             Written::Lost | Written::Taken(_) => None,
@@ -296,7 +296,7 @@ async fn attempt(
         Written::At(revision) => {
             taken.keep();
             server.0.gave_up(kind, &object, &old);
-            server.0.after_write(kind, &name).await;
+            server.after_write(kind, &name).await;
             Some(Changed::Stored(Stored { object, revision, text }))
         }
         Written::Lost => None,

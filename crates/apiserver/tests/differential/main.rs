@@ -5,6 +5,7 @@
 //! With an original at hand (`KEDGE_ORIGINAL_URL`, `KEDGE_ORIGINAL_TOKEN`, `KEDGE_ORIGINAL_CA`) its answers are recorded
 //! anew: `cargo test -p apiserver --test differential`.
 
+mod definitions;
 mod patches;
 mod world;
 

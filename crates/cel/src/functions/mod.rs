@@ -9,6 +9,7 @@ mod operators;
 mod optionals;
 pub mod patterns;
 mod printing;
+mod re2_words;
 pub mod regexes;
 mod semvers;
 mod strings;

@@ -56,7 +56,7 @@ pub fn translate(pattern: &str) -> Result<String, String> {
                 class = false;
                 out.push(']');
             }
-            '[' if chars.peek() == Some(&':') => out.push_str(&posix(&mut chars)),
+            '[' if chars.peek() == Some(&':') => out.push_str(&posix(&mut chars)?),
             '[' => out.push_str("\\["),
             '&' | '~' if class => {
                 out.push('\\');
@@ -77,15 +77,20 @@ pub fn translate(pattern: &str) -> Result<String, String> {
     Ok(out)
 }
 
+/// The classes of POSIX, and that of Perl.
+const CLASSES: &[&str] = &[
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "word", "xdigit",
+];
+
 /// `[:alpha:]`, or a bracket in a set that is followed by a colon.
-fn posix(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> String {
+fn posix(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, String> {
     let ahead: String = chars.clone().take(12).collect();
-    match ahead.find(":]").filter(|end| *end > 1) {
-        Some(end) => {
-            let name: String = chars.by_ref().take(end + 2).collect();
-            format!("[{name}")
-        }
-        None => "\\[".to_owned(),
+    let Some(end) = ahead.find(":]").filter(|end| *end > 1) else { return Ok("\\[".to_owned()) };
+    let name: String = chars.by_ref().take(end + 2).collect();
+    match CLASSES.contains(&name.trim_matches([':', ']', '^'])) {
+        true => Ok(format!("[{name}")),
+        false => Err(format!("error parsing regexp: invalid character class range: `[{name}`")),
     }
 }
 

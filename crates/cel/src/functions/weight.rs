@@ -5,6 +5,8 @@ use regex_syntax::ast::parse::ParserBuilder;
 use regex_syntax::ast::{Ast, ClassSet, ClassSetItem, RepetitionKind, RepetitionRange};
 use regex_syntax::hir::translate::Translator;
 
+use super::re2_words;
+
 const MAX_NESTING: u32 = 100;
 /// A letter, or a range of them, in UTF-8, also where both cases are meant.
 const RANGE: usize = 8;
@@ -23,7 +25,10 @@ pub fn weigh(pattern: &str, limit: usize) -> Result<usize, String> {
         return Err(TOO_LARGE.to_owned());
     }
     let ast = ParserBuilder::new().nest_limit(MAX_NESTING).build().parse(pattern);
-    let ast = ast.map_err(|error| error.to_string())?;
+    let ast = ast.map_err(|error| re2_words::of(&error))?;
+    if let Some(fault) = re2_words::excess(pattern, &ast) {
+        return Err(fault);
+    }
     let weight = of(&ast);
     if weight > limit {
         return Err(TOO_LARGE.to_owned());

@@ -215,7 +215,7 @@ fn check_versions(field: &str, versions: &[String], errors: &mut Errors) {
     }
 }
 
-fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
+pub(super) fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
     let operations = rule.operations.as_deref().unwrap_or_default();
     let mut list = |part: &str, values: &[String]| {
         let at = format!("{field}.{part}");
@@ -254,6 +254,10 @@ fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Errors) {
     for (i, resource) in rule.resources.iter().flatten().enumerate() {
         errors.required(format!("{field}.resources[{i}]"), resource.is_empty());
     }
+    if resources.len() > 1 && resources.iter().any(|r| r == "*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(FieldError::invalid(format!("{field}.resources"), json(&resources), detail));
+    }
     errors.one_of(format!("{field}.scope"), rule.scope.as_deref(), &["*", "Cluster", "Namespaced"]);
 }
 
@@ -282,32 +286,51 @@ pub fn check_place(
                 let detail = "port is not valid: must be between 1 and 65535, inclusive";
                 errors.push(FieldError::invalid(format!("{field}.service.port"), port, detail));
             }
-            if let Some(path) = path.filter(|p| !p.is_empty() && !p.starts_with('/')) {
-                let detail = "must start with a '/'";
-                errors.push(FieldError::invalid(format!("{field}.service.path"), path, detail));
+            if let Some(path) = path.filter(|p| !p.is_empty()) {
+                check_path(&format!("{field}.service.path"), path, errors);
             }
+        }
+    }
+}
+
+/// The path at a service: names, parted by slashes.
+fn check_path(field: &str, path: &str, errors: &mut Errors) {
+    let mut fault = |detail: String| errors.push(FieldError::invalid(field, path, detail));
+    if !path.starts_with('/') {
+        fault("must start with a '/'".into());
+    }
+    if path == "/" {
+        return;
+    }
+    let rest: String = path.chars().skip(1).collect();
+    for (i, segment) in rest.strip_suffix('/').unwrap_or(&rest).split('/').enumerate() {
+        if segment.is_empty() {
+            fault(format!("segment[{i}] may not be empty"));
+        } else if let Some(why) = names::fault(names::Rule::Subdomain, segment) {
+            fault(format!("segment[{i}]: {why}"));
         }
     }
 }
 
 fn check_url(field: &str, url: &str, errors: &mut Errors) {
     const FORM: &str = "; desired format: https://host[/path]";
+    let mut fault = |value: &str, detail: String| errors.push(FieldError::invalid(field, value, detail));
     let Some(rest) = url.strip_prefix("https://") else {
-        let detail = format!("'https' is the only allowed URL scheme{FORM}");
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-        return errors.push(FieldError::invalid(field, scheme, detail));
+        return fault(scheme, format!("'https' is the only allowed URL scheme{FORM}"));
     };
-    let mut fault = |detail: String| errors.push(FieldError::invalid(field, url, detail));
-    if rest.split('/').next().unwrap_or_default().is_empty() {
-        fault(format!("host must be specified{FORM}"));
+    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, fragment)| (rest, fragment));
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+    if host.is_empty() {
+        fault("", format!("host must be specified{FORM}"));
     }
-    if rest.contains('@') {
-        fault("user information is not permitted in the URL".into());
-    }
-    if rest.contains('#') {
-        fault("fragments are not permitted in the URL".into());
-    }
-    if rest.contains('?') {
-        fault("query parameters are not permitted in the URL".into());
+    for (part, what) in
+        [(user, "user information is"), (fragment, "fragments are"), (query, "query parameters are")]
+    {
+        if !part.is_empty() {
+            fault(part, format!("{what} not permitted in the URL"));
+        }
     }
 }

@@ -4,16 +4,20 @@ use std::collections::HashSet;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionSpec,
-    CustomResourceDefinitionStatus, CustomResourceDefinitionVersion,
+    CustomResourceDefinitionStatus, CustomResourceDefinitionVersion, WebhookConversion,
 };
 use serde_json::Value;
 
-mod validate;
+mod conversion;
+mod names;
+pub mod naming;
+mod schema;
+mod stored;
+mod version;
 
 use super::{Build, Errors, Kind};
 use crate::columns::name_cell;
-use crate::schema::pattern::Patterns;
-use crate::status::{FieldError, Problem};
+use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
     let definition = Build::<CustomResourceDefinition>::new("customresourcedefinitions", false)
@@ -22,6 +26,7 @@ pub fn kinds() -> Vec<Kind> {
             r.plain_preconditions = true;
             r.any_finalizer = true;
             r.told_stored_in = "v1beta1";
+            r.goes_after_its_objects = true;
         })
         .category("api-extensions")
         .short(&["crd", "crds"])
@@ -33,11 +38,9 @@ pub fn kinds() -> Vec<Kind> {
         .prepare_create(|definition| definition.status = Some(first_status(definition)))
         .validate_create(|definition, errors| check(definition, None, errors))
         .prepare_update(keep_stored_versions)
-        .validate_update(|new, old, errors| {
-            check(new, Some(old), errors);
-            validate::update(new, old, errors);
-        })
-        .validate_status(|new, _, errors| validate::status(new, errors))
+        .validate_update(|new, old, errors| check(new, Some(old), errors))
+        .validate_status(|new, _, errors| stored::status(new, errors))
+        .warnings_of_change(unknown_formats)
         .row(|d| {
             let created = d.metadata.creation_timestamp.as_ref().map(|t| base::time::rfc3339_seconds(t.0));
             vec![name_cell(&d.metadata), created.into()]
@@ -47,98 +50,133 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 fn default(definition: &mut CustomResourceDefinition) {
+    let storage = storage(definition);
+    if let Some(status) = &mut definition.status {
+        let stored = status.stored_versions.get_or_insert_default();
+        stored.extend(storage.filter(|_| stored.is_empty()));
+    }
     let names = &mut definition.spec.names;
-    names.singular.get_or_insert_with(|| names.kind.to_lowercase());
-    names.list_kind.get_or_insert_with(|| format!("{}List", names.kind));
-    definition
+    let is_empty = |name: &Option<String>| name.as_deref().unwrap_or_default().is_empty();
+    if is_empty(&names.singular) {
+        names.singular = Some(names.kind.to_lowercase());
+    }
+    if is_empty(&names.list_kind) && !names.kind.is_empty() {
+        names.list_kind = Some(format!("{}List", names.kind));
+    }
+    let conversion = definition
         .spec
         .conversion
         .get_or_insert_with(|| CustomResourceConversion { strategy: "None".into(), ..Default::default() });
+    let says_nothing = |webhook: &mut WebhookConversion| {
+        webhook.client_config.is_none() && webhook.conversion_review_versions.is_empty()
+    };
+    if conversion.webhook.as_mut().is_some_and(says_nothing) {
+        conversion.webhook = None;
+    }
+    let client = conversion.webhook.as_mut().and_then(|webhook| webhook.client_config.as_mut());
+    if let Some(service) = client.and_then(|client| client.service.as_mut()) {
+        service.port.get_or_insert(443);
+    }
+}
+
+/// In what the next object is stored.
+fn storage(definition: &CustomResourceDefinition) -> Option<String> {
+    definition.spec.versions.iter().find(|v| v.storage).map(|v| v.name.clone())
 }
 
 /// What is stored from the first object on is told from the first moment on.
 fn first_status(definition: &CustomResourceDefinition) -> CustomResourceDefinitionStatus {
-    let storage = definition.spec.versions.iter().filter(|v| v.storage).map(|v| v.name.clone());
-    CustomResourceDefinitionStatus { stored_versions: Some(storage.collect()), ..Default::default() }
+    let stored = storage(definition).into_iter().collect();
+    CustomResourceDefinitionStatus { stored_versions: Some(stored), ..Default::default() }
 }
 
 /// A new storage version is stored from now on.
 fn keep_stored_versions(new: &mut CustomResourceDefinition, old: &CustomResourceDefinition) {
     let mut status = old.status.clone().unwrap_or_default();
     let stored = status.stored_versions.get_or_insert_default();
-    let mut known: HashSet<String> = stored.iter().cloned().collect();
-    let storage = new.spec.versions.iter().filter(|v| v.storage);
-    stored.extend(storage.map(|v| v.name.clone()).filter(|name| known.insert(name.clone())));
+    let storage = storage(new).filter(|name| !stored.contains(name));
+    stored.extend(storage);
     new.status = Some(status);
 }
 
 /// Schemas are compiled only where they are new: that may take seconds, and what is held is sound.
 fn check(definition: &CustomResourceDefinition, old: Option<&CustomResourceDefinition>, errors: &mut Errors) {
     let spec = &definition.spec;
-    validate::group(spec, errors);
-    errors.one_of("spec.scope", Some(&spec.scope), &["Cluster", "Namespaced"]);
-    let expected = format!("{}.{}", spec.names.plural, spec.group);
-    let name = definition.metadata.name.as_deref().unwrap_or_default();
-    if name != expected {
-        let detail = "must be spec.names.plural+\".\"+spec.group";
-        errors.push(FieldError::invalid("metadata.name", name, detail));
+    if old.is_none() {
+        names::own_name(definition, errors);
     }
-    if old.is_none_or(|old| !same_schemas(&old.spec.versions, &spec.versions)) {
-        schemas(spec, errors);
+    names::group(spec, errors);
+    match spec.scope.as_str() {
+        "" => errors.required("spec.scope", true),
+        scope => errors.one_of("spec.scope", Some(scope), &["Cluster", "Namespaced"]),
     }
-    validate::versions(&spec.versions, errors);
-    validate::names(&spec.names, errors);
-    if let Some(conversion) = &spec.conversion {
-        validate::conversion(conversion, errors);
+    let preserves = spec.preserve_unknown_fields == Some(true);
+    if preserves && has_defaults(spec) {
+        let detail = "must be false in order to use defaults in the schema";
+        errors.push(FieldError::invalid("spec.preserveUnknownFields", true, detail));
     }
+    version::check(spec, old.is_none_or(|old| !same_schemas(&old.spec.versions, &spec.versions)), errors);
+    if let Some(given) = &spec.conversion {
+        if preserves && given.strategy != "None" {
+            let detail = "must be None if spec.preserveUnknownFields is true";
+            let field = "spec.conversion.strategy";
+            errors.push(FieldError::invalid(field, given.strategy.as_str(), detail));
+        }
+        conversion::check(given, errors);
+        conversion::bundle(given, old, errors);
+    }
+    if let Some(old) = old {
+        stored::unchanged(definition, old, errors);
+    }
+    stored::status(definition, errors);
+    stored::versions(definition, errors);
+    names::approval(definition, old, errors);
+    let preserved = old.is_some_and(|old| old.spec.preserve_unknown_fields == Some(true));
+    if preserves && !preserved {
+        let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.push(FieldError::invalid("spec.preserveUnknownFields", true, detail));
+    }
+}
+
+/// The schemas of the versions; one that they all have counts once.
+fn schemas(spec: &CustomResourceDefinitionSpec) -> Vec<Value> {
+    let schema = |version: &CustomResourceDefinitionVersion| {
+        let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+        schema.and_then(|schema| serde_json::to_value(schema).ok())
+    };
+    let mut all: Vec<Value> = spec.versions.iter().filter_map(schema).collect();
+    if all.len() == spec.versions.len() && all.iter().all(|schema| Some(schema) == all.first()) {
+        all.truncate(1);
+    }
+    all
+}
+
+fn has_defaults(spec: &CustomResourceDefinitionSpec) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::Object(map) => map.contains_key("default") || map.values().any(within),
+            Value::Array(items) => items.iter().any(within),
+            _ => false,
+        }
+    }
+    schemas(spec).iter().any(within)
+}
+
+/// Formats that nobody checks are told of when they come.
+fn unknown_formats(
+    definition: &CustomResourceDefinition,
+    old: Option<&CustomResourceDefinition>,
+) -> Vec<String> {
+    let of = |spec: &CustomResourceDefinitionSpec| -> Vec<String> {
+        schemas(spec).iter().flat_map(schema::unrecognized).collect()
+    };
+    let known: HashSet<String> = old.map(|old| of(&old.spec)).unwrap_or_default().into_iter().collect();
+    let new = of(&definition.spec).into_iter().filter(|format| !known.contains(format));
+    new.map(|format| format!("unrecognized format {format:?}")).collect()
 }
 
 fn same_schemas(old: &[CustomResourceDefinitionVersion], new: &[CustomResourceDefinitionVersion]) -> bool {
     old.iter().map(|version| &version.schema).eq(new.iter().map(|version| &version.schema))
-}
-
-/// The schemas' own faults, and those of their rules. One schema of all versions is told of once, where the original
-/// keeps it.
-fn schemas(spec: &CustomResourceDefinitionSpec, errors: &mut Errors) {
-    let schema = |version: &CustomResourceDefinitionVersion| {
-        version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()).map(serde_json::to_value)
-    };
-    let given: Vec<Option<Value>> = spec.versions.iter().map(|v| schema(v).and_then(Result::ok)).collect();
-    let mut patterns = Patterns::default();
-    if let [Some(first), rest @ ..] = given.as_slice()
-        && rest.iter().all(|other| other.as_ref() == Some(first))
-    {
-        return check_schema(first, "spec.validation.openAPIV3Schema", &mut patterns, errors);
-    }
-    for (i, schema) in given.iter().enumerate() {
-        let field = format!("spec.versions[{i}].schema.openAPIV3Schema");
-        match schema {
-            Some(schema) => check_schema(schema, &field, &mut patterns, errors),
-            None => errors.push(FieldError::required(field, "schemas are required")),
-        }
-    }
-}
-
-fn check_schema(schema: &Value, field: &str, patterns: &mut Patterns, errors: &mut Errors) {
-    match crate::schema::from_version(schema, patterns) {
-        Ok(_) => {
-            let (_, faults) = crate::schema::expressions::compile(schema, field);
-            faults.into_iter().for_each(|fault| errors.push(fault));
-        }
-        Err(faults) => {
-            for fault in faults {
-                let (below, message) = fault.split_once(": ").unwrap_or(("", &fault));
-                let reason = match message {
-                    _ if message.starts_with("Required value") => "FieldValueRequired",
-                    _ if message.starts_with("Forbidden") => "FieldValueForbidden",
-                    _ if message.starts_with("Unsupported value") => "FieldValueNotSupported",
-                    _ => "FieldValueInvalid",
-                };
-                let problem = Problem::Worded(reason, message.to_owned());
-                errors.push(FieldError { field: format!("{field}.{below}"), problem });
-            }
-        }
-    }
 }
 
 #[cfg(test)]

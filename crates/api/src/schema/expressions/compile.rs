@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::costs::Costs;
 use super::declare::{declare, number};
-use super::{Place, Rule, field_path};
+use super::{Faults, Place, Rule, field_path};
 use crate::expressions::library;
 use crate::schema::crd::{flag, text};
 use crate::status::{FieldError, Problem};
@@ -17,21 +17,19 @@ const MAX_DEPTH: usize = 64;
 const REASONS: [&str; 4] =
     ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
-pub fn compile(schema: &Value, path: &str) -> (Option<Place>, Vec<FieldError>) {
+pub fn compile(schema: &Value, path: &str) -> (Option<Place>, Faults) {
     let mut compiler = Compiler::default();
     let here = Here { cardinality: Some(1), ..Here::default() };
     let decl = declare(schema, "selfType", true);
     let place = compiler.place(schema, path, &here, decl.as_ref());
     let Compiler { shape, mut found, costs } = compiler;
     found.extend(costs.total(path));
-    // What is wrong with the rules' own fields is told before what their expressions say.
-    let errors = if shape.is_empty() { found } else { shape };
-    ((!place.is_empty()).then_some(place), errors)
+    ((!place.is_empty()).then_some(place), Faults { form: shape, meaning: found })
 }
 
 #[derive(Default)]
 struct Compiler {
-    /// Faults in the rules' form; while there are any, expressions are not judged.
+    /// Faults in the rules' form.
     shape: Vec<FieldError>,
     found: Vec<FieldError>,
     costs: Costs,

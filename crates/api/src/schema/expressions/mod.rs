@@ -61,8 +61,24 @@ impl Place {
     }
 }
 
-/// Compiles all rules of an `openAPIV3Schema` that is sound otherwise. The faults' fields begin with `path`.
-pub fn compile(schema: &Value, path: &str) -> (Option<Place>, Vec<FieldError>) {
+/// What is wrong with rules.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// In how they are written down; while there are any, expressions are not judged.
+    pub form: Vec<FieldError>,
+    /// In what their expressions say.
+    pub meaning: Vec<FieldError>,
+}
+
+impl Faults {
+    /// Those that count where all else of the schema is sound.
+    pub fn all(self) -> Vec<FieldError> {
+        if self.form.is_empty() { self.meaning } else { self.form }
+    }
+}
+
+/// Compiles all rules of an `openAPIV3Schema`. The faults' fields begin with `path`.
+pub fn compile(schema: &Value, path: &str) -> (Option<Place>, Faults) {
     #[cfg(test)]
     COMPILED.set(COMPILED.get() + 1);
     compile::compile(schema, path)

@@ -18,41 +18,30 @@ pub fn check(env: &Env, source: &str, types: &[Type], field: &str, errors: &mut 
         return errors.push(FieldError::required(field, format!("{name} is not specified")));
     }
     if let Some(fault) = Expression::compile(env, source, types).fault() {
-        errors.push(FieldError::invalid(field, source, fault));
+        // What is only known when it is evaluated is taken, and not spoken of.
+        errors.push(FieldError::invalid(field, source, fault.replace(" null_type dyn]", " null_type]")));
     }
 }
 
-pub fn conditions(
-    declared: Declared,
-    conditions: Option<&Vec<MatchCondition>>,
-    field: &str,
-    errors: &mut Errors,
-) {
+/// What is wrong with conditions, each by its place.
+pub fn conditions(declared: Declared, conditions: &[MatchCondition]) -> Vec<(usize, String)> {
     let named: Vec<(&str, &str)> =
-        conditions.into_iter().flatten().map(|c| (c.name.as_str(), c.expression.as_str())).collect();
-    for fault in MatchConditions::compile_with(declared, &named).err().into_iter().flatten() {
-        let source = named.get(fault.index).map_or("", |(_, source)| source);
-        if !source.trim().is_empty() {
-            let field = format!("{field}[{}].expression", fault.index);
-            errors.push(FieldError::invalid(field, source, fault.detail));
-        }
-    }
+        conditions.iter().map(|c| (c.name.as_str(), c.expression.as_str())).collect();
+    let faults = MatchConditions::compile_with(declared, &named).err().into_iter().flatten();
+    faults.map(|fault| (fault.index, fault.detail)).collect()
 }
 
 /// The environment with the policy's variables, whose own faults are told.
 pub fn variables(env: Env, variables: Option<&Vec<Variable>>, field: &str, errors: &mut Errors) -> Env {
     let mut env = env;
-    let mut seen = std::collections::BTreeSet::new();
     for (index, variable) in variables.into_iter().flatten().enumerate() {
         let place = format!("{field}[{index}]");
         let name = variable.name.as_str();
         if name.is_empty() {
             errors.push(FieldError::required(format!("{place}.name"), "name is not specified"));
         } else if !is_identifier(name) {
-            let detail = "name is not a valid CEL identifier";
+            let detail = "must be a valid CEL identifier";
             errors.push(FieldError::invalid(format!("{place}.name"), name, detail));
-        } else if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{place}.name"), name));
         }
         let source = variable.expression.as_str();
         if source.trim().is_empty() {

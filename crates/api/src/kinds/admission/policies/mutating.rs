@@ -52,9 +52,8 @@ fn check(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
             }
         }
     }
-    shared::check_conditions(spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let declared = Declared { params: spec.param_kind.is_some(), authorizer: true };
-    expressions::conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
+    shared::check_conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let env = declared.env().constructing(TYPES);
     expressions::variables(env, spec.variables.as_ref(), "spec.variables", errors);
     check_mutations(spec, errors);
@@ -74,14 +73,14 @@ fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
     for (index, mutation) in mutations.iter().enumerate() {
         let place = format!("spec.mutations[{index}]");
         errors.required(format!("{place}.patchType"), mutation.patch_type.is_empty());
+        const TYPES: [&str; 2] = ["ApplyConfiguration", "JSONPatch"];
         if mutation.patch_type.is_empty() {
             continue;
         }
-        errors.one_of(
-            format!("{place}.patchType"),
-            Some(&mutation.patch_type),
-            &["ApplyConfiguration", "JSONPatch"],
-        );
+        if !TYPES.contains(&mutation.patch_type.as_str()) {
+            errors.one_of(format!("{place}.patchType"), Some(&mutation.patch_type), &TYPES);
+            continue;
+        }
         let apply = mutation.apply_configuration.as_ref().map(|a| a.expression.clone().unwrap_or_default());
         let json = mutation.json_patch.as_ref().map(|j| j.expression.clone().unwrap_or_default());
         let (given, field, other, other_field) = match &*mutation.patch_type {
@@ -94,8 +93,7 @@ fn check_mutations(spec: &MutatingAdmissionPolicySpec, errors: &mut Errors) {
                 errors.push(FieldError::required(format!("{place}.{field}"), detail));
             }
             Some(source) if source.trim().is_empty() => {
-                let field = format!("{place}.{field}.expression");
-                errors.push(FieldError::required(field, "expression is not specified"));
+                errors.required(format!("{place}.{field}.expression"), true);
             }
             Some(source) => {
                 if let Some(Some(fault)) = faults.get(index) {

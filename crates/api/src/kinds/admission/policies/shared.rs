@@ -1,11 +1,14 @@
 //! What policies and bindings have in common: whom they are about, and where parameters come from.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MatchResources, NamedRuleWithOperations, ParamKind, ParamRef,
+    MatchCondition, MatchResources, NamedRuleWithOperations, ParamKind, ParamRef, RuleWithOperations,
 };
 
+use super::expressions;
+use crate::kinds::admission::webhooks;
+use crate::kinds::validate::{label_selector, qualified};
 use crate::kinds::{Errors, names};
-use crate::selector::Selector;
+use crate::policy::Declared;
 use crate::status::{FieldError, Problem};
 
 const MAX_CONDITIONS: usize = 64;
@@ -27,10 +30,8 @@ pub fn check_match(resources: &MatchResources, field: &str, errors: &mut Errors)
     for (name, selector) in
         [("namespaceSelector", &resources.namespace_selector), ("objectSelector", &resources.object_selector)]
     {
-        let Some(selector) = selector else { continue };
-        if let Err(fault) = Selector::from_object(selector) {
-            let shown = serde_json::to_value(selector).unwrap_or_default();
-            errors.push(FieldError::invalid(format!("{field}.{name}"), shown, fault.to_string()));
+        if let Some(selector) = selector {
+            label_selector(&format!("{field}.{name}"), selector, errors);
         }
     }
     for (name, rules) in [
@@ -44,62 +45,57 @@ pub fn check_match(resources: &MatchResources, field: &str, errors: &mut Errors)
 }
 
 fn check_rule(rule: &NamedRuleWithOperations, field: &str, errors: &mut Errors) {
-    let lists = [
-        ("operations", &rule.operations),
-        ("apiGroups", &rule.api_groups),
-        ("apiVersions", &rule.api_versions),
-        ("resources", &rule.resources),
-    ];
-    for (name, list) in lists {
-        let list = list.as_deref().unwrap_or_default();
-        errors.required(format!("{field}.{name}"), list.is_empty());
-        if list.len() > 1 && list.iter().any(|entry| entry == "*") {
-            let detail = "if '*' is present, must not specify other operations";
-            let detail = if name == "operations" {
-                detail.to_owned()
-            } else {
-                format!("if '*' is present, must not specify other {}", spelled(name))
-            };
-            let shown = serde_json::to_value(list).unwrap_or_default();
-            errors.push(FieldError::invalid(format!("{field}.{name}"), shown, detail));
-        }
-        if matches!(name, "apiVersions" | "resources") {
-            for (index, _) in list.iter().enumerate().filter(|(_, entry)| entry.is_empty()) {
-                errors.push(FieldError::required(format!("{field}.{name}[{index}]"), ""));
-            }
-        }
-    }
-    for (index, operation) in rule.operations.iter().flatten().enumerate() {
-        let supported = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-        errors.one_of(format!("{field}.operations[{index}]"), Some(operation), &supported);
-    }
-    errors.one_of(format!("{field}.scope"), rule.scope.as_deref(), &["*", "Cluster", "Namespaced"]);
+    let plain = RuleWithOperations {
+        api_groups: rule.api_groups.clone(),
+        api_versions: rule.api_versions.clone(),
+        operations: rule.operations.clone(),
+        resources: rule.resources.clone(),
+        scope: rule.scope.clone(),
+    };
+    webhooks::check_rule(field, &plain, errors);
     let mut seen = std::collections::BTreeSet::new();
     for (index, name) in rule.resource_names.iter().flatten().enumerate() {
-        if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{field}.resourceNames[{index}]"), name.as_str()));
+        let at = format!("{field}.resourceNames[{index}]");
+        if let Some(fault) = names::fault(names::Rule::PathSegment, name) {
+            errors.push(FieldError::invalid(at.as_str(), name.as_str(), fault));
         }
-    }
-}
-
-fn spelled(list: &str) -> &str {
-    match list {
-        "apiGroups" => "API groups",
-        "apiVersions" => "API versions",
-        other => other,
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(at, name.as_str()));
+        }
     }
 }
 
 pub fn check_param_kind(kind: Option<&ParamKind>, field: &str, errors: &mut Errors) {
     let Some(kind) = kind else { return };
     let version = kind.api_version.as_deref().unwrap_or_default();
-    errors.required(format!("{field}.apiVersion"), version.is_empty());
-    if version.split('/').count() > 2 || version.split('/').any(|part| part.is_empty() && !version.is_empty())
-    {
-        let detail = format!("unexpected GroupVersion string: {version}");
-        errors.push(FieldError::invalid(format!("{field}.apiVersion"), version, detail));
+    let at = format!("{field}.apiVersion");
+    errors.required(at.as_str(), version.is_empty());
+    let parts: Vec<&str> = version.split('/').collect();
+    let mut check = |rule: names::Rule, part: &str| {
+        if let Some(fault) = names::fault(rule, part) {
+            errors.push(FieldError::invalid(at.as_str(), part, fault));
+        }
+    };
+    match parts.as_slice() {
+        [""] => {}
+        [version] => check(names::Rule::Label1035, version),
+        [group, version] if !group.is_empty() && !version.is_empty() => {
+            check(names::Rule::Subdomain, group);
+            check(names::Rule::Label1035, version);
+        }
+        _ => {
+            let detail = format!("unexpected GroupVersion string: {version}");
+            errors.push(FieldError::invalid(at, version, detail));
+        }
     }
-    errors.required(format!("{field}.kind"), kind.kind.as_deref().unwrap_or_default().is_empty());
+    let name = kind.kind.as_deref().unwrap_or_default();
+    errors.required(format!("{field}.kind"), name.is_empty());
+    if let Some(fault) =
+        names::fault(names::Rule::Label1035, &name.to_lowercase()).filter(|_| !name.is_empty())
+    {
+        let detail = format!("may have mixed case, but should otherwise match: {fault}");
+        errors.push(FieldError::invalid(format!("{field}.kind"), name, detail));
+    }
 }
 
 pub fn check_param_ref(reference: Option<&ParamRef>, field: &str, errors: &mut Errors) {
@@ -107,19 +103,18 @@ pub fn check_param_ref(reference: Option<&ParamRef>, field: &str, errors: &mut E
     let name = reference.name.as_deref().unwrap_or_default();
     match (name, &reference.selector) {
         ("", None) => errors.push(FieldError::required(field, "one of name or selector must be specified")),
-        ("", Some(selector)) => {
-            if let Err(fault) = Selector::from_object(selector) {
-                let shown = serde_json::to_value(selector).unwrap_or_default();
-                errors.push(FieldError::invalid(format!("{field}.selector"), shown, fault.to_string()));
-            }
-        }
+        ("", Some(selector)) => label_selector(&format!("{field}.selector"), selector, errors),
         (_, Some(_)) => {
             for part in ["name", "selector"] {
                 let detail = "name and selector are mutually exclusive";
                 errors.push(FieldError::forbidden(format!("{field}.{part}"), detail));
             }
         }
-        (_, None) => {}
+        (name, None) => {
+            if let Some(fault) = names::fault(names::Rule::PathSegment, name) {
+                errors.push(FieldError::invalid(format!("{field}.name"), name, fault));
+            }
+        }
     }
     let action = reference.parameter_not_found_action.as_deref();
     errors.required(format!("{field}.parameterNotFoundAction"), action.is_none());
@@ -140,23 +135,34 @@ pub fn shown_param_ref(reference: Option<&ParamRef>) -> String {
     }
 }
 
-/// Names and presence; what the expressions say is judged apart.
-pub fn check_conditions(conditions: Option<&Vec<MatchCondition>>, field: &str, errors: &mut Errors) {
+/// Of each condition first what it says, then its name.
+pub fn check_conditions(
+    declared: Declared,
+    conditions: Option<&Vec<MatchCondition>>,
+    field: &str,
+    errors: &mut Errors,
+) {
     let conditions = conditions.map(Vec::as_slice).unwrap_or_default();
     if conditions.len() > MAX_CONDITIONS {
         let problem = Problem::TooMany(conditions.len(), MAX_CONDITIONS);
         errors.push(FieldError { field: field.to_owned(), problem });
     }
+    let faults = expressions::conditions(declared, conditions);
     let mut seen = std::collections::BTreeSet::new();
     for (index, condition) in conditions.iter().enumerate() {
         let place = format!("{field}[{index}]");
-        errors.required(format!("{place}.expression"), condition.expression.trim().is_empty());
+        let source = condition.expression.as_str();
+        errors.required(format!("{place}.expression"), source.trim().is_empty());
+        for (_, fault) in faults.iter().filter(|(at, _)| *at == index && !source.trim().is_empty()) {
+            errors.push(FieldError::invalid(format!("{place}.expression"), source, fault.as_str()));
+        }
         if condition.name.is_empty() {
             errors.push(FieldError::required(format!("{place}.name"), ""));
-        } else if let Some(fault) = names::key_fault(&condition.name) {
-            errors.push(FieldError::invalid(format!("{place}.name"), condition.name.as_str(), fault));
-        } else if !seen.insert(&condition.name) {
-            errors.push(FieldError::duplicate(format!("{place}.name"), condition.name.as_str()));
+        } else {
+            qualified(format!("{place}.name"), &condition.name, errors);
+            if !seen.insert(&condition.name) {
+                errors.push(FieldError::duplicate(format!("{place}.name"), condition.name.as_str()));
+            }
         }
     }
 }

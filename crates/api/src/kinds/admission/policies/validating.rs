@@ -7,13 +7,14 @@ use k8s_openapi::api::admissionregistration::v1::{
 
 use super::{expressions, shared, type_checking};
 use crate::columns::{age_cell, name_cell};
-use crate::kinds::{Build, Errors, Kind, names};
+use crate::kinds::validate::qualified;
+use crate::kinds::{Build, Errors, Kind};
 use crate::policy::Declared;
 use crate::status::{FieldError, Problem};
 
 const MAX_ANNOTATIONS: usize = 20;
 const MAX_VALUE_EXPRESSION_BYTES: usize = 5 * 1024;
-const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicy>::new("validatingadmissionpolicies", false)
@@ -34,7 +35,10 @@ pub fn kind() -> Kind {
                 settle_status(new, old.metadata.generation.unwrap_or(0) + 1);
             }
         })
-        .validate(|policy, errors| check(&policy.spec.clone().unwrap_or_default(), errors))
+        .validate(|policy, errors| {
+            let name = policy.metadata.name.as_deref().unwrap_or_default();
+            check(name, &policy.spec.clone().unwrap_or_default(), errors);
+        })
         .row(|policy| {
             let spec = policy.spec.clone().unwrap_or_default();
             vec![
@@ -57,7 +61,7 @@ fn settle_status(policy: &mut ValidatingAdmissionPolicy, generation: i64) {
     });
 }
 
-fn check(spec: &ValidatingAdmissionPolicySpec, errors: &mut Errors) {
+fn check(name: &str, spec: &ValidatingAdmissionPolicySpec, errors: &mut Errors) {
     errors.required("spec.failurePolicy", spec.failure_policy.is_none());
     errors.one_of("spec.failurePolicy", spec.failure_policy.as_deref(), &["Fail", "Ignore"]);
     shared::check_param_kind(spec.param_kind.as_ref(), "spec.paramKind", errors);
@@ -69,15 +73,14 @@ fn check(spec: &ValidatingAdmissionPolicySpec, errors: &mut Errors) {
             errors.required("spec.matchConstraints.resourceRules", none);
         }
     }
-    shared::check_conditions(spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let declared = Declared { params: spec.param_kind.is_some(), authorizer: true };
-    expressions::conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
+    shared::check_conditions(declared, spec.match_conditions.as_ref(), "spec.matchConditions", errors);
     let env = expressions::variables(declared.env(), spec.variables.as_ref(), "spec.variables", errors);
     let validations = spec.validations.as_deref().unwrap_or_default();
     let annotations = spec.audit_annotations.as_deref().unwrap_or_default();
     if validations.is_empty() && annotations.is_empty() {
         for part in ["validations", "auditAnnotations"] {
-            let detail = "validations or auditAnnotations must be non-empty";
+            let detail = "validations or auditAnnotations must contain at least one item";
             errors.push(FieldError::required(format!("spec.{part}"), detail));
         }
     }
@@ -95,11 +98,9 @@ fn check(spec: &ValidatingAdmissionPolicySpec, errors: &mut Errors) {
     let mut seen = std::collections::BTreeSet::new();
     for (index, annotation) in annotations.iter().enumerate() {
         let place = format!("spec.auditAnnotations[{index}]");
-        if annotation.key.is_empty() {
-            errors.push(FieldError::required(format!("{place}.key"), ""));
-        } else if let Some(fault) = names::key_fault(&annotation.key) {
-            errors.push(FieldError::invalid(format!("{place}.key"), annotation.key.as_str(), fault));
-        } else if !seen.insert(&annotation.key) {
+        // The policy's name stands before it in what is audited.
+        qualified(format!("{place}.key"), &format!("{name}/{}", annotation.key), errors);
+        if !seen.insert(&annotation.key) {
             errors.push(FieldError::duplicate(format!("{place}.key"), annotation.key.as_str()));
         }
         let field = format!("{place}.valueExpression");

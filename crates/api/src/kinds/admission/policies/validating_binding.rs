@@ -44,7 +44,10 @@ fn check(spec: &ValidatingAdmissionPolicyBindingSpec, errors: &mut Errors) {
         shared::check_match(resources, "spec.matchResources", errors);
     }
     let actions = &spec.validation_actions;
-    errors.required("spec.validationActions", actions.is_empty());
+    if actions.is_empty() {
+        let detail = "at least one validation action is required";
+        errors.push(FieldError::required("spec.validationActions", detail));
+    }
     let mut seen = std::collections::BTreeSet::new();
     for (index, action) in actions.iter().enumerate() {
         let field = format!("spec.validationActions[{index}]");

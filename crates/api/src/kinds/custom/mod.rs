@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
+    CustomResourceDefinition, CustomResourceDefinitionVersion,
 };
 use serde_json::Value;
 
-use super::{ALL_VERBS, Behaviour, Kind, READ_WRITE, Rejection, Rules, Storage, Subresource, names};
-use crate::columns::{self, Column};
+mod cells;
+mod finalizers;
+mod scale;
+
+use super::{Behaviour, CUSTOM_VERBS, Kind, READ_WRITE, Rejection, Rules, Storage, Subresource, names};
 use crate::jsonpath::{self, JsonPath};
 use crate::schema::expressions::{self, Place};
 use crate::schema::pattern::Patterns;
-use crate::schema::{self, Schema};
+use crate::schema::{self, Schema, embedded, unique};
 use crate::status::{FieldError, Problem};
 
 /// Where the scale subresource reads and writes.
@@ -66,6 +69,7 @@ fn entry(
     // What is wrong with the rules was said when the definition was taken.
     let (rules, _) = schema::expressions::compile(&document, "");
     let subresources = version.subresources.clone().unwrap_or_default();
+    let scaled = subresources.scale.as_ref().map(scale::Paths::of);
     let has_status = subresources.status.is_some();
     let scale = subresources.scale.map(|s| {
         let path = |text: &str| text.split('.').filter(|p| !p.is_empty()).map(str::to_owned).collect();
@@ -84,7 +88,7 @@ fn entry(
         let gvk = ("autoscaling", "v1", "Scale");
         served.push(Subresource { name: "scale", gvk, verbs: READ_WRITE, part: None });
     }
-    let (columns, cells) = printer_columns(version.additional_printer_columns.as_deref());
+    let (columns, cells) = cells::of(version.additional_printer_columns.as_deref());
     let fields = version.selectable_fields.iter().flatten();
     let fields: Vec<(String, JsonPath)> = fields
         .map(|f| Ok((f.json_path.trim_start_matches('.').to_owned(), JsonPath::parse(&f.json_path)?)))
@@ -100,7 +104,7 @@ fn entry(
         short_names: given.short_names.iter().flatten().cloned().map(Into::into).collect(),
         categories: given.categories.iter().flatten().cloned().map(Into::into).collect(),
         namespaced: spec.scope == "Namespaced",
-        verbs: ALL_VERBS,
+        verbs: CUSTOM_VERBS,
         storage: Storage::Stored(format!("/registry/{}/{}", spec.group, given.plural).into()),
         has_status,
         has_generation: true,
@@ -108,7 +112,7 @@ fn entry(
         scale,
         subresources: served,
         columns,
-        behaviour: Arc::new(Custom { schema: schema.clone(), rules, cells, fields }),
+        behaviour: Arc::new(Custom { schema: schema.clone(), rules, cells, fields, scale: scaled }),
         selectable,
         ttl_seconds: None,
         rules: Rules { update_needs_version: true, status_keeps: &["metadata"], ..Rules::default() },
@@ -119,39 +123,12 @@ fn entry(
     })
 }
 
-enum Cell {
-    Name,
-    Path(JsonPath),
-    Since(JsonPath),
-}
-
-fn printer_columns(given: Option<&[CustomResourceColumnDefinition]>) -> (Vec<Column>, Vec<Cell>) {
-    let mut columns = vec![columns::name()];
-    let mut cells = vec![Cell::Name];
-    let age = CustomResourceColumnDefinition {
-        name: "Age".into(),
-        type_: "date".into(),
-        json_path: ".metadata.creationTimestamp".into(),
-        ..Default::default()
-    };
-    for column in given.unwrap_or(&[age]) {
-        let Ok(path) = JsonPath::parse(&column.json_path) else { continue };
-        let mut shown = columns::text("");
-        shown.name = column.name.clone().into();
-        shown.kind = column.type_.clone().into();
-        shown.description = column.description.clone().unwrap_or_default().into();
-        shown.priority = column.priority.unwrap_or(0);
-        columns.push(shown);
-        cells.push(if column.type_ == "date" { Cell::Since(path) } else { Cell::Path(path) });
-    }
-    (columns, cells)
-}
-
 struct Custom {
     schema: Schema,
     rules: Option<Place>,
-    cells: Vec<Cell>,
+    cells: Vec<cells::Cell>,
     fields: Vec<(String, JsonPath)>,
+    scale: Option<scale::Paths>,
 }
 
 /// Rules are not evaluated over values that are not even of their types.
@@ -159,27 +136,74 @@ const NOT_CHECKED: &str = "some validation rules were not checked because the ob
                            complete validation";
 
 impl Custom {
-    fn settle(&self, mut object: Value, old: Option<&Value>) -> Result<Value, Rejection> {
+    /// `part` tells what is written of what the scale is made of.
+    fn settle(&self, mut object: Value, old: Option<&Value>, part: scale::Part) -> Result<Value, Rejection> {
         self.schema.prune(&mut object);
         self.schema.apply_defaults(&mut object);
         let found = match old {
             Some(old) => self.schema.validate_update(&object, old),
             None => self.schema.validate(&object),
         };
-        let blocking = found.iter().any(|fault| fault.reason.is_of_form());
-        let mut faults: Vec<FieldError> = found.into_iter().map(field_error).collect();
+        let within = if part == scale::Part::Status { "status." } else { "" };
+        let mut faults: Vec<FieldError> =
+            found.into_iter().map(|fault| field_error(seen_from(fault, within))).collect();
+        faults.extend(self.scale.iter().flat_map(|scale| scale.faults(&object, part)));
+        faults.extend(embedded::faults(&self.schema, &object));
+        faults.extend(unique::faults(&self.schema, &object, old));
+        self.judge(object, old, faults)
+    }
+
+    /// What the rules say, where there is anything for them to look at.
+    fn judge(
+        &self,
+        mut object: Value,
+        old: Option<&Value>,
+        mut faults: Vec<FieldError>,
+    ) -> Result<Value, Rejection> {
         match &self.rules {
-            Some(_) if blocking => faults.push(FieldError::invalid("<nil>", Value::Null, NOT_CHECKED)),
+            Some(_) if faults.iter().any(FieldError::is_of_form) => {
+                faults.push(FieldError::invalid("<nil>", Value::Null, NOT_CHECKED));
+            }
             Some(rules) => faults.extend(expressions::evaluate(rules, &object, old)),
             None => {}
         }
-        if faults.is_empty() { Ok(object) } else { Err(Rejection::Fields(faults)) }
+        if !faults.is_empty() {
+            return Err(Rejection::Fields(faults));
+        }
+        whole_numbers(&mut object);
+        Ok(object)
     }
 }
 
-fn field_error(fault: schema::Invalid) -> FieldError {
-    let problem = Problem::Worded(fault.reason.as_str(), fault.message);
-    FieldError { field: fault.path, problem }
+/// A status that is written alone is told of as the original looks at it: for itself, but for the field.
+fn seen_from(mut fault: schema::Invalid, within: &str) -> schema::Invalid {
+    if let Some(rest) = fault.path.strip_prefix(within).filter(|_| !within.is_empty()) {
+        fault.message =
+            fault.message.replacen(&format!("{} in body", fault.path), &format!("{rest} in body"), 1);
+    }
+    fault
+}
+
+/// Floats that are whole are written as whole numbers, as the original writes them.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            // Beyond that not every whole number is a float.
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            if let Some(float) = float.filter(|float| float.abs() <= EXACT) {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+pub(super) fn field_error(fault: schema::Invalid) -> FieldError {
+    let field = if fault.path.is_empty() { "<nil>".to_owned() } else { fault.path };
+    FieldError { field, problem: Problem::Worded(fault.reason.as_str(), fault.message) }
 }
 
 impl Behaviour for Custom {
@@ -189,34 +213,22 @@ impl Behaviour for Custom {
         object
     }
 
-    fn create(&self, object: Value, _warned: &mut Vec<String>) -> Result<Value, Rejection> {
-        self.settle(object, None)
+    fn create(&self, object: Value, warned: &mut Vec<String>) -> Result<Value, Rejection> {
+        warned.extend(finalizers::warnings(&object, None));
+        self.settle(object, None, scale::Part::Whole)
     }
 
-    fn update(&self, object: Value, old: &Value, _warned: &mut Vec<String>) -> Result<Value, Rejection> {
-        self.settle(object, Some(old))
+    fn update(&self, object: Value, old: &Value, warned: &mut Vec<String>) -> Result<Value, Rejection> {
+        warned.extend(finalizers::warnings(&object, Some(old)));
+        self.settle(object, Some(old), scale::Part::Whole)
     }
 
     fn update_status(&self, object: Value, old: &Value) -> Result<Value, Rejection> {
-        self.settle(object, Some(old))
+        self.settle(object, Some(old), scale::Part::Status)
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {
-        let cell = |cell: &Cell| match cell {
-            Cell::Name => crate::meta::name(object).into(),
-            Cell::Path(path) => path.first(object).map_or(Value::Null, |v| match v {
-                Value::Object(_) | Value::Array(_) => v.to_string().into(),
-                scalar => scalar.clone(),
-            }),
-            Cell::Since(path) => {
-                let time = path
-                    .first(object)
-                    .and_then(Value::as_str)
-                    .and_then(|t| t.parse::<jiff::Timestamp>().ok());
-                columns::since_cell(time.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time).as_ref())
-            }
-        };
-        self.cells.iter().map(cell).collect()
+        self.cells.iter().map(|cell| cell.of(object)).collect()
     }
 
     fn fields(&self, object: &Value) -> Vec<(String, String)> {
