@@ -1,6 +1,9 @@
 //! `apiregistration.k8s.io/v1`: which server answers for a group and version.
 
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{
+    APIService, APIServiceCondition, APIServiceStatus,
+};
 use serde_json::Value;
 
 use super::names::Rule;
@@ -24,10 +27,24 @@ pub fn kinds() -> Vec<Kind> {
                 reference.port.get_or_insert(443);
             }
         })
+        .prepare_create(born)
         .validate(validate)
         .row(row)
         .done();
     vec![service]
+}
+
+/// Nobody has to look whether this server answers for itself.
+fn born(service: &mut APIService) {
+    let local = service.spec.as_ref().is_none_or(|spec| spec.service.is_none());
+    let condition = APIServiceCondition {
+        type_: "Available".into(),
+        status: "True".into(),
+        reason: Some("Local".into()),
+        message: Some("Local APIServices are always available".into()),
+        last_transition_time: Some(Time(base::time::now())),
+    };
+    service.status = Some(APIServiceStatus { conditions: local.then(|| vec![condition]) });
 }
 
 fn validate(service: &APIService, errors: &mut Errors) {
