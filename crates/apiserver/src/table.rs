@@ -30,7 +30,7 @@ pub fn table(
             let object_part = match include {
                 "None" => Value::Null,
                 "Object" => (*object).clone(),
-                _ => partial(object, "v1"),
+                _ => partial(kind, object, "v1"),
             };
             json!({"cells": kind.behaviour.row(object), "object": object_part})
         })
@@ -54,7 +54,16 @@ pub fn check_options(query: &Query) -> Result<(), ApiError> {
 }
 
 /// `PartialObjectMetadata` of an object, in a version of `meta.k8s.io`.
-pub fn partial(object: &Value, version: &str) -> Value {
+pub fn partial(kind: &Kind, object: &Value, version: &str) -> Value {
     let api_version = format!("meta.k8s.io/{version}");
-    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": meta::metadata(object)})
+    let mut metadata = meta::metadata(object).clone();
+    if !kind.rules.field_annotation.is_empty()
+        && let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+    {
+        annotations.remove(kind.rules.field_annotation);
+        if annotations.is_empty() {
+            metadata.remove("annotations");
+        }
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata})
 }

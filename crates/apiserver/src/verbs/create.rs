@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
-use api::kinds::{Errors, names};
+use api::kinds::{Errors, Rejection, metadata};
 use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 use store::Expect;
 
-use super::{Stored, input, one, rejected};
+use super::{Stored, input, one, taken_or_refused};
 use crate::admission::{self, Charge, Operation};
 use crate::allocate;
 use crate::http::body::Body;
@@ -139,17 +139,19 @@ async fn store_new(
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
     let mut errors = Errors::default();
-    names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
-    if !errors.0.is_empty() {
-        return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
-    }
+    metadata::check_new(kind, &object, &mut errors);
     if kind.has_status
+        && !kind.rules.born_with_status
         && let Value::Object(map) = &mut object
     {
         map.remove("status");
     }
     let mut warned = Vec::new();
-    let mut object = kind.behaviour.create(object, &mut warned).map_err(|r| rejected(kind, &name, r))?;
+    let made = kind.behaviour.create(object, &mut warned);
+    if matches!(made, Err(Rejection::Fields(_))) && !kind.rules.metadata.with_the_rest {
+        errors = Errors::default();
+    }
+    let mut object = taken_or_refused(kind, &name, errors, made)?;
     context.warn(warned);
     input::canonicalize(kind, &mut object);
     match owned {

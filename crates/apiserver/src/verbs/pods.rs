@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
+use api::kinds::Errors;
 use api::meta;
 use api::status::ApiError;
 use k8s_openapi::api::core::v1::Binding;
@@ -55,8 +56,14 @@ pub async fn bind(server: &ApiServer, context: &Context, body: Body) -> Result<A
     }
     admission::extend(server, context, &mut value, None, Operation::Create).await?;
     admission::validate(server, context, Some(&value), None, Operation::Create).await?;
-    if node.is_empty() {
-        return Err(ApiError::bad_request("target.name: Required value"));
+    let mut errors = Errors::default();
+    errors.one_of("target.kind", value["target"]["kind"].as_str(), &["Node", "<empty>"]);
+    errors.required("target.name", node.is_empty());
+    let told: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+    match told.as_slice() {
+        [] => {}
+        [one] => return Err(ApiError::unexplained(one.as_str())),
+        all => return Err(ApiError::unexplained(format!("[{}]", all.join(", ")))),
     }
     change(server, context, Writes::Binding, Ownership::Take, |old| {
         let refuse = |why: String| Err(ApiError::conflict(&context.resource(), &context.target.name, &why));

@@ -27,6 +27,13 @@ pub fn default_spec(spec: &mut PodSpec) {
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         default_container(container, host_network);
     }
+    for container in spec.ephemeral_containers.iter_mut().flatten() {
+        container.termination_message_path.get_or_insert_with(|| "/dev/termination-log".into());
+        container.termination_message_policy.get_or_insert_with(|| "File".into());
+        container.resources.get_or_insert_default();
+        let policy = default_pull_policy(container.image.as_deref());
+        container.image_pull_policy.get_or_insert_with(|| policy.into());
+    }
     spec.volumes.iter_mut().flatten().for_each(default_volume);
 }
 

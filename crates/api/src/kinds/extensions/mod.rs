@@ -76,7 +76,8 @@ fn check(definition: &CustomResourceDefinition, old: Option<&CustomResourceDefin
     errors.one_of("spec.scope", Some(&spec.scope), &["Cluster", "Namespaced"]);
     let expected = format!("{}.{}", spec.names.plural, spec.group);
     let name = definition.metadata.name.as_deref().unwrap_or_default();
-    if name != expected {
+    // That there is none is said of all kinds.
+    if name != expected && !name.is_empty() {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", name, detail));
     }

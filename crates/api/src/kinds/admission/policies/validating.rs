@@ -7,6 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 
 use super::{expressions, shared, type_checking};
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::policy::Declared;
 use crate::status::{FieldError, Problem};
@@ -17,6 +18,7 @@ const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Un
 
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicy>::new("validatingadmissionpolicies", false)
+        .metadata_on_update(&[Whole])
         .status()
         .rules(|r| r.status_keeps = &["metadata"])
         .rules(|r| r.update_needs_version = true)
