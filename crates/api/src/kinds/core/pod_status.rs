@@ -106,11 +106,10 @@ fn check_nominated(spec: &PodSpec, now: &PodStatus, before: &PodStatus, errors: 
     }
 }
 
-/// The statuses of containers, by the field and with the containers that they are of.
-fn parts<'a>(
-    spec: &'a PodSpec,
-    status: &'a PodStatus,
-) -> [(&'static str, &'a [ContainerStatus], Option<&'a [Container]>); 3] {
+/// Their field, the statuses, and the containers that they are of, where those may run again.
+type Statuses<'a> = (&'static str, &'a [ContainerStatus], Option<&'a [Container]>);
+
+fn parts<'a>(spec: &'a PodSpec, status: &'a PodStatus) -> [Statuses<'a>; 3] {
     let of = |statuses: &'a Option<Vec<ContainerStatus>>| statuses.as_deref().unwrap_or_default();
     let inits = spec.init_containers.as_deref().unwrap_or_default();
     [
