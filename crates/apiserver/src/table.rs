@@ -32,7 +32,7 @@ pub fn row(context: &Context, object: &Value, cells: Vec<Value>) -> Value {
     let shown = match context.query.get("includeObject").unwrap_or_default() {
         "None" => Value::Null,
         "Object" => object.clone(),
-        _ => partial(object, context.form.meta_version),
+        _ => partial(&context.kind, object, context.form.meta_version),
     };
     json!({"cells": cells, "object": shown})
 }
@@ -68,7 +68,16 @@ pub fn check_options(query: &Query) -> Result<(), ApiError> {
 }
 
 /// `PartialObjectMetadata` of an object, in a version of `meta.k8s.io`.
-pub fn partial(object: &Value, version: &str) -> Value {
+pub fn partial(kind: &Kind, object: &Value, version: &str) -> Value {
     let api_version = format!("meta.k8s.io/{version}");
-    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": meta::metadata(object)})
+    let mut metadata = meta::metadata(object).clone();
+    if !kind.rules.field_annotation.is_empty()
+        && let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+    {
+        annotations.remove(kind.rules.field_annotation);
+        if annotations.is_empty() {
+            metadata.remove("annotations");
+        }
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata})
 }

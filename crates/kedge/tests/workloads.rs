@@ -417,3 +417,43 @@ fn a_published_port_stays_with_its_service() {
         assert_eq!(ran.trim(), name, "{url}");
     }
 }
+
+/// What a job's status may become is held by the API server: our own controller and node must keep to it.
+#[test]
+fn jobs_come_to_an_end_that_the_api_takes() {
+    let cluster = cluster();
+    let job = |name: &str, spec: &str, command: &str| {
+        let manifest = format!(
+            "{{apiVersion: batch/v1, kind: Job, metadata: {{name: {name}}}, spec: {{{spec}, template: {{spec: {{restartPolicy: OnFailure, \
+             terminationGracePeriodSeconds: 0, initContainers: [{{name: i, image: 'localhost/busybox:1', command: ['true']}}], containers: \
+             [{{name: c, image: 'localhost/busybox:1', command: [sh, -c, '{command}']}}]}}}}}}}}"
+        );
+        cluster.apply(&manifest).ok();
+    };
+    job("good", "completions: 3, parallelism: 2, completionMode: Indexed", "exit 0");
+    job("late", "activeDeadlineSeconds: 2", "sleep 1000");
+    job("flaky", "backoffLimit: 6", "test -e /tmp/again && exit 0; exit 1");
+    let ended = |name: &str, condition: &str| {
+        until(&format!("{name} is {condition}"), LIMIT, || {
+            let status = cluster.get("job", "default", name)?["status"].clone();
+            let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+            let is = conditions.iter().any(|c| c["type"] == condition && c["status"] == "True");
+            if is { Ok(status) } else { Err(status.to_string()) }
+        })
+    };
+    let good = ended("good", "Complete");
+    assert_eq!((&good["succeeded"], &good["completedIndexes"]), (&Value::from(3), &Value::from("0-2")));
+    let late = ended("late", "Failed");
+    assert!(late["completionTime"].is_null(), "{late}");
+    // Its container runs again in the same pod, and the API takes that it does.
+    until("the container of flaky ran again", LIMIT, || {
+        let pods = cluster.list("pods", "default")?;
+        let again = pods
+            .iter()
+            .filter(|pod| pod["metadata"]["name"].as_str().is_some_and(|n| n.starts_with("flaky")));
+        let counts: Vec<i64> = again
+            .map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0))
+            .collect();
+        if counts.iter().any(|count| *count > 0) { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+}

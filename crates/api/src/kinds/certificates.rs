@@ -10,6 +10,7 @@ use super::validate::json;
 use super::{Build, Errors, Kind, Part, names};
 use crate::columns::{age_cell, name_cell};
 use crate::csr::LEGACY;
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::status::FieldError;
 
 const USAGES: &[&str] = &[
@@ -44,6 +45,8 @@ const DECIDED: &[&str] = &["Approved", "Denied", "Failed"];
 
 pub fn kinds() -> Vec<Kind> {
     let request = Build::<CertificateSigningRequest>::new("certificatesigningrequests", false)
+        .metadata_on_update(&[Whole, Change])
+        .metadata_on_status(&[Whole, Change])
         .short(&["csr"])
         .rules(|r| {
             r.spec_names_requester = true;
@@ -60,7 +63,17 @@ pub fn kinds() -> Vec<Kind> {
         .validate(|r, errors| validate(&r.spec, errors))
         .validate_create(|r, errors| refuse_legacy(&r.spec, errors))
         .prepare_status(set_times)
-        .validate_status(validate_status)
+        .validate_status(|new, old, errors| {
+            validate_status(new, old, errors);
+            let has = |r: &CertificateSigningRequest, kind: &str| {
+                r.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == kind)
+            };
+            for kind in ["Approved", "Denied"].into_iter().filter(|kind| has(new, kind) && !has(old, kind)) {
+                let detail = format!("updates may not add a condition of type {kind:?}");
+                errors.push(FieldError::forbidden("status.conditions", detail));
+            }
+            check_certificate(new, errors);
+        })
         .row(row)
         .fields(&["spec.signerName"], |r| vec![("spec.signerName", r.spec.signer_name.clone())])
         .done();
@@ -70,7 +83,7 @@ pub fn kinds() -> Vec<Kind> {
 fn validate(spec: &CertificateSigningRequestSpec, errors: &mut Errors) {
     let text = String::from_utf8_lossy(&spec.request.0).into_owned();
     if !(text.contains("-----BEGIN CERTIFICATE REQUEST-----")) {
-        let shown = json(&spec.request);
+        let shown = if spec.request.0.is_empty() { Value::Null } else { json(&spec.request) };
         errors.push(FieldError::invalid("spec.request", shown, "PEM block type must be CERTIFICATE REQUEST"));
     }
     let usages = spec.usages.as_deref().unwrap_or_default();
@@ -112,8 +125,10 @@ fn check_signer(field: &str, signer: &str, errors: &mut Errors) {
             errors.push(FieldError::invalid(field, *domain, format!("validating label {label:?}: {fault}")));
         }
     }
-    if let Some(fault) = names::fault(names::Rule::Subdomain, path) {
-        errors.push(FieldError::invalid(field, signer, fault));
+    for label in path.split('.') {
+        if let Some(fault) = names::fault(names::Rule::Subdomain, label) {
+            errors.push(FieldError::invalid(field, *path, format!("validating label {label:?}: {fault}")));
+        }
     }
     if domain.split('.').count() < 2 {
         let detail = "should be a domain with at least two segments separated by dots";
@@ -173,6 +188,25 @@ fn validate_status(new: &CertificateSigningRequest, old: &CertificateSigningRequ
     if held.is_some() && held != certificate(new) {
         let detail = "updates may not change set certificate";
         errors.push(FieldError::forbidden("status.certificate", detail));
+    }
+}
+
+/// Blocks of certificates and nothing else.
+fn check_certificate(request: &CertificateSigningRequest, errors: &mut Errors) {
+    let certificate = request.status.as_ref().and_then(|s| s.certificate.as_ref());
+    let Some(bytes) = certificate.map(|c| &c.0).filter(|bytes| !bytes.is_empty()) else { return };
+    let text = String::from_utf8_lossy(bytes);
+    let kinds: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
+        .collect();
+    let fault = match kinds.iter().find(|kind| **kind != "CERTIFICATE") {
+        _ if kinds.is_empty() => Some("must contain at least one CERTIFICATE PEM block".to_owned()),
+        Some(kind) => Some(format!("only CERTIFICATE PEM blocks are allowed, found {kind:?}")),
+        None => None,
+    };
+    if let Some(detail) = fault {
+        errors.push(FieldError::invalid("status.certificate", "<certificate data>", detail));
     }
 }
 

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
-use super::{Build, Errors, Kind, names};
+use super::validate::qualified;
+use super::{Build, Errors, Kind, names, network};
 use crate::columns::{age_cell, list_or_none, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
     let slice = Build::<EndpointSlice>::new("endpointslices", true)
+        .metadata_on_update(&[Whole])
         .generation()
         .rules(|r| {
             r.create_on_update = true;
@@ -20,6 +23,12 @@ pub fn kinds() -> Vec<Kind> {
                 port.protocol.get_or_insert_with(|| "TCP".into());
                 port.name.get_or_insert_default();
             }
+        })
+        .prepare_create(drop_topology)
+        .prepare_update(|new, _| drop_topology(new))
+        .warnings(|slice| {
+            let named = slice.address_type == "FQDN";
+            named.then(|| "spec.addressType: FQDN endpoints are deprecated".to_owned()).into_iter().collect()
         })
         .validate(|slice, errors| {
             errors.required("addressType", slice.address_type.is_empty());
@@ -33,10 +42,18 @@ pub fn kinds() -> Vec<Kind> {
             let mut seen = HashSet::new();
             for (i, given) in ports.iter().enumerate() {
                 let (at, name) = (format!("ports[{i}]"), given.name.as_deref().unwrap_or_default());
+                if !name.is_empty()
+                    && let Some(fault) = names::fault(names::Rule::Label, name)
+                {
+                    errors.push(FieldError::invalid(format!("{at}.name"), name, fault));
+                }
                 if !seen.insert(name) {
                     errors.push(FieldError::duplicate(format!("{at}.name"), name));
                 }
                 errors.one_of(format!("{at}.protocol"), given.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+                if let Some(protocol) = given.app_protocol.as_deref() {
+                    qualified(format!("{at}.appProtocol"), protocol, errors);
+                }
             }
         })
         .validate_update(|new, old, errors| {
@@ -64,6 +81,13 @@ pub fn kinds() -> Vec<Kind> {
     vec![slice]
 }
 
+/// What the first form had for nodes and zones is kept no longer.
+fn drop_topology(slice: &mut EndpointSlice) {
+    for endpoint in slice.endpoints.iter_mut().flatten() {
+        endpoint.deprecated_topology = None;
+    }
+}
+
 /// At least one address, of the slice's type.
 fn check_endpoint(field: &str, address_type: &str, endpoint: &Endpoint, errors: &mut Errors) {
     let at = format!("{field}.addresses");
@@ -71,24 +95,57 @@ fn check_endpoint(field: &str, address_type: &str, endpoint: &Endpoint, errors: 
         errors.push(FieldError::required(at.as_str(), "must contain at least 1 address"));
     }
     for (i, address) in endpoint.addresses.iter().enumerate() {
-        let parsed = address.parse::<std::net::IpAddr>();
-        match (address_type, parsed) {
-            ("IPv4" | "IPv6", Err(_)) => {
-                let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                errors.push(FieldError::invalid(format!("{at}[{i}]"), address.as_str(), detail));
-            }
-            ("IPv4", Ok(ip)) if ip.is_ipv6() => {
-                errors.push(FieldError::invalid(at.as_str(), address.as_str(), "must be an IPv4 address"));
-            }
-            ("IPv6", Ok(ip)) if ip.is_ipv4() => {
-                errors.push(FieldError::invalid(at.as_str(), address.as_str(), "must be an IPv6 address"));
-            }
-            _ => {}
+        let one = format!("{at}[{i}]");
+        if address_type == "FQDN" {
+            errors.0.extend(
+                names::fault(names::Rule::Subdomain, address)
+                    .map(|fault| FieldError::invalid(one, address.as_str(), fault)),
+            );
+            continue;
+        }
+        if !matches!(address_type, "IPv4" | "IPv6") {
+            continue;
+        }
+        if let Some(fault) = network::address_fault(address) {
+            errors.push(FieldError::invalid(one.as_str(), address.as_str(), fault));
+        }
+        let Ok(ip) = address.parse::<std::net::IpAddr>() else { continue };
+        if ip.is_ipv4() != (address_type == "IPv4") {
+            let detail = format!("must be an {address_type} address");
+            errors.push(FieldError::invalid(at.as_str(), address.as_str(), detail));
+        }
+        network::unreachable(&one, address, errors);
+    }
+    let mut named = |part: String, name: &str, rule| {
+        if let Some(fault) = names::fault(rule, name) {
+            errors.push(FieldError::invalid(format!("{field}.{part}"), name, fault));
+        }
+    };
+    if let Some(name) = endpoint.node_name.as_deref() {
+        named("nodeName".into(), name, names::Rule::Subdomain);
+    }
+    if let Some(name) = endpoint.hostname.as_deref() {
+        named("hostname".into(), name, names::Rule::Label);
+    }
+    let hints = endpoint.hints.clone().unwrap_or_default();
+    let mut seen = HashSet::new();
+    for (i, zone) in hints.for_zones.iter().flatten().enumerate() {
+        let at = format!("{field}.hints.forZones[{i}].name");
+        if !seen.insert(zone.name.as_str()) {
+            errors.push(FieldError::duplicate(at.as_str(), zone.name.as_str()));
+        }
+        if let Some(fault) = names::label_value_fault(&zone.name) {
+            errors.push(FieldError::invalid(at, zone.name.as_str(), fault));
         }
     }
-    if let Some(name) = endpoint.hostname.as_deref()
-        && let Some(fault) = names::fault(names::Rule::Label, name)
-    {
-        errors.push(FieldError::invalid(format!("{field}.hostname"), name, fault));
+    let mut seen = HashSet::new();
+    for (i, node) in hints.for_nodes.iter().flatten().enumerate() {
+        let at = format!("{field}.hints.forNodes[{i}].name");
+        if !seen.insert(node.name.as_str()) {
+            errors.push(FieldError::duplicate(at.as_str(), node.name.as_str()));
+        }
+        if let Some(fault) = names::fault(names::Rule::Subdomain, &node.name) {
+            errors.push(FieldError::invalid(at, node.name.as_str(), fault));
+        }
     }
 }

@@ -30,6 +30,7 @@ pub fn kinds() -> Vec<Kind> {
         .rules(|r| r.create_on_update = true)
         .validate_create(validate)
         .validate_update(|new, old, errors| {
+            check_series(new, errors);
             // The faults are told in the names of the stored form.
             for (field, changed) in [
                 ("involvedObject", new.regarding != old.regarding),
@@ -41,6 +42,7 @@ pub fn kinds() -> Vec<Kind> {
                 ("reportingController", new.reporting_controller != old.reporting_controller),
                 ("reportingInstance", new.reporting_instance != old.reporting_instance),
                 ("type", new.type_ != old.type_),
+                ("eventTime", new.event_time != old.event_time),
             ] {
                 if changed {
                     let value = match field {
@@ -48,12 +50,17 @@ pub fn kinds() -> Vec<Kind> {
                         "reason" => json(&new.reason),
                         "action" => json(&new.action),
                         "type" => json(&new.type_),
+                        "eventTime" => json(&new.event_time),
                         "reportingController" => json(&new.reporting_controller),
                         "reportingInstance" => json(&new.reporting_instance),
                         "involvedObject" => json(&new.regarding),
                         "related" => json(&new.related),
                         _ => json(&new.deprecated_count),
                     };
+                    // As the original does, once for each of its two forms.
+                    if field == "reason" {
+                        errors.push(FieldError::immutable(field, value.clone()));
+                    }
                     errors.push(FieldError::immutable(field, value));
                 }
             }
@@ -68,11 +75,7 @@ pub fn kinds() -> Vec<Kind> {
 fn validate(event: &Event, errors: &mut Errors) {
     let text = |t: &Option<String>| t.clone().unwrap_or_default();
     errors.required("eventTime", event.event_time.is_none());
-    if let Some(series) = &event.series
-        && series.count < 2
-    {
-        errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
-    }
+    check_series(event, errors);
     let controller = text(&event.reporting_controller);
     errors.required("reportingController", controller.is_empty());
     qualified("reportingController", &controller, errors);
@@ -83,8 +86,23 @@ fn validate(event: &Event, errors: &mut Errors) {
     if !matches!(kind.as_str(), "Normal" | "Warning") {
         errors.push(FieldError::invalid("type", "", format!("has invalid value: {kind}")));
     }
-    if event.deprecated_count.is_some_and(|c| c != 0) {
-        errors.push(FieldError::invalid("count", "", "needs to be unset"));
+    let source = event.deprecated_source.clone().unwrap_or_default();
+    for (field, given) in [
+        ("firstTimestamp", event.deprecated_first_timestamp.is_some()),
+        ("lastTimestamp", event.deprecated_last_timestamp.is_some()),
+        ("count", event.deprecated_count.is_some_and(|c| c != 0)),
+        ("source", source.component.is_some() || source.host.is_some()),
+    ] {
+        if given {
+            errors.push(FieldError::invalid(field, "", "needs to be unset"));
+        }
+    }
+}
+
+/// One time alone makes no series.
+fn check_series(event: &Event, errors: &mut Errors) {
+    if event.series.as_ref().is_some_and(|series| series.count < 2) {
+        errors.push(FieldError::invalid("series.count", "", "should be at least 2"));
     }
 }
 

@@ -17,6 +17,7 @@ mod discovery;
 mod events;
 mod extensions;
 mod flowcontrol;
+pub mod metadata;
 pub mod names;
 mod network;
 mod networking;
@@ -45,7 +46,7 @@ pub use conversion::{Conversion, Convert};
 pub use custom::{CustomResource, ScalePaths, from_definition};
 /// What the status of definitions says.
 pub use extensions::naming as definitions;
-pub use part::Part;
+pub use part::{FINALIZE, Part};
 pub use rbac::GROUP as RBAC_GROUP;
 pub use typed::{Build, Errors};
 
@@ -74,6 +75,10 @@ pub trait Behaviour: Send + Sync {
     /// `object` is `old` with another part, of those that have a subresource.
     fn update_part(&self, _part: &Part, object: Value, _old: &Value) -> Result<Value, Rejection> {
         Ok(object)
+    }
+    /// What whoever wrote a status is to be warned of.
+    fn status_warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
     }
     /// The cells of `columns`, in their order.
     fn row(&self, object: &Value) -> Vec<Value>;
@@ -113,6 +118,8 @@ pub struct Rules {
     pub no_namespace_field: bool,
     /// A PUT must say which version it was made from.
     pub update_needs_version: bool,
+    /// What its status says at birth is kept.
+    pub born_with_status: bool,
     /// A new set of annotations is a new generation, as a new spec is.
     pub annotations_count: bool,
     /// So is a new set of labels.
@@ -147,6 +154,10 @@ pub struct Rules {
     pub status_disowns: &'static [&'static str],
     /// What the object's own endpoint sets at birth, and nobody owns.
     pub disowns: &'static [&'static str],
+    /// An annotation that stands for a field of the original's own form: neither tables nor bare metadata show it.
+    pub field_annotation: &'static str,
+    /// How often its metadata is looked at.
+    pub metadata: metadata::Passes,
 }
 
 pub struct Kind {

@@ -1,7 +1,5 @@
 //! What names, labels and annotations may look like (RFC 1123 and RFC 1035 as the API words them).
 
-use serde_json::Value;
-
 use super::Errors;
 use crate::status::FieldError;
 
@@ -60,7 +58,8 @@ pub fn is_subdomain(text: &str) -> bool {
 
 /// What is wrong with a name under a rule, if anything.
 pub fn fault(rule: Rule, name: &str) -> Option<String> {
-    let too_long = |limit: usize| (name.len() > limit).then(|| format!("must be no more than {limit} bytes"));
+    let too_long =
+        |limit: usize| (name.len() > limit).then(|| format!("must be no more than {limit} characters"));
     match rule {
         Rule::Subdomain => too_long(253).or_else(|| (!is_subdomain(name)).then(|| SUBDOMAIN.into())),
         Rule::Label => too_long(63).or_else(|| match (is_label(name), name.contains('.')) {
@@ -73,8 +72,13 @@ pub fn fault(rule: Rule, name: &str) -> Option<String> {
             (!(is_label(name) && letter_first)).then(|| LABEL_1035.into())
         }),
         Rule::Address => {
-            let canonical = name.parse::<std::net::IpAddr>().is_ok_and(|a| a.to_string() == name);
-            (!canonical).then(|| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into())
+            let canonical = name.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string());
+            let plain = super::network::address_fault(name).map(str::to_owned);
+            plain.or_else(|| {
+                canonical
+                    .filter(|form| form != name)
+                    .map(|form| format!("must be in canonical form ({form:?})"))
+            })
         }
         Rule::PathSegment => match name {
             "." | ".." => Some(format!("may not be '{name}'")),
@@ -141,106 +145,11 @@ pub fn label_value_fault(value: &str) -> Option<String> {
 /// Checks labels given as pairs at `field`.
 pub fn check_labels<'a>(field: &str, labels: impl Iterator<Item = (&'a str, &'a str)>, errors: &mut Errors) {
     for (key, value) in labels {
-        if let Some(fault) = key_fault(key) {
+        for fault in key_faults(key) {
             errors.push(FieldError::invalid(field, key, fault));
         }
         if let Some(fault) = label_value_fault(value) {
             errors.push(FieldError::invalid(field, value, fault));
-        }
-    }
-}
-
-/// What holds of the metadata of every kind.
-pub fn check_metadata(object: &Value, namespaced: bool, rule: Rule, errors: &mut Errors) {
-    let name = crate::meta::name(object);
-    match name {
-        "" => errors.push(FieldError::required("metadata.name", "name or generateName is required")),
-        name => {
-            if let Some(fault) = fault(rule, name) {
-                errors.push(FieldError::invalid("metadata.name", name, fault));
-            }
-        }
-    }
-    if namespaced && crate::meta::namespace(object).is_empty() {
-        errors.push(FieldError::required("metadata.namespace", ""));
-    }
-    check_labels("metadata.labels", crate::meta::pairs(object, "labels"), errors);
-    let mut total = 0;
-    for (key, value) in crate::meta::pairs(object, "annotations") {
-        total += key.len() + value.len();
-        if let Some(fault) = key_fault(&key.to_lowercase()) {
-            errors.push(FieldError::invalid("metadata.annotations", key, fault));
-        }
-    }
-    const ANNOTATIONS_LIMIT: usize = 256 * 1024;
-    if total > ANNOTATIONS_LIMIT {
-        let problem = crate::status::Problem::TooLong(ANNOTATIONS_LIMIT);
-        errors.push(FieldError { field: "metadata.annotations".into(), problem });
-    }
-    check_owners(object, errors);
-    let finalizers = crate::meta::finalizers(object);
-    for finalizer in &finalizers {
-        if let Some(fault) = key_fault(finalizer) {
-            errors.push(FieldError::invalid("metadata.finalizers", *finalizer, fault));
-        }
-    }
-    let (orphan, foreground) = ("orphan", "foregroundDeletion");
-    if finalizers.contains(&orphan) && finalizers.contains(&foreground) {
-        let detail = format!("finalizer {orphan} and {foreground} cannot be both set");
-        errors.push(FieldError::invalid("metadata.finalizers", serde_json::json!(finalizers), detail));
-    }
-}
-
-/// Finalizers without a domain are the API's own, of which there are few.
-const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
-
-fn finalizer_fault(finalizer: &str) -> Option<&'static str> {
-    let known = finalizer.contains('/') || STANDARD_FINALIZERS.contains(&finalizer);
-    (!known).then_some("name is neither a standard finalizer name nor is it fully qualified")
-}
-
-/// What holds of the finalizers of most kinds that are built in.
-pub fn check_own_finalizers(object: &Value, errors: &mut Errors) {
-    for (i, finalizer) in crate::meta::finalizers(object).into_iter().enumerate() {
-        if let Some(fault) = finalizer_fault(finalizer) {
-            errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), finalizer, fault));
-        }
-    }
-}
-
-/// What holds of those in a namespace's spec.
-pub fn check_spec_finalizers(object: &Value, errors: &mut Errors) {
-    let finalizers = object.get("spec").and_then(|s| s.get("finalizers")).and_then(Value::as_array);
-    for (i, finalizer) in finalizers.into_iter().flatten().filter_map(Value::as_str).enumerate() {
-        let field = format!("spec.finalizers[{i}]");
-        if let Some(fault) = key_fault(finalizer) {
-            errors.push(FieldError::invalid(field.clone(), finalizer, fault));
-        }
-        if let Some(fault) = finalizer_fault(finalizer) {
-            errors.push(FieldError::invalid(field, finalizer, fault));
-        }
-    }
-}
-
-/// Whom an object belongs to is said whole.
-fn check_owners(object: &Value, errors: &mut Errors) {
-    let owners = crate::meta::metadata(object).get("ownerReferences").and_then(Value::as_array);
-    for owner in owners.into_iter().flatten() {
-        let text = |field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default();
-        let version = text("apiVersion").rsplit('/').next().unwrap_or_default();
-        for (field, value, detail) in [
-            ("apiVersion", version, "version must not be empty"),
-            ("kind", text("kind"), "must not be empty"),
-            ("name", text("name"), "must not be empty"),
-            ("uid", text("uid"), "must not be empty"),
-        ] {
-            if value.is_empty() {
-                errors.push(FieldError::invalid(
-                    format!("metadata.ownerReferences.{field}"),
-                    text(field),
-                    detail,
-                ));
-            }
         }
     }
 }

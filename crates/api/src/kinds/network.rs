@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use super::Errors;
+use crate::status::FieldError;
+
 /// What is said of that which is none.
 pub const NO_NETWORK: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
@@ -71,6 +74,61 @@ pub fn fault(text: &str) -> Option<&'static str> {
     Network::parse(text).map_or(Some(NO_NETWORK), |network| network.fault())
 }
 
+/// What is said of that which is no address.
+const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
+/// What is wrong with an address where one spelling alone is taken; the first that applies.
+pub fn address_fault(text: &str) -> Option<&'static str> {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            Some("must not be an IPv4-mapped IPv6 address")
+        }
+        Ok(_) => None,
+        Err(_) if unpadded_address(text).parse::<IpAddr>().is_ok() => Some("must not have leading 0s"),
+        Err(_) => Some(NO_ADDRESS),
+    }
+}
+
+/// What the pods of a service cannot have: addresses that stand for nothing, for this machine or for many.
+pub fn unreachable(field: &str, text: &str, errors: &mut Errors) {
+    let Ok(ip) = unpadded_address(text).parse::<IpAddr>() else {
+        return errors.push(FieldError::invalid(field, text, "must be a valid IP address"));
+    };
+    let ip = ip.to_canonical();
+    let (local_many, local) = match ip {
+        IpAddr::V4(ip) => (ip.octets()[..3] == [224, 0, 0], ip.is_link_local()),
+        IpAddr::V6(ip) => (ip.segments()[0] & 0xff0f == 0xff02, ip.is_unicast_link_local()),
+    };
+    for (is_so, detail) in [
+        (ip.is_unspecified(), format!("may not be unspecified ({ip})")),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".into()),
+        (local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".into()),
+        (local_many, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into()),
+    ] {
+        if is_so {
+            errors.push(FieldError::invalid(field, text, detail));
+        }
+    }
+}
+
+/// What is to be said of an address that is taken though it could be spelled better.
+pub fn address_warning(field: &str, text: &str) -> Option<String> {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            let plain = ip.to_canonical();
+            Some(format!("{field}: non-standard IP address {text:?} is invalid: use \"{plain}\""))
+        }
+        Ok(IpAddr::V6(ip)) if ip.to_string() != text => {
+            Some(format!("{field}: IPv6 address {text:?} should be in RFC 5952 canonical format (\"{ip}\")"))
+        }
+        Ok(_) => None,
+        Err(_) => {
+            let plain = unpadded_address(text).parse::<IpAddr>().ok()?.to_canonical();
+            Some(format!("{field}: non-standard IP address {text:?} is invalid: use \"{plain}\""))
+        }
+    }
+}
+
 /// Without the zeros before a number.
 fn unpadded(digits: &str) -> Option<&str> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -106,6 +164,20 @@ mod tests {
         check("::/0", "fd00::/8", true);
         check("::/0", "10.0.0.0/8", false);
         check("fd00::/64", "fd00:0:0:1::/96", false);
+    }
+
+    #[test]
+    fn addresses_have_one_spelling() {
+        for good in ["10.1.2.3", "0.0.0.0", "fd00::1", "::1", "0db8::1"] {
+            assert_eq!(address_fault(good), None, "{good}");
+        }
+        for none in ["", "x", "10.1.2", "10.1.2.3/8", "fe80::1%eth0", "1.2.3.4.5", "10..2.3"] {
+            assert_eq!(address_fault(none), Some(NO_ADDRESS), "{none}");
+        }
+        for padded in ["010.1.2.3", "10.01.2.3", "::ffff:010.0.0.5"] {
+            assert_eq!(address_fault(padded), Some("must not have leading 0s"), "{padded}");
+        }
+        assert!(address_fault("::ffff:10.0.0.5").is_some_and(|told| told.contains("IPv4-mapped")));
     }
 
     /// As kube-apiserver v1.36.2 answers it.

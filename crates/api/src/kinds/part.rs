@@ -13,6 +13,9 @@ pub struct Part {
     pub paths: &'static [&'static str],
 }
 
+/// `spec.finalizers` of a namespace, which a verb of its own takes over.
+pub const FINALIZE: &Part = &Part { name: "finalize", paths: &[] };
+
 impl Part {
     /// Takes the part from `from` into `to`.
     pub fn copy(&self, from: &Value, to: &mut Value) {

@@ -3,14 +3,19 @@
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::validate::{at_most_all, json, label_selector, share};
+use super::metadata::Passes;
+use super::validate::{at_most_all, conditions, json, label_selector, share};
 use super::{Build, Kind};
 use crate::columns::{age_cell, name_cell};
 use crate::status::{FieldError, Problem};
 
 pub fn kinds() -> Vec<Kind> {
     let budget = Build::<PodDisruptionBudget>::new("poddisruptionbudgets", true)
-        .rules(|r| r.update_needs_version = true)
+        .rules(|r| {
+            r.update_needs_version = true;
+            // The original looks at the metadata of budgets only as at that of all kinds.
+            r.metadata = Passes { with_the_rest: false, update: &[], status: &[] };
+        })
         .short(&["pdb"])
         .status()
         .generation()
@@ -30,6 +35,18 @@ pub fn kinds() -> Vec<Kind> {
             errors.one_of("spec.unhealthyPodEvictionPolicy", policy, POLICIES);
             if let Some(selector) = &spec.selector {
                 label_selector("spec.selector", selector, errors);
+            }
+        })
+        .validate_status(|new, _, errors| {
+            let status = new.status.clone().unwrap_or_default();
+            conditions("status.conditions", status.conditions.as_deref().unwrap_or_default(), errors);
+            for (name, count) in [
+                ("disruptionsAllowed", status.disruptions_allowed),
+                ("currentHealthy", status.current_healthy),
+                ("desiredHealthy", status.desired_healthy),
+                ("expectedPods", status.expected_pods),
+            ] {
+                errors.not_negative(format!("status.{name}"), count.map(i64::from));
             }
         })
         .row(|b| {

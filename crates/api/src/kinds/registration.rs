@@ -10,10 +10,12 @@ use super::names::Rule;
 use super::validate::named;
 use super::{Build, Errors, Kind};
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::status::FieldError;
 
 pub fn kinds() -> Vec<Kind> {
     let service = Build::<APIService>::new("apiservices", false)
+        .metadata_on_update(&[Change, Whole])
         .rules(|r| r.update_needs_version = true)
         .rules(|r| r.any_finalizer = true)
         .category("api-extensions")
@@ -29,6 +31,13 @@ pub fn kinds() -> Vec<Kind> {
         })
         .prepare_create(born)
         .validate(validate)
+        .validate_status(|new, _, errors| {
+            let conditions = new.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+            for (i, condition) in conditions.iter().enumerate() {
+                let at = format!("status.conditions[{i}].status");
+                errors.one_of(at, Some(&condition.status), &["True", "False", "Unknown"]);
+            }
+        })
         .row(row)
         .done();
     vec![service]
@@ -53,7 +62,8 @@ fn validate(service: &APIService, errors: &mut Errors) {
     let name = service.metadata.name.as_deref().unwrap_or_default();
     let expected = format!("{version}.{group}");
     let local = spec.service.is_none();
-    if name != expected {
+    // That there is none is said of all kinds.
+    if name != expected && !name.is_empty() {
         let detail = "must be `spec.version+\".\"+spec.group`: ".to_owned() + &format!("{expected:?}");
         errors.push(FieldError::invalid("metadata.name", name, detail));
     }
@@ -76,12 +86,12 @@ fn validate(service: &APIService, errors: &mut Errors) {
         let detail = "must be positive and less than 1000";
         errors.push(FieldError::invalid("spec.versionPriority", spec.version_priority, detail));
     }
-    let bundle = spec.ca_bundle.is_some_and(|b| !b.0.is_empty());
+    let bundle = spec.ca_bundle.map_or(0, |b| b.0.len());
     let insecure = spec.insecure_skip_tls_verify == Some(true);
     if local {
-        if bundle {
+        if bundle > 0 {
             let detail = "local APIServices may not have a caBundle";
-            errors.push(FieldError::invalid("spec.caBundle", "", detail));
+            errors.push(FieldError::invalid("spec.caBundle", format!("{bundle} bytes"), detail));
         }
         if insecure {
             let detail = "local APIServices may not have insecureSkipTLSVerify";
@@ -92,10 +102,11 @@ fn validate(service: &APIService, errors: &mut Errors) {
     let reference = spec.service.unwrap_or_default();
     errors.required("spec.service.namespace", super::validate::is_empty(reference.namespace.as_deref()));
     errors.required("spec.service.name", super::validate::is_empty(reference.name.as_deref()));
-    if let Some(port) = reference.port {
-        super::validate::port("spec.service.port", port, errors);
+    if let Some(port) = reference.port.filter(|port| !(1..=65_535).contains(port)) {
+        let detail = "port is not valid: must be between 1 and 65535, inclusive";
+        errors.push(FieldError::invalid("spec.service.port", port, detail));
     }
-    if insecure && bundle {
+    if insecure && bundle > 0 {
         let detail = "may not be true if caBundle is present";
         errors.push(FieldError::invalid("spec.insecureSkipTLSVerify", true, detail));
     }

@@ -13,7 +13,7 @@ pub fn kinds() -> Vec<Kind> {
         .default(|class| {
             class.preemption_policy.get_or_insert_with(|| "PreemptLowerPriority".into());
         })
-        .validate(|class, errors| {
+        .validate_create(|class, errors| {
             let name = class.metadata.name.as_deref().unwrap_or_default();
             let known = matches!(name, "system-node-critical" | "system-cluster-critical");
             let system = name.starts_with("system-");
@@ -21,6 +21,16 @@ pub fn kinds() -> Vec<Kind> {
                 let detail = format!(
                     "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known \
                      system priority class"
+                );
+                errors.push(crate::status::FieldError::forbidden("metadata.name", detail));
+            }
+            const SYSTEM: &[(&str, i32)] =
+                &[("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+            let wanted = SYSTEM.iter().find(|(known, _)| *known == name);
+            if let Some((_, wanted)) = wanted.filter(|(_, wanted)| class.value != Some(*wanted)) {
+                let detail = format!(
+                    "priority class names with 'system-' prefix are reserved for system use only. error: value of {name} \
+                     PriorityClass must be {wanted}"
                 );
                 errors.push(crate::status::FieldError::forbidden("metadata.name", detail));
             }

@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::conversion::{Conversion, Convert, Converted};
+use super::metadata::Pass;
 use super::{
-    ALL_VERBS, Behaviour, Kind, Part, READ_WRITE, Rejection, Rules, ScalePaths, Storage, Subresource, names,
-    printed,
+    ALL_VERBS, Behaviour, FINALIZE, Kind, Part, READ_WRITE, Rejection, Rules, ScalePaths, Storage,
+    Subresource, names, printed,
 };
 use crate::columns;
 use crate::status::FieldError;
@@ -92,8 +93,11 @@ struct Typed<T> {
     prepare_status: fn(&mut T, &T),
     validate_status: fn(&T, &T, &mut Errors),
     parts: Vec<(&'static str, Settle<T>)>,
+    /// Whether of an update what changed is told of first.
+    changes_first: bool,
     warnings: Option<fn(&T) -> Vec<String>>,
     warnings_of_change: Option<Warnings<T>>,
+    status_warnings: fn(&T) -> Vec<String>,
     row: fn(&T) -> Vec<Value>,
     fields: Fields<T>,
 }
@@ -143,8 +147,13 @@ impl<T: Object> Behaviour for Typed<T> {
         (self.default)(&mut object);
         (self.prepare_update)(&mut object, &old);
         let mut errors = Errors::default();
-        (self.validate)(&object, &mut errors);
-        (self.validate_update)(&object, &old, &mut errors);
+        if self.changes_first {
+            (self.validate_update)(&object, &old, &mut errors);
+            (self.validate)(&object, &mut errors);
+        } else {
+            (self.validate)(&object, &mut errors);
+            (self.validate_update)(&object, &old, &mut errors);
+        }
         self.warn(&object, Some(&old), &errors, warned);
         encode(object, errors)
     }
@@ -169,6 +178,10 @@ impl<T: Object> Behaviour for Typed<T> {
         let mut errors = Errors::default();
         settle(&mut object, &old, &mut errors);
         encode(object, errors)
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        T::deserialize(object).map(|object| (self.status_warnings)(&object)).unwrap_or_default()
     }
 
     fn row(&self, object: &Value) -> Vec<Value> {
@@ -251,8 +264,10 @@ impl<T: Object> Build<T> {
             prepare_status: |_, _| (),
             validate_status: |_, _, _| (),
             parts: Vec::new(),
+            changes_first: false,
             warnings: None,
             warnings_of_change: None,
+            status_warnings: |_| Vec::new(),
             row: |object: &T| {
                 vec![columns::name_cell(object.metadata()), columns::created_cell(object.metadata())]
             },
@@ -296,6 +311,18 @@ impl<T: Object> Build<T> {
     /// Says how the verbs treat its objects.
     pub fn rules(mut self, set: fn(&mut Rules)) -> Self {
         set(&mut self.kind.rules);
+        self
+    }
+
+    /// How often the kind itself looks at the metadata of an object that is replaced.
+    pub fn metadata_on_update(mut self, passes: &'static [Pass]) -> Self {
+        self.kind.rules.metadata.update = passes;
+        self
+    }
+
+    /// The same of one that gets another status.
+    pub fn metadata_on_status(mut self, passes: &'static [Pass]) -> Self {
+        self.kind.rules.metadata.status = passes;
         self
     }
 
@@ -356,6 +383,12 @@ impl<T: Object> Build<T> {
         self
     }
 
+    /// What holds of the finalizers in its spec, which its subresource `finalize` writes.
+    pub fn finalizes(mut self, settle: fn(&mut T, &T, &mut Errors)) -> Self {
+        self.typed.parts.push((FINALIZE.name, settle));
+        self
+    }
+
     pub fn ttl_seconds(mut self, seconds: u64) -> Self {
         self.kind.ttl_seconds = Some(seconds);
         self
@@ -392,6 +425,12 @@ impl<T: Object> Build<T> {
         self
     }
 
+    /// Of an update, what may not change is told of before what no object may be.
+    pub fn changes_first(mut self) -> Self {
+        self.typed.changes_first = true;
+        self
+    }
+
     /// What a status may become.
     pub fn validate_status(mut self, validate: fn(&T, &T, &mut Errors)) -> Self {
         self.typed.validate_status = validate;
@@ -411,6 +450,12 @@ impl<T: Object> Build<T> {
     /// Those that depend on what there was before.
     pub fn warnings_of_change(mut self, warnings: Warnings<T>) -> Self {
         self.typed.warnings_of_change = Some(warnings);
+        self
+    }
+
+    /// What is said of a status that is taken.
+    pub fn status_warnings(mut self, warnings: fn(&T) -> Vec<String>) -> Self {
+        self.typed.status_warnings = warnings;
         self
     }
 

@@ -1,16 +1,16 @@
 //! Checks that many kinds share, each worded as the API words it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Errors, names};
+use super::{Errors, names, network};
 use crate::quantity::Quantity;
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 pub fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
@@ -120,6 +120,11 @@ fn percent(share: &IntOrString) -> Option<i64> {
     }
 }
 
+/// Whether it can be read as one.
+pub fn is_share(share: Option<&IntOrString>) -> bool {
+    share.is_some_and(|share| matches!(share, IntOrString::Int(_)) || percent(share).is_some())
+}
+
 /// Nothing, as a number or as a percentage.
 pub fn is_zero(share: Option<&IntOrString>) -> bool {
     match share {
@@ -143,5 +148,71 @@ pub fn amount(field: impl Into<String>, amount: &Amount, errors: &mut Errors) {
         }
         Ok(_) => {}
         Err(error) => errors.push(FieldError::invalid(field, amount.0.as_str(), error.to_string())),
+    }
+}
+
+/// An address in its one spelling, unless it stood there before.
+pub fn new_address(field: impl Into<String>, ip: &str, before: &[&str], errors: &mut Errors) {
+    if let Some(fault) = network::address_fault(ip).filter(|_| !before.contains(&ip)) {
+        errors.push(FieldError::invalid(field, ip, fault));
+    }
+}
+
+/// The name under which something is reached from outside: none that is an address.
+pub fn reachable_name(field: impl Into<String>, name: &str, errors: &mut Errors) {
+    let field = field.into();
+    if let Some(fault) = names::fault(names::Rule::Subdomain, name) {
+        errors.push(FieldError::invalid(field.as_str(), name, fault));
+    }
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        errors.push(FieldError::invalid(field, name, "must be a DNS name, not an IP address"));
+    }
+}
+
+const REASON_LIMIT: usize = 1024;
+const MESSAGE_LIMIT: usize = 32 * 1024;
+
+/// Conditions in the form that all newer kinds have.
+pub fn conditions(field: &str, conditions: &[Condition], errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (i, condition) in conditions.iter().enumerate() {
+        let at = format!("{field}[{i}]");
+        if !seen.insert(condition.type_.as_str()) {
+            errors.push(FieldError::duplicate(format!("{at}.type"), condition.type_.as_str()));
+        }
+        qualified(format!("{at}.type"), &condition.type_, errors);
+        errors.one_of(format!("{at}.status"), Some(&condition.status), &["False", "True", "Unknown"]);
+        if let Some(generation) = condition.observed_generation.filter(|generation| *generation < 0) {
+            let detail = "must be greater than or equal to zero";
+            errors.push(FieldError::invalid(format!("{at}.observedGeneration"), generation, detail));
+        }
+        // One that was not given is read as the first second of all.
+        errors
+            .required(format!("{at}.lastTransitionTime"), condition.last_transition_time.0.as_second() == 0);
+        check_reason(&format!("{at}.reason"), &condition.reason, errors);
+        if condition.message.len() > MESSAGE_LIMIT {
+            let problem = Problem::TooLong(MESSAGE_LIMIT);
+            errors.push(FieldError { field: format!("{at}.message"), problem });
+        }
+    }
+}
+
+fn check_reason(field: &str, reason: &str, errors: &mut Errors) {
+    let bytes = reason.as_bytes();
+    let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let is_one = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(word)
+        && bytes.iter().all(|b| word(b) || matches!(b, b',' | b':'));
+    if reason.is_empty() {
+        errors.required(field, true);
+    } else if !is_one {
+        let detail = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric \
+                      characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or \
+                      'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is \
+                      '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+        errors.push(FieldError::invalid(field, reason, detail));
+    }
+    if reason.len() > REASON_LIMIT {
+        errors.push(FieldError { field: field.into(), problem: Problem::TooLong(REASON_LIMIT) });
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::check::json_kind;
 use super::{FieldProblem, Node, OBJECT_META, Schema, Shape, of_model};
-use crate::kinds::{Errors, names};
+use crate::kinds::{Errors, metadata, names};
 use crate::meta;
 use crate::status::FieldError;
 
@@ -128,7 +128,7 @@ fn object(object: &Value, path: &str, found: &mut Vec<FieldError>) {
     }
     let mut errors = Errors::default();
     let namespaced = !meta::namespace(object).is_empty();
-    names::check_metadata(&named, namespaced, names::Rule::PathSegment, &mut errors);
+    metadata::check_whole(&named, namespaced, names::Rule::PathSegment, &mut errors);
     if namespaced && let Some(fault) = names::fault(names::Rule::Label, meta::namespace(object)) {
         errors.push(FieldError::invalid("metadata.namespace", meta::namespace(object), fault));
     }

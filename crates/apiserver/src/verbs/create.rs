@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
-use api::kinds::{Errors, Rejection, names};
+use api::kinds::{Errors, Rejection, metadata};
 use api::meta;
 use api::status::ApiError;
 use serde_json::Value;
 use store::Expect;
 
-use super::{Stored, input, one, rejected};
+use super::{Stored, input, one, taken_or_refused};
 use crate::admission::{self, Charge, Operation};
 use crate::allocate;
 use crate::http::body::Body;
@@ -154,31 +154,19 @@ async fn store_new(
     admission::mutate(server, context, &mut object, None, Operation::Create).await?;
     let name = meta::name(&object).to_owned();
     let mut errors = Errors::default();
-    names::check_metadata(&object, kind.namespaced, kind.name_rule, &mut errors);
-    if kind.custom.is_none() && !kind.rules.any_finalizer {
-        names::check_own_finalizers(&object, &mut errors);
-    }
-    if name.is_empty() && !errors.0.is_empty() {
-        return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
-    }
+    metadata::check_new(kind, &object, &mut errors);
     if kind.has_status
+        && !kind.rules.born_with_status
         && let Value::Object(map) = &mut object
     {
         map.remove("status");
     }
     let mut warned = Vec::new();
-    let created = kind.behaviour.create(object, &mut warned);
-    let mut object = match created {
-        Ok(_) if !errors.0.is_empty() => {
-            return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
-        }
-        Err(Rejection::Fields(faults)) => {
-            // What is wrong with what it says of itself is told first.
-            errors.0.extend(faults);
-            return Err(rejected(kind, &name, Rejection::Fields(errors.0)));
-        }
-        created => created.map_err(|r| rejected(kind, &name, r))?,
-    };
+    let made = kind.behaviour.create(object, &mut warned);
+    if matches!(made, Err(Rejection::Fields(_))) && !kind.rules.metadata.with_the_rest {
+        errors = Errors::default();
+    }
+    let mut object = taken_or_refused(kind, &name, errors, made)?;
     context.warn(warned);
     input::canonicalize(kind, &mut object);
     match owned {

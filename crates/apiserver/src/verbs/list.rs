@@ -376,7 +376,7 @@ pub fn list_answer(context: &Context, metadata: Value, items: Vec<Value>) -> Ans
         }
         Shape::Metadata | Shape::MetadataList => {
             let items: Vec<Value> =
-                items.iter().map(|item| table::partial(item, form.meta_version)).collect();
+                items.iter().map(|item| table::partial(&context.kind, item, form.meta_version)).collect();
             json!({"apiVersion": meta_version, "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items})
         }
         Shape::Object => {

@@ -26,7 +26,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::http::{Method, Request, StatusCode};
-use api::kinds::{Kind, Rejection};
+use api::kinds::{Errors, Kind, Rejection};
 use api::meta;
 use api::status::ApiError;
 use bytes::Bytes;
@@ -48,10 +48,6 @@ pub async fn dispatch(
     context: Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
-    if let Some(warning) = context.kind.deprecated.filter(|_| context.target.subresource.is_empty()) {
-        context.warn([warning.to_owned()]);
-        crate::audit::annotate("k8s.io/deprecated", "true");
-    }
     let answer = verb(server, &context, request).await.map_err(|error| named(&context, error));
     let warnings = std::mem::take(&mut *context.warnings.lock()).told();
     match answer {
@@ -101,6 +97,11 @@ async fn verb(server: &ApiServer, context: &Context, request: Request<Body>) -> 
         }
         if misplaced || !context.kind.verbs.contains(&target.verb) {
             return Err(ApiError::method_not_allowed());
+        }
+        // Where nothing is served there is nobody to be told.
+        if let Some(warning) = context.kind.deprecated {
+            context.warn([warning.to_owned()]);
+            crate::audit::annotate("k8s.io/deprecated", "true");
         }
         if context.kind.is_virtual() && target.verb == "create" && context.form.shape != Shape::Object {
             let why = "only the following media types are accepted: application/json, application/yaml, \
@@ -163,7 +164,7 @@ async fn subresource(
 }
 
 /// What a kind's refusal means to the client.
-pub(crate) fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiError {
+fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiError {
     match rejection {
         Rejection::Decode(detail) => ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {detail}",
@@ -171,6 +172,24 @@ pub(crate) fn rejected(kind: &Kind, name: &str, rejection: Rejection) -> ApiErro
         )),
         // Told of the stored form, which is what was found wanting.
         Rejection::Fields(errors) => ApiError::invalid(kind.stored_as().0, &kind.kind, name, &errors),
+    }
+}
+
+/// What a kind made of an object, unless it or the metadata has faults; all are told at once.
+pub(crate) fn taken_or_refused(
+    kind: &Kind,
+    name: &str,
+    mut errors: Errors,
+    made: Result<Value, Rejection>,
+) -> Result<Value, ApiError> {
+    match made {
+        Ok(object) if errors.0.is_empty() => Ok(object),
+        Ok(_) => Err(rejected(kind, name, Rejection::Fields(errors.0))),
+        Err(Rejection::Fields(more)) => {
+            errors.0.extend(more);
+            Err(rejected(kind, name, Rejection::Fields(errors.0)))
+        }
+        Err(undecodable) => Err(rejected(kind, name, undecodable)),
     }
 }
 
@@ -222,7 +241,7 @@ fn shaped<'a>(context: &Context, object: &'a Value) -> Cow<'a, Value> {
     let version = context.form.meta_version;
     match context.form.shape {
         Shape::Object => Cow::Borrowed(object),
-        Shape::Metadata | Shape::MetadataList => Cow::Owned(table::partial(object, version)),
+        Shape::Metadata | Shape::MetadataList => Cow::Owned(table::partial(&context.kind, object, version)),
         Shape::Table => {
             Cow::Owned(table::table(&context.kind, context, &[object], table::version_of(object)))
         }

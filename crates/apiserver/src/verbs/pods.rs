@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ::http::StatusCode;
+
 use api::meta;
 use api::status::{ApiError, Resource};
 use k8s_openapi::api::core::v1::Binding;

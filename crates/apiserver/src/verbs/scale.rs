@@ -103,9 +103,11 @@ fn selector_text(selector: &Value) -> Option<String> {
 fn answer(context: &Context, scale: &Value) -> Answer {
     match context.form.shape {
         Shape::Object => respond::object(StatusCode::OK, context.form, scale),
-        Shape::Metadata => {
-            respond::object(StatusCode::OK, context.form, &table::partial(scale, context.form.meta_version))
-        }
+        Shape::Metadata => respond::object(
+            StatusCode::OK,
+            context.form,
+            &table::partial(&context.kind, scale, context.form.meta_version),
+        ),
         Shape::Table => respond::object(StatusCode::OK, context.form, &in_table(context, scale)),
         Shape::MetadataList => {
             let why = "you requested PartialObjectMetadataList, but the requested object is not a list (*autoscaling.Scale)";

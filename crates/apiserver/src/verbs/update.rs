@@ -1,10 +1,10 @@
 //! `update`, and the one way by which any verb changes an object that exists.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use ::http::StatusCode;
-use api::kinds::{Errors, Part, names};
+use api::kinds::metadata::{self, Passes};
+use api::kinds::{Errors, FINALIZE, Part};
 use api::meta;
 use api::status::{ApiError, FieldError, Problem};
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use store::{Entry, Expect};
 
 use super::ownership::{Ownership, owners};
 use super::read::set_version;
-use super::{Stored, input, one, rejected};
+use super::{Stored, input, one, taken_or_refused};
 use crate::admission::{self, Charge, Operation};
 use crate::http::body::Body;
 use crate::http::respond::Answer;
@@ -228,22 +228,24 @@ async fn attempt(
     }
     meta::unset(&mut new, "managedFields");
     let mut errors = Errors::default();
-    names::check_metadata(&new, kind.namespaced, kind.name_rule, &mut errors);
-    check_finalizers(&new, &old, &mut errors);
-    if writes == Writes::Finalize {
-        names::check_spec_finalizers(&new, &mut errors);
-    }
-    if !errors.0.is_empty() {
-        return Err(ApiError::invalid(kind.stored_as().0, &kind.kind, &name, &errors.0));
-    }
+    let passes = match writes {
+        Writes::Main | Writes::Scale => kind.rules.metadata.update,
+        Writes::Status => kind.rules.metadata.status,
+        Writes::Part(_) | Writes::Finalize | Writes::Binding => Passes::default().update,
+    };
+    metadata::check_update(kind, passes, &new, &old, &mut errors);
     let mut warned = Vec::new();
-    let mut new = match writes {
+    let made = match writes {
         Writes::Main | Writes::Scale => kind.behaviour.update(new, &old, &mut warned),
         Writes::Status => kind.behaviour.update_status(new, &old),
         Writes::Part(part) => kind.behaviour.update_part(part, new, &old),
-        Writes::Finalize | Writes::Binding => Ok(new),
+        Writes::Finalize => kind.behaviour.update_part(FINALIZE, new, &old),
+        Writes::Binding => Ok(new),
+    };
+    let mut new = taken_or_refused(kind, &name, errors, made)?;
+    if writes == Writes::Status {
+        context.warn(kind.behaviour.status_warnings(&new));
     }
-    .map_err(|r| rejected(kind, &name, r))?;
     set_version(kind, &mut new);
     input::canonicalize(kind, &mut new);
     let taken = server.0.allocate(kind, &mut new, Some(&old))?;
@@ -399,23 +401,6 @@ fn copy_field(from: &Value, to: &mut Value, field: &str) {
     match meta::metadata(from).get(field) {
         Some(value) => meta::set(to, field, value.clone()),
         None => meta::unset(to, field),
-    }
-}
-
-/// An object on its way out takes no new finalizers.
-fn check_finalizers(new: &Value, old: &Value, errors: &mut Errors) {
-    if !meta::is_deleting(old) {
-        return;
-    }
-    let before: HashSet<&str> = meta::finalizers(old).into_iter().collect();
-    let added: Vec<&str> = meta::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
-    if !added.is_empty() {
-        let added: Vec<String> = added.iter().map(|name| format!("{name:?}")).collect();
-        let detail = format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-            added.join(", ")
-        );
-        errors.push(FieldError::forbidden("metadata.finalizers", detail));
     }
 }
 

@@ -52,7 +52,8 @@ async fn compared(suite: &str) {
     let mut known = Known::of(suite);
     for (step, theirs) in &theirs {
         let differences = record::differences(theirs, &ours[step]);
-        known.found(step, (!differences.is_empty()).then(|| differences.join("\n    ")));
+        let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        known.found(step, (!told.is_empty()).then(|| told.join("\n    ")));
     }
     known.end();
 }

@@ -1,5 +1,7 @@
 //! The cases of a kind, made from its example: what is done to every kind, in the words of its own table entry. The
-//! example says what a good object is, a change to it, what is refused at creation, what may not change later, a status.
+//! example says what a good object is, a change to it, what is refused at creation, what may not change later, a status
+//! and what is none, what else is asked of an object (`also`: where, how, with which body), and which other objects are
+//! worth a look (`more`: how they differ, and the same lists).
 
 use serde_json::{Map, Value, json};
 
@@ -47,7 +49,8 @@ pub struct Subject {
     pub plural: String,
     pub namespaced: bool,
     pub verbs: Vec<String>,
-    pub subresources: Vec<String>,
+    /// Each with its verbs.
+    pub subresources: Vec<(String, Vec<String>)>,
 }
 
 impl Subject {
@@ -61,7 +64,8 @@ impl Subject {
         format!("{}.{}{group}", self.plural, self.version)
     }
 
-    fn collection(&self) -> String {
+    /// The path of all of them in the namespace of the cases.
+    pub fn collection(&self) -> String {
         let root = if self.group.is_empty() { "/api" } else { "/apis" };
         let place = if self.namespaced { format!("/namespaces/{NAMESPACE}") } else { String::new() };
         format!("{root}/{}{place}/{}", self.api_version(), self.plural)
@@ -69,6 +73,10 @@ impl Subject {
 
     fn has(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)
+    }
+
+    fn has_part(&self, subresource: &str) -> bool {
+        self.subresources.iter().any(|(name, _)| name == subresource)
     }
 }
 
@@ -100,6 +108,12 @@ fn placed(value: &mut Value) {
     }
 }
 
+/// One fault of each sort that metadata can have: the original goes through its maps in no order.
+fn faulty_metadata() -> Value {
+    json!({"metadata": {"labels": {"-x": "y"}, "annotations": {"a/b/c": ""}, "finalizers": ["a/b/c"],
+        "ownerReferences": [{"apiVersion": "", "kind": "", "name": "", "uid": ""}]}})
+}
+
 struct Maker<'a> {
     subject: &'a Subject,
     name: String,
@@ -122,12 +136,25 @@ pub fn of(subject: &Subject, example: &Value) -> Vec<Case> {
     cases.push(maker.done("life"));
     maker.refusals();
     cases.push(maker.done("refused"));
+    for (i, other) in maker.listed("more").into_iter().enumerate() {
+        let mut another = maker.another(i, other);
+        another.short_life();
+        cases.push(another.done(&format!("more {i}")));
+    }
     cases
 }
 
 impl Maker<'_> {
     fn done(&mut self, name: &str) -> Case {
         Case { name: format!("{}/{name}", self.subject.label()), steps: std::mem::take(&mut self.steps) }
+    }
+
+    /// A maker of cases of an object that differs from the example as `other` says.
+    fn another(&self, i: usize, other: Value) -> Self {
+        let name = format!("{}-{i}", self.name);
+        let mut object = self.object_with(other.get("object").unwrap_or(&json!({})));
+        object["metadata"]["name"] = name.as_str().into();
+        Maker { subject: self.subject, name, object, example: other, steps: Vec::new() }
     }
 
     fn step(&mut self, name: &str, method: &'static str, path: String, body: Body) -> &mut Step {
@@ -172,12 +199,27 @@ impl Maker<'_> {
         self.end();
     }
 
+    /// What may not change of an object, before and after it has a status.
+    fn short_life(&mut self) {
+        self.clear();
+        self.step("create", "POST", self.subject.collection(), Body::Json(self.object.clone()));
+        self.changes("immutable");
+        if let Some(status) = self.example.get("status").cloned() {
+            self.step("status patch", "PATCH", self.item("/status"), Body::Patch(MERGE, status));
+            self.invalid_status();
+        }
+        self.changes("late");
+        // A deletion may put a finalizer there that nobody takes away.
+        self.clear();
+        self.clear();
+    }
+
     /// Takes away what an earlier run left, and what holds it.
     fn clear(&mut self) {
         let free = json!({"metadata": {"finalizers": null}});
         self.step("clear free", "PATCH", self.item(""), Body::Patch(MERGE, free)).recorded = false;
         self.step("clear", "DELETE", self.item("?gracePeriodSeconds=0"), Body::None).recorded = false;
-        if self.subject.subresources.iter().any(|s| s == "finalize") {
+        if self.subject.has_part("finalize") {
             self.step("clear held", "GET", self.item(""), Body::None).recorded = false;
             let done = Body::Held(json!({"spec": {"finalizers": null}}));
             self.step("clear done", "PUT", self.item("/finalize"), done).recorded = false;
@@ -237,17 +279,56 @@ impl Maker<'_> {
         self.step("apply without manager", "PATCH", self.item(""), Body::Patch(APPLY, applied));
     }
 
-    fn immutable(&mut self) {
-        for (i, patch) in self.example["immutable"].as_array().cloned().unwrap_or_default().iter().enumerate()
-        {
+    /// What the example lists under a name.
+    fn listed(&self, name: &str) -> Vec<Value> {
+        self.example[name].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Changes that are listed, each tried.
+    fn changes(&mut self, listed: &str) {
+        for (i, patch) in self.listed(listed).into_iter().enumerate() {
             let path = self.item("?dryRun=All");
-            self.step(&format!("immutable {i:02}"), "PATCH", path, Body::Patch(MERGE, patch.clone()));
+            self.step(&format!("{listed} {i:02}"), "PATCH", path, Body::Patch(MERGE, patch));
+        }
+    }
+
+    fn immutable(&mut self) {
+        self.changes("immutable");
+        let path = self.item("?dryRun=All");
+        self.step("update with faulty metadata", "PATCH", path, Body::Patch(MERGE, faulty_metadata()));
+    }
+
+    /// A status that is none. Each is tried on the object as the good status left it.
+    fn invalid_status(&mut self) {
+        for (i, patch) in self.listed("invalidStatus").into_iter().enumerate() {
+            let path = self.item("/status?dryRun=All");
+            self.step(&format!("status invalid {i:02}"), "PATCH", path, Body::Patch(MERGE, patch));
+        }
+    }
+
+    fn status_with_faulty_metadata(&mut self) {
+        let path = self.item("/status?dryRun=All");
+        self.step("status with faulty metadata", "PATCH", path, Body::Patch(MERGE, faulty_metadata()));
+    }
+
+    /// What is asked of this kind alone.
+    fn also(&mut self) {
+        for (i, asked) in self.listed("also").into_iter().enumerate() {
+            let path = self.item(asked["at"].as_str().unwrap_or_default());
+            let body = asked["body"].clone();
+            let (method, body) = match (asked["method"].as_str().unwrap_or("GET"), body) {
+                ("POST", body) => ("POST", Body::Json(body)),
+                ("PUT", body) => ("PUT", Body::Held(body)),
+                ("PATCH", body) => ("PATCH", Body::Patch(MERGE, body)),
+                ("DELETE", _) => ("DELETE", Body::None),
+                _ => ("GET", Body::None),
+            };
+            self.step(&format!("also {i:02}"), method, path, body);
         }
     }
 
     fn subresources(&mut self) {
-        let has = |name: &str| self.subject.subresources.iter().any(|s| s == name);
-        if has("status") {
+        if self.subject.has_part("status") {
             let status = self.example.get("status").cloned().unwrap_or_else(|| json!({"status": {}}));
             self.step("status held", "GET", self.item("/status"), Body::None).recorded = false;
             let body = Body::Held(status.clone());
@@ -256,15 +337,20 @@ impl Maker<'_> {
             self.step("status patch", "PATCH", path, Body::Patch(MERGE, status));
             self.step("status get", "GET", self.item("/status"), Body::None);
             self.step("status table", "GET", self.item(""), Body::None).accept = TABLE;
+            self.invalid_status();
+            self.status_with_faulty_metadata();
         }
-        let has = |name: &str| self.subject.subresources.iter().any(|s| s == name);
-        if has("scale") {
+        if self.subject.has_part("scale") {
             self.step("scale get", "GET", self.item("/scale"), Body::None);
             let more = json!({"spec": {"replicas": 4}});
             self.step("scale patch", "PATCH", self.item("/scale"), Body::Patch(MERGE, more));
             let less = json!({"spec": {"replicas": -1}});
             self.step("scale below nothing", "PATCH", self.item("/scale"), Body::Patch(MERGE, less));
+            let update = json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+                "metadata": {"name": self.name, "namespace": NAMESPACE}, "spec": {"replicas": 5}});
+            self.step("scale update", "PUT", self.item("/scale"), Body::Json(update));
         }
+        self.also();
         self.step("unknown subresource", "GET", self.item("/bogus"), Body::None);
     }
 
@@ -292,11 +378,12 @@ impl Maker<'_> {
             self.step(&format!("unknown fields {how}"), "POST", path, Body::Json(unknown.clone()));
         }
         let path = self.all(trial);
-        let invalid = self.example["invalid"].as_array().cloned().unwrap_or_default();
-        for (i, patch) in invalid.iter().enumerate() {
+        for (i, patch) in self.listed("invalid").iter().enumerate() {
             let object = self.object_with(patch);
             self.step(&format!("invalid {i:03}"), "POST", path.clone(), Body::Json(object));
         }
+        let faulty = self.object_with(&faulty_metadata());
+        self.step("with faulty metadata", "POST", path.clone(), Body::Json(faulty));
         let nameless = self.object_with(&json!({"metadata": {"name": null}}));
         self.step("without name", "POST", path.clone(), Body::Json(nameless));
         let other = self.object_with(&json!({"kind": "Bogus"}));

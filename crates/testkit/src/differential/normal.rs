@@ -50,6 +50,7 @@ impl Normal {
     pub fn answer(&mut self, answer: Answer) -> Answer {
         self.learn(&answer.body);
         let mut body = answer.body;
+        leave_out_own(&mut body);
         self.settle("", &mut body);
         if body["kind"] == "Table" {
             settle_table(&mut body);
@@ -99,6 +100,10 @@ impl Normal {
                 out = out.replace(uid, word);
             }
         }
+        // Those of objects that were only tried stand nowhere else.
+        while let Some(at) = find_uid(&out) {
+            out.replace_range(at..at + UID_LENGTH, "<uid>");
+        }
         // A whole object within a message, and the original's listing of how its own types differ.
         if let Some(start) = out.find("Invalid value: \"{\\\"apiVersion")
             && let Some(end) = out[start..].find("}\": ")
@@ -121,10 +126,50 @@ impl Normal {
     }
 }
 
+/// Who writes the condition of flow schemas in a server, some time after they have been written.
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
+
+/// What a server writes by itself at a time of its own. That it does is tested where it is done.
+fn leave_out_own(value: &mut Value) {
+    let own = |condition: &Value| {
+        condition["type"] == "Dangling"
+            && (condition["reason"] == "Found" || condition["reason"] == "NotFound")
+    };
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::Array(entries)) = map.get_mut("managedFields") {
+                entries.retain(|entry| entry["manager"] != CONSUMER);
+            }
+            let conditions = map.get_mut("conditions").and_then(Value::as_array_mut);
+            if conditions.as_ref().is_some_and(|all| all.iter().any(own)) {
+                conditions.into_iter().for_each(|all| all.retain(|condition| !own(condition)));
+                map.retain(|name, value| name != "conditions" || *value != Value::Array(Vec::new()));
+            }
+            map.values_mut().for_each(leave_out_own);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_own),
+        _ => {}
+    }
+}
+
 impl Default for Normal {
     fn default() -> Self {
         Self::new()
     }
+}
+
+const UID_LENGTH: usize = 36;
+
+/// Where a text has a uid of version 4.
+fn find_uid(text: &str) -> Option<usize> {
+    let is_uid = |bytes: &[u8]| {
+        bytes.iter().enumerate().all(|(i, b)| match i {
+            8 | 13 | 18 | 23 => *b == b'-',
+            14 => *b == b'4',
+            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(b),
+        })
+    };
+    text.as_bytes().windows(UID_LENGTH).position(is_uid)
 }
 
 /// A time of this run, not one that the case gave.
@@ -149,7 +194,13 @@ fn settle_table(table: &mut Value) {
     for column in table["columnDefinitions"].as_array_mut().into_iter().flatten() {
         column["description"] = "".into();
     }
+    let columns = table["columnDefinitions"].as_array().into_iter().flatten();
+    let missing = columns.enumerate().find(|(_, column)| column["name"] == "MissingPL").map(|(i, _)| i);
     for row in table["rows"].as_array_mut().into_iter().flatten() {
+        // Of flow schemas, what the server finds out by itself.
+        if let Some(cell) = missing.and_then(|i| row["cells"].get_mut(i)) {
+            *cell = "<missing>".into();
+        }
         for cell in row["cells"].as_array_mut().into_iter().flatten() {
             if cell.as_str().is_some_and(|text| is_age(text) || is_now(text)) {
                 *cell = "<age>".into();

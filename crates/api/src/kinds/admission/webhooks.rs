@@ -10,9 +10,11 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::names::{self, Rule};
 use crate::kinds::validate::{json, label_selector};
 use crate::kinds::{Build, Errors, Kind};
+use crate::policy::Declared;
 use crate::status::FieldError;
 
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -21,6 +23,7 @@ const LONGEST_SECONDS: i32 = 30;
 
 pub fn mutating() -> Kind {
     Build::<MutatingWebhookConfiguration>::new("mutatingwebhookconfigurations", false)
+        .metadata_on_update(&[Whole])
         .rules(|r| r.update_needs_version = true)
         .category("api-extensions")
         .generation()
@@ -48,6 +51,7 @@ pub fn mutating() -> Kind {
 
 pub fn validating() -> Kind {
     Build::<ValidatingWebhookConfiguration>::new("validatingwebhookconfigurations", false)
+        .metadata_on_update(&[Whole])
         .rules(|r| r.update_needs_version = true)
         .category("api-extensions")
         .generation()
@@ -174,15 +178,15 @@ fn check(hooks: Vec<Hook<'_>>, errors: &mut Errors) {
             }
         }
         check_client(&format!("{at}.clientConfig"), hook.client_config, errors);
-        for (c, condition) in hook.conditions.iter().enumerate() {
-            let at = format!("{at}.matchConditions[{c}]");
-            errors.required(format!("{at}.expression"), condition.expression.trim().is_empty());
-            match condition.name.as_str() {
-                "" => errors.required(format!("{at}.name"), true),
-                name => crate::kinds::validate::qualified(format!("{at}.name"), name, errors),
-            }
-        }
+        check_conditions(&format!("{at}.matchConditions"), hook.conditions, errors);
     }
+}
+
+/// When a hook is asked: by expressions, each with a name of its own.
+fn check_conditions(field: &str, conditions: &[MatchCondition], errors: &mut Errors) {
+    let conditions = conditions.to_vec();
+    let declared = Declared { params: false, authorizer: true };
+    super::policies::check_conditions(declared, Some(&conditions), field, errors);
 }
 
 /// A domain name of at least three parts.
@@ -205,6 +209,11 @@ fn check_versions(field: &str, versions: &[String], errors: &mut Errors) {
         return errors.push(FieldError::required(field, detail));
     }
     for (i, version) in versions.iter().enumerate() {
+        if versions[..i].contains(version) {
+            let at = format!("{field}[{i}]");
+            errors.push(FieldError::invalid(at, version.as_str(), "duplicate version"));
+            continue;
+        }
         if let Some(fault) = names::fault(Rule::Label1035, version) {
             errors.push(FieldError::invalid(format!("{field}[{i}]"), version.as_str(), fault));
         }
@@ -251,14 +260,41 @@ pub(super) fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Er
     for (i, version) in rule.api_versions.iter().flatten().enumerate() {
         errors.required(format!("{field}.apiVersions[{i}]"), version.is_empty());
     }
-    for (i, resource) in rule.resources.iter().flatten().enumerate() {
-        errors.required(format!("{field}.resources[{i}]"), resource.is_empty());
-    }
-    if resources.len() > 1 && resources.iter().any(|r| r == "*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        errors.push(FieldError::invalid(format!("{field}.resources"), json(&resources), detail));
-    }
+    check_resources(&format!("{field}.resources"), resources, errors);
     errors.one_of(format!("{field}.scope"), rule.scope.as_deref(), &["*", "Cluster", "Namespaced"]);
+}
+
+/// `*` stands for all of a level, so that nothing of it stands beside.
+fn check_resources(field: &str, resources: &[String], errors: &mut Errors) {
+    if resources.len() > 1 && resources.iter().any(|resource| resource == "*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(FieldError::invalid(field, json(&resources), detail));
+    }
+    let (mut of_all, mut whole) = (HashSet::new(), HashSet::new());
+    for (i, resource) in resources.iter().enumerate() {
+        let at = format!("{field}[{i}]");
+        errors.required(at.as_str(), resource.is_empty());
+        if resource.is_empty() || resource == "*/*" {
+            continue;
+        }
+        let Some((main, part)) = resource.split_once('/') else { continue };
+        let mut clash = |all: String| {
+            let detail = format!("if '{all}' is present, must not specify {resource}");
+            errors.push(FieldError::invalid(at.as_str(), resource.as_str(), detail));
+        };
+        if of_all.contains(part) {
+            clash(format!("*/{part}"));
+        }
+        if whole.contains(main) {
+            clash(format!("{main}/*"));
+        }
+        if part == "*" {
+            whole.insert(main);
+        }
+        if main == "*" {
+            of_all.insert(part);
+        }
+    }
 }
 
 fn check_client(field: &str, client: &WebhookClientConfig, errors: &mut Errors) {
@@ -286,27 +322,34 @@ pub fn check_place(
                 let detail = "port is not valid: must be between 1 and 65535, inclusive";
                 errors.push(FieldError::invalid(format!("{field}.service.port"), port, detail));
             }
-            if let Some(path) = path.filter(|p| !p.is_empty()) {
-                check_path(&format!("{field}.service.path"), path, errors);
+            if let Some(path) = path.filter(|path| !path.is_empty()) {
+                check_service_path(&format!("{field}.service.path"), path, errors);
             }
         }
     }
 }
 
-/// The path at a service: names, parted by slashes.
-fn check_path(field: &str, path: &str, errors: &mut Errors) {
+/// A path of names, none of which is empty.
+fn check_service_path(field: &str, path: &str, errors: &mut Errors) {
     let mut fault = |detail: String| errors.push(FieldError::invalid(field, path, detail));
-    if !path.starts_with('/') {
-        fault("must start with a '/'".into());
-    }
     if path == "/" {
         return;
     }
-    let rest: String = path.chars().skip(1).collect();
-    for (i, segment) in rest.strip_suffix('/').unwrap_or(&rest).split('/').enumerate() {
+    if path == "//" {
+        return fault("segment[0] may not be empty".into());
+    }
+    if !path.starts_with('/') {
+        fault("must start with a '/'".into());
+    }
+    // The original drops the first character, whatever it is.
+    let mut inner = path.chars();
+    inner.next();
+    let inner = inner.as_str();
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    for (i, segment) in inner.split('/').enumerate() {
         if segment.is_empty() {
             fault(format!("segment[{i}] may not be empty"));
-        } else if let Some(why) = names::fault(names::Rule::Subdomain, segment) {
+        } else if let Some(why) = names::fault(Rule::Subdomain, segment) {
             fault(format!("segment[{i}]: {why}"));
         }
     }
@@ -319,18 +362,22 @@ fn check_url(field: &str, url: &str, errors: &mut Errors) {
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         return fault(scheme, format!("'https' is the only allowed URL scheme{FORM}"));
     };
+    let mut fault = |part: &str, detail: String| errors.push(FieldError::invalid(field, part, detail));
     let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, fragment)| (rest, fragment));
     let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+    let place = rest.split('/').next().unwrap_or_default();
+    let (user, host) = place.rsplit_once('@').map_or((None, place), |(user, host)| (Some(user), host));
     if host.is_empty() {
         fault("", format!("host must be specified{FORM}"));
     }
-    for (part, what) in
-        [(user, "user information is"), (fragment, "fragments are"), (query, "query parameters are")]
-    {
-        if !part.is_empty() {
-            fault(part, format!("{what} not permitted in the URL"));
-        }
+    // Each is told with the part that is at fault.
+    if let Some(user) = user {
+        fault(user, "user information is not permitted in the URL".into());
+    }
+    if !fragment.is_empty() {
+        fault(fragment, "fragments are not permitted in the URL".into());
+    }
+    if !query.is_empty() {
+        fault(query, "query parameters are not permitted in the URL".into());
     }
 }

@@ -4,15 +4,16 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy, RollingUpda
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{Wording, check_workload, shown_strategy, wide_cells, workload_warnings};
+use super::{Wording, check_collisions, check_workload, shown_strategy, wide_cells, workload_warnings};
 use crate::columns::{age_cell, labels_cell, name_cell};
 use crate::kinds::core::pod_default_template;
-use crate::kinds::validate::{at_most_all, is_zero, json, share};
+use crate::kinds::validate::{at_most_all, is_share, is_zero, json, share};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<DaemonSet>::new("daemonsets", true)
+        .rules(|r| r.field_annotation = TEMPLATE_GENERATION)
         .short(&["ds"])
         .in_all()
         .status()
@@ -28,14 +29,35 @@ pub fn kind() -> Kind {
         .prepare_status(|new, old| set_template_generation(new, template_generation(old).unwrap_or(1)))
         .validate(validate)
         .warnings(|set| workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template)))
+        .changes_first()
         .validate_update(|new, old, errors| {
             let selector = |s: &DaemonSet| {
                 s.spec.as_ref().map(|s| s.selector.clone()).filter(|s| *s != Default::default())
             };
             errors.immutable("spec.selector", &selector(new), &selector(old));
         })
+        .validate_status(validate_status)
         .row(row)
         .done()
+}
+
+fn validate_status(new: &DaemonSet, old: &DaemonSet, errors: &mut Errors) {
+    let (status, old) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    let counts = [
+        ("currentNumberScheduled", Some(i64::from(status.current_number_scheduled))),
+        ("numberMisscheduled", Some(i64::from(status.number_misscheduled))),
+        ("desiredNumberScheduled", Some(i64::from(status.desired_number_scheduled))),
+        ("numberReady", Some(i64::from(status.number_ready))),
+        ("observedGeneration", status.observed_generation),
+        ("updatedNumberScheduled", status.updated_number_scheduled.map(i64::from)),
+        ("numberAvailable", status.number_available.map(i64::from)),
+        ("numberUnavailable", status.number_unavailable.map(i64::from)),
+        ("collisionCount", status.collision_count.map(i64::from)),
+    ];
+    for (name, count) in counts {
+        errors.not_negative(format!("status.{name}"), count);
+    }
+    check_collisions(status.collision_count, old.collision_count, errors);
 }
 
 /// How often the template has changed: a field of an older version, kept as an annotation.
@@ -62,12 +84,16 @@ fn default(set: &mut DaemonSet) {
         rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
         rolling.max_surge.get_or_insert(IntOrString::Int(0));
     }
+    // What may be too many is a number of its own there, of whatever strategy.
+    if let Some(rolling) = &mut strategy.rolling_update {
+        rolling.max_surge.get_or_insert(IntOrString::Int(0));
+    }
     pod_default_template(&mut spec.template);
 }
 
 fn validate(set: &DaemonSet, errors: &mut Errors) {
     let spec = set.spec.clone().unwrap_or_default();
-    let wording = Wording { selector_required: false, owner: "DaemonSet" };
+    let wording = Wording { selector_required: false, shows_faulty_selector: None, owner: "DaemonSet" };
     check_workload(&wording, &spec.selector, &spec.template, None, errors);
     errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
     check_strategy(spec.update_strategy.as_ref(), errors);
@@ -100,7 +126,7 @@ fn check_strategy(strategy: Option<&DaemonSetUpdateStrategy>, errors: &mut Error
             let detail = "cannot be 0 when maxSurge is 0";
             errors.push(FieldError::required(format!("{at}.maxUnavailable"), detail));
         }
-        (false, false) => {
+        (false, false) if is_share(surge) => {
             let detail = "may not be set when maxUnavailable is non-zero";
             let shown = json(&rolling.max_surge);
             errors.push(FieldError::invalid(format!("{at}.maxSurge"), shown, detail));

@@ -57,7 +57,11 @@ fn default(deployment: &mut Deployment) {
 fn validate(deployment: &Deployment, errors: &mut Errors) {
     let default = DeploymentSpec::default();
     let spec = deployment.spec.as_ref().unwrap_or(&default);
-    let wording = Wording { selector_required: true, owner: "ReplicaSet" };
+    let wording = Wording {
+        selector_required: true,
+        shows_faulty_selector: Some(": invalid label selector"),
+        owner: "ReplicaSet",
+    };
     check_workload(&wording, &spec.selector, &spec.template, spec.replicas, errors);
     errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
     errors.not_negative("spec.revisionHistoryLimit", spec.revision_history_limit.map(i64::from));

@@ -25,7 +25,7 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 /// What a workload says of its pods: no count is negative, and none of a part is above that of the whole.
-fn check_counts(counts: &[(&str, Option<i64>)], parts: &[&str], ready: &str, errors: &mut Errors) {
+pub(super) fn check_counts(counts: &[(&str, Option<i64>)], parts: &[&str], ready: &str, errors: &mut Errors) {
     let of = |name: &str| {
         counts.iter().find(|(known, _)| *known == name).and_then(|(_, count)| *count).unwrap_or(0)
     };
@@ -56,6 +56,8 @@ fn check_collisions(new: Option<i32>, old: Option<i32>, errors: &mut Errors) {
 struct Wording {
     /// Whether a missing selector is told as such, or only by what it does not match.
     selector_required: bool,
+    /// What is said of a selector as a whole when a part of it is at fault; `None`: nothing.
+    shows_faulty_selector: Option<&'static str>,
     /// What refuses a deadline of its pods.
     owner: &'static str,
 }
@@ -77,7 +79,7 @@ fn check_workload(
     label_selector("spec.selector", selector, errors);
     let labels = template.metadata.as_ref().and_then(|m| m.labels.clone());
     if errors.0.len() > before {
-        errors.push(invalid_selector(selector));
+        errors.0.extend(wording.shows_faulty_selector.map(|detail| invalid_selector(selector, detail)));
     } else {
         let parsed = crate::selector::Selector::from_object(selector);
         let matches = parsed.is_ok_and(|s| s.matches(labels.as_ref().unwrap_or(&Default::default())));
@@ -97,7 +99,7 @@ fn check_workload(
 }
 
 /// The selector is shown with its parts in the order of its type.
-fn invalid_selector(selector: &LabelSelector) -> FieldError {
+fn invalid_selector(selector: &LabelSelector, detail: &str) -> FieldError {
     let mut parts = Vec::new();
     if let Some(labels) = &selector.match_labels {
         parts.push(format!("\"matchLabels\":{}", json(labels)));
@@ -109,7 +111,7 @@ fn invalid_selector(selector: &LabelSelector) -> FieldError {
         });
         parts.push(format!("\"matchExpressions\":[{}]", shown.collect::<Vec<_>>().join(",")));
     }
-    let message = format!("Invalid value: {{{}}}: invalid label selector", parts.join(","));
+    let message = format!("Invalid value: {{{}}}{detail}", parts.join(","));
     FieldError { field: "spec.selector".into(), problem: Problem::Worded("FieldValueInvalid", message) }
 }
 

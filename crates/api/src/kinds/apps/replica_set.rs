@@ -29,7 +29,11 @@ pub fn kind() -> Kind {
             let spec = set.spec.clone().unwrap_or_default();
             let template = spec.template.unwrap_or_default();
             errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
-            let wording = Wording { selector_required: true, owner: "ReplicaSet" };
+            let wording = Wording {
+                selector_required: true,
+                shows_faulty_selector: Some(": invalid label selector"),
+                owner: "ReplicaSet",
+            };
             check_workload(&wording, &spec.selector, &template, spec.replicas, errors);
         })
         .validate_update(|new, old, errors| {

@@ -23,8 +23,18 @@ pub fn kind() -> Kind {
         .generation()
         .scale()
         .default(default)
+        .prepare_create(drop_unavailable)
+        .prepare_update(|new, _| drop_unavailable(new))
         .validate(validate)
-        .warnings(|set| workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template)))
+        .warnings(|set| {
+            let mut told = workload_warnings(&set.metadata, false, set.spec.as_ref().map(|s| &s.template));
+            if set.spec.as_ref().and_then(|s| s.revision_history_limit).is_some_and(|limit| limit < 0) {
+                let text = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is \
+                            recommended";
+                told.push(text.into());
+            }
+            told
+        })
         .validate_update(validate_update)
         .validate_status(validate_status)
         .row(row)
@@ -54,6 +64,14 @@ fn default(set: &mut StatefulSet) {
     }
 }
 
+/// How many pods may be away at once is a gate that is off by default.
+fn drop_unavailable(set: &mut StatefulSet) {
+    let strategy = set.spec.as_mut().and_then(|s| s.update_strategy.as_mut());
+    if let Some(rolling) = strategy.and_then(|s| s.rolling_update.as_mut()) {
+        rolling.max_unavailable = None;
+    }
+}
+
 fn validate(set: &StatefulSet, errors: &mut Errors) {
     let Some(spec) = &set.spec else { return errors.required("spec.selector", true) };
     // Claims of the templates are volumes that the pods may mount.
@@ -68,7 +86,12 @@ fn validate(set: &StatefulSet, errors: &mut Errors) {
         }
     }
     check_policies(spec, errors);
-    let wording = Wording { selector_required: true, owner: "StatefulSet" };
+    if let Some(name) = spec.service_name.as_deref().filter(|name| !name.is_empty())
+        && let Some(fault) = crate::kinds::names::fault(crate::kinds::names::Rule::Label, name)
+    {
+        errors.push(FieldError::invalid("spec.serviceName", name, fault));
+    }
+    let wording = Wording { selector_required: true, shows_faulty_selector: Some(""), owner: "StatefulSet" };
     check_workload(&wording, &spec.selector, &template, spec.replicas, errors);
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::names::Rule;
-use crate::kinds::validate::{label_selector, named};
+use crate::kinds::validate::{amount, named};
 use crate::kinds::{Build, Errors, Kind};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
@@ -65,7 +65,7 @@ fn default_behavior(behavior: &mut HorizontalPodAutoscalerBehavior) {
             if rules.stabilization_window_seconds.is_none() {
                 rules.stabilization_window_seconds = stabilization;
             }
-            if rules.policies.as_ref().is_none_or(Vec::is_empty) {
+            if rules.policies.is_none() {
                 let policy = |(kind, value, period): &(&str, i32, i32)| {
                     k8s_openapi::api::autoscaling::v2::HPAScalingPolicy {
                         type_: (*kind).to_owned(),
@@ -93,8 +93,13 @@ fn validate(spec: &HorizontalPodAutoscalerSpec, errors: &mut Errors) {
         errors.push(FieldError::forbidden("spec.metrics", detail));
     }
     let max = spec.max_replicas;
-    if max < 1 {
-        errors.push(FieldError::required("spec.maxReplicas", "must be set and greater than 0"));
+    match max {
+        0 => errors.push(FieldError::required("spec.maxReplicas", "must be set and greater than 0")),
+        ..0 => {
+            let detail = "must be greater than or equal to 1";
+            errors.push(FieldError::invalid("spec.maxReplicas", max, detail));
+        }
+        _ => {}
     }
     if spec.min_replicas.is_some_and(|min| max < min) {
         let detail = "must be greater than or equal to `minReplicas`";
@@ -139,8 +144,7 @@ fn check_group(field: &str, reference: &CrossVersionObjectReference, errors: &mu
 fn check_metric(field: &str, metric: &MetricSpec, errors: &mut Errors) {
     const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
     if metric.type_.is_empty() {
-        return errors
-            .push(FieldError::required(format!("{field}.type"), "must specify a metric source type"));
+        errors.push(FieldError::required(format!("{field}.type"), "must specify a metric source type"));
     }
     errors.one_of(format!("{field}.type"), Some(&metric.type_), TYPES);
     let sources = [
@@ -150,6 +154,8 @@ fn check_metric(field: &str, metric: &MetricSpec, errors: &mut Errors) {
         ("resource", "Resource", metric.resource.is_some()),
         ("containerResource", "ContainerResource", metric.container_resource.is_some()),
     ];
+    // As the original does, a type that is none is told of twice.
+    errors.one_of(format!("{field}.type"), Some(&metric.type_), TYPES);
     for (part, kind, given) in sources {
         if kind == metric.type_ && !given {
             let detail = "must populate information for the given metric source";
@@ -178,7 +184,18 @@ fn check_metric(field: &str, metric: &MetricSpec, errors: &mut Errors) {
     if let Some(external) = &metric.external {
         check_identifier(&format!("{field}.external.metric"), &external.metric, errors);
         check_target(&format!("{field}.external.target"), &external.target, errors);
-        check_either(&format!("{field}.external.target"), &external.target, errors);
+        let (at, target) = (format!("{field}.external.target"), &external.target);
+        match (target.value.is_some(), target.average_value.is_some()) {
+            (false, false) => {
+                let detail = "must set either a target value for metric or a per-pod target";
+                errors.push(FieldError::required(format!("{at}.averageValue"), detail));
+            }
+            (true, true) => {
+                let detail = "may not set both a target value for metric and a per-pod target";
+                errors.push(FieldError::forbidden(format!("{at}.value"), detail));
+            }
+            _ => {}
+        }
     }
     if let Some(resource) = &metric.resource {
         check_resource(&format!("{field}.resource"), &resource.name, &resource.target, errors);
@@ -201,15 +218,16 @@ fn check_resource(field: &str, name: &str, target: &MetricTarget, errors: &mut E
         let detail = "must set either a target raw value or a target utilization";
         errors.push(FieldError::required(format!("{field}.target.averageUtilization"), detail));
     }
+    if target.average_utilization.is_some() && target.average_value.is_some() {
+        let detail = "may not set both a target raw value and a target utilization";
+        errors.push(FieldError::forbidden(format!("{field}.target.averageValue"), detail));
+    }
 }
 
 fn check_identifier(field: &str, metric: &MetricIdentifier, errors: &mut Errors) {
     match metric.name.as_str() {
         "" => errors.push(FieldError::required(format!("{field}.name"), "must specify a metric name")),
         name => named(format!("{field}.name"), name, Rule::PathSegment, errors),
-    }
-    if let Some(selector) = &metric.selector {
-        label_selector(&format!("{field}.selector"), selector, errors);
     }
 }
 
@@ -244,7 +262,10 @@ fn check_either(field: &str, target: &MetricTarget, errors: &mut Errors) {
 
 fn check_rules(field: &str, rules: &HPAScalingRules, errors: &mut Errors) {
     let window = rules.stabilization_window_seconds;
-    errors.not_negative(format!("{field}.stabilizationWindowSeconds"), window.map(i64::from));
+    if let Some(window) = window.filter(|window| *window < 0) {
+        let detail = "must be greater than or equal to zero";
+        errors.push(FieldError::invalid(format!("{field}.stabilizationWindowSeconds"), window, detail));
+    }
     if let Some(window) = window.filter(|w| *w > MAX_STABILIZATION_SECONDS) {
         let detail = format!("must be less than or equal to {MAX_STABILIZATION_SECONDS}");
         errors.push(FieldError::invalid(format!("{field}.stabilizationWindowSeconds"), window, detail));
@@ -254,6 +275,9 @@ fn check_rules(field: &str, rules: &HPAScalingRules, errors: &mut Errors) {
     let policies = rules.policies.as_deref().unwrap_or_default();
     if policies.is_empty() {
         errors.push(FieldError::required(format!("{field}.policies"), "must specify at least one Policy"));
+    }
+    if let Some(tolerance) = &rules.tolerance {
+        amount(format!("{field}.tolerance"), tolerance, errors);
     }
     for (i, policy) in policies.iter().enumerate() {
         let at = format!("{field}.policies[{i}]");

@@ -7,7 +7,7 @@ use super::{job, schedule};
 use crate::columns::{age_cell, list_or_none, name_cell, or_none, selector_cell, since_cell};
 use crate::kinds::core::{pod_name_warning, pod_template_warnings};
 use crate::kinds::validate::is_empty;
-use crate::kinds::{Build, Errors, Kind, names};
+use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 /// A job's name is the cron job's and eleven characters more.
@@ -15,6 +15,7 @@ const NAME_LIMIT: usize = 52;
 
 pub fn kind() -> Kind {
     Build::<CronJob>::new("cronjobs", true)
+        .metadata_on_status(&[])
         .short(&["cj"])
         .in_all()
         .status()
@@ -75,9 +76,6 @@ fn validate(spec: &CronJobSpec, errors: &mut Errors) {
     if let Some(zone) = &spec.time_zone {
         check_zone(zone, errors);
     }
-    let labels = spec.job_template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-    let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
-    names::check_labels("spec.jobTemplate.metadata.labels", labels, errors);
     let job_spec = spec.job_template.spec.clone().unwrap_or_default();
     job::validate_spec("spec.jobTemplate.spec", &job_spec, true, errors);
 }

@@ -6,17 +6,19 @@ use k8s_openapi::api::core::v1::{Affinity, Container, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
-use super::job_policies;
+use super::{job_policies, job_status};
 use crate::columns::{age_cell, list_or_none, name_cell, selector_cell};
 use crate::kinds::core::{
     pod_default_template, pod_name_warning, pod_template_warnings, pod_validate_template,
 };
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::validate::{json, label_selector};
-use crate::kinds::{Build, Errors, Kind};
+use crate::kinds::{Build, Errors, Kind, names};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<Job>::new("jobs", true)
+        .metadata_on_update(&[Whole, Change])
         .on_read(crate::kinds::read::job)
         .rules(|r| {
             r.orphans_dependents = true;
@@ -36,6 +38,7 @@ pub fn kind() -> Kind {
         })
         .prepare_update(|job, _| label_as_pods(job))
         .validate(validate)
+        .validate_create(check_pod_names)
         .warnings(|job| {
             let template = job.spec.as_ref().map(|s| pod_template_warnings("spec.template", &s.template));
             pod_name_warning(&job.metadata).into_iter().chain(template.unwrap_or_default()).collect()
@@ -54,7 +57,7 @@ pub fn kind() -> Kind {
             errors.immutable("spec.managedBy", &spec.managed_by, &held.managed_by);
             errors.immutable("spec.successPolicy", &spec.success_policy, &held.success_policy);
         })
-        .validate_status(validate_status)
+        .validate_status(job_status::check)
         .row(row)
         .fields(&["status.successful"], |j| {
             vec![("status.successful", j.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0).to_string())]
@@ -116,21 +119,6 @@ fn placed(new: Option<&Affinity>, old: Option<Affinity>) -> Option<Affinity> {
     }
 }
 
-fn validate_status(new: &Job, old: &Job, errors: &mut Errors) {
-    let (status, held) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-    errors.not_negative("status.active", status.active.map(i64::from));
-    errors.not_negative("status.succeeded", status.succeeded.map(i64::from));
-    errors.not_negative("status.failed", status.failed.map(i64::from));
-    let counters = [("failed", status.failed, held.failed), ("succeeded", status.succeeded, held.succeeded)];
-    for (name, new, old) in counters {
-        let new = new.unwrap_or(0);
-        if new < old.unwrap_or(0) {
-            let detail = format!("cannot decrease the {name} counter");
-            errors.push(FieldError::invalid(format!("status.{name}"), new, detail));
-        }
-    }
-}
-
 fn default(job: &mut Job) {
     let Some(spec) = &mut job.spec else { return };
     if spec.completions.is_none() && spec.parallelism.is_none() {
@@ -146,7 +134,10 @@ fn default(job: &mut Job) {
     spec.pod_replacement_policy.get_or_insert_with(|| policy.into());
     let rules = spec.pod_failure_policy.iter_mut().flat_map(|p| p.rules.iter_mut());
     for condition in rules.flat_map(|r| r.on_pod_conditions.iter_mut().flatten()) {
-        condition.status.get_or_insert_with(|| "True".into());
+        let status = condition.status.get_or_insert_default();
+        if status.is_empty() {
+            *status = "True".into();
+        }
     }
     default_template_spec(spec);
 }
@@ -187,11 +178,33 @@ fn validate(job: &Job, errors: &mut Errors) {
     validate_own_spec(job, errors);
 }
 
+/// The pods of an indexed job are reached by names that are made of its own and an index.
+fn check_pod_names(job: &Job, errors: &mut Errors) {
+    let Some(spec) = &job.spec else { return };
+    let Some(completions) = spec.completions.filter(|_| spec.completion_mode.as_deref() == Some("Indexed"))
+    else {
+        return;
+    };
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let pod = format!("{name}-{}", (completions - 1).max(0));
+    if names::fault(names::Rule::Label, &pod).is_some() {
+        let detail = format!("will not able to create pod with invalid DNS label: {pod}");
+        errors.push(FieldError::invalid("metadata.name", name, detail));
+    }
+}
+
 fn validate_own_spec(job: &Job, errors: &mut Errors) {
     validate_spec("spec", job.spec.as_ref().unwrap_or(&JobSpec::default()), false, errors);
-    if job.spec.as_ref().is_some_and(|s| s.selector.is_none()) {
-        // No selector matches nothing.
-        let labels = job.spec.as_ref().and_then(|s| s.template.metadata.as_ref()?.labels.clone());
+    // What a job selects are its own pods; no selector matches nothing.
+    let Some(spec) = &job.spec else { return };
+    let matcher = match &spec.selector {
+        Some(selector) => crate::selector::Selector::from_object(selector).ok(),
+        None => None,
+    };
+    let unreadable = spec.selector.is_some() && matcher.is_none();
+    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone());
+    let matches = matcher.is_some_and(|matcher| matcher.matches(&labels.clone().unwrap_or_default()));
+    if !matches && !unreadable {
         let detail = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid("spec.template.metadata.labels", json(&labels), detail));
     }
@@ -215,6 +228,11 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
     if indexed && spec.completions.is_none() {
         let detail = "when completion mode is Indexed";
         errors.push(FieldError::required(format!("{field}.completions"), detail));
+    }
+    if let Some(parallelism) = spec.parallelism.filter(|n| indexed && *n > PARALLEL_INDEXES_MAX) {
+        let detail =
+            format!("must be less than or equal to {PARALLEL_INDEXES_MAX} when completion mode is Indexed");
+        errors.push(FieldError::invalid(format!("{field}.parallelism"), parallelism, detail));
     }
     check_indexes(field, spec, indexed, errors);
     if in_template {
@@ -250,6 +268,9 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
     }
 }
 
+/// So many pods of an indexed job run at once.
+const PARALLEL_INDEXES_MAX: i32 = 100_000;
+
 /// What only a job that counts its pods by index may ask for.
 fn check_indexes(field: &str, spec: &JobSpec, indexed: bool, errors: &mut Errors) {
     const DETAIL: &str = "requires indexed completion mode";
@@ -263,6 +284,9 @@ fn check_indexes(field: &str, spec: &JobSpec, indexed: bool, errors: &mut Errors
         }
         if !indexed {
             errors.push(FieldError::invalid(format!("{field}.maxFailedIndexes"), most, DETAIL));
+        } else if spec.completions.is_some_and(|completions| most > completions) {
+            let detail = "must be less than or equal to completions";
+            errors.push(FieldError::invalid(format!("{field}.maxFailedIndexes"), most, detail));
         }
     }
     if let Some(manager) = spec.managed_by.as_deref().filter(|m| !job_policies::is_manager(m)) {

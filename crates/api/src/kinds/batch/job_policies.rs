@@ -37,6 +37,12 @@ pub fn check_failure(field: &str, spec: &JobSpec, errors: &mut Errors) {
     let Some(policy) = &spec.pod_failure_policy else { return };
     let rules = format!("{field}.podFailurePolicy.rules");
     too_many(rules.clone(), policy.rules.len(), RULES, errors);
+    let restarts = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+    if restarts != Some("Never") {
+        let detail = "only \"Never\" is supported when podFailurePolicy is specified";
+        let at = format!("{field}.template.spec.restartPolicy");
+        errors.push(FieldError::invalid(at, restarts.unwrap_or_default(), detail));
+    }
     let pod = spec.template.spec.iter();
     let containers: HashSet<&str> = pod
         .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
@@ -113,6 +119,7 @@ fn check_conditions(field: &str, conditions: &[PodFailurePolicyOnPodConditionsPa
     too_many(field.to_owned(), conditions.len(), RULES, errors);
     for (i, pattern) in conditions.iter().enumerate() {
         qualified(format!("{field}[{i}].type"), &pattern.type_, errors);
+        // Without one that the defaults have seen, as in templates, there is none.
         match pattern.status.as_deref().unwrap_or_default() {
             "" => errors.push(FieldError::required(format!("{field}[{i}].status"), listed(STATUSES))),
             status => errors.one_of(format!("{field}[{i}].status"), Some(status), STATUSES),
@@ -175,32 +182,49 @@ fn check_success_rule(field: &str, rule: &SuccessPolicyRule, completions: i32, e
 }
 
 /// How many indexes a text such as `1,3-5` names; they rise and are below the completions.
-fn count_indexes(text: &str, completions: i32) -> Result<i64, String> {
+pub fn count_indexes(text: &str, completions: i32) -> Result<i64, String> {
     let (mut total, mut last) = (0, None::<i32>);
     for part in text.split(',').filter(|_| !text.is_empty()) {
-        let (first, end) = part.split_once('-').unwrap_or((part, part));
-        let parse = |text: &str| -> Result<i32, String> {
-            let index: i32 =
-                text.parse().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
-            match index < completions {
-                true => Ok(index),
-                false => Err(format!("too large index: {text:?}")),
-            }
-        };
-        let (first, end) = (parse(first)?, parse(end)?);
-        if last.is_some_and(|last| first <= last) {
-            return Err(format!("non-increasing order, previous: {}, current: {first}", last.unwrap_or(0)));
+        let (first, end) = index_range(part, completions)?;
+        if let Some(last) = last.filter(|last| first <= *last) {
+            return Err(format!("non-increasing order, previous: {last}, current: {first}"));
         }
-        if part.contains('-') && end <= first {
-            return Err(format!("non-increasing order, previous: {first}, current: {end}"));
-        }
-        total += i64::from(end - first) + 1;
+        total += i64::from(end) - i64::from(first) + 1;
         last = Some(end);
     }
     Ok(total)
 }
 
-/// The selector is the job's own, and its pods are what it selects.
+/// The ranges that such a text names, without those that are none.
+pub fn index_ranges(text: &str, completions: i32) -> Vec<(i32, i32)> {
+    text.split(',').filter_map(|part| index_range(part, completions).ok()).collect()
+}
+
+fn index_range(part: &str, completions: i32) -> Result<(i32, i32), String> {
+    let parse = |text: &str| -> Result<i32, String> {
+        let index: i64 =
+            text.parse().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
+        match index < i64::from(completions) {
+            true => i32::try_from(index).map_err(|_| format!("too small index: {text:?}")),
+            false => Err(format!("too large index: {text:?}")),
+        }
+    };
+    let mut ends = part.split('-');
+    let (first, end) = (ends.next().unwrap_or_default(), ends.next());
+    if ends.next().is_some() {
+        return Err(format!(
+            "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+        ));
+    }
+    let first = parse(first)?;
+    let end = end.map_or(Ok(first), parse)?;
+    if part.contains('-') && end <= first {
+        return Err(format!("non-increasing order, previous: {first}, current: {end}"));
+    }
+    Ok((first, end))
+}
+
+/// The selector is the job's own.
 pub fn check_selector(job: &k8s_openapi::api::batch::v1::Job, errors: &mut Errors) {
     let Some(spec) = &job.spec else { return };
     let Some(selector) = &spec.selector else { return };
@@ -215,11 +239,6 @@ pub fn check_selector(job: &k8s_openapi::api::batch::v1::Job, errors: &mut Error
             let detail = "`selector` not auto-generated";
             errors.push(FieldError::invalid("spec.selector", json(selector), detail));
         }
-    }
-    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone());
-    if !matcher.matches(&labels.clone().unwrap_or_default()) {
-        let detail = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid("spec.template.metadata.labels", json(&labels), detail));
     }
 }
 

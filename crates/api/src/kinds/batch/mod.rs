@@ -3,6 +3,7 @@
 mod cron_job;
 mod job;
 mod job_policies;
+mod job_status;
 mod schedule;
 
 use super::Kind;

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -10,6 +11,7 @@ const SIZE_LIMIT_BYTES: usize = 1 << 20;
 
 pub fn kind() -> Kind {
     Build::<ConfigMap>::new("configmaps", true)
+        .metadata_on_update(&[Change, Whole])
         .short(&["cm"])
         .validate(validate)
         .validate_update(validate_update)
@@ -60,7 +62,9 @@ fn validate_update(new: &ConfigMap, old: &ConfigMap, errors: &mut Errors) {
 /// Keys become file names: letters, digits, `-`, `_`, `.`.
 pub(super) fn check_key(field: &str, key: &str, errors: &mut Errors) {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    if key.is_empty() || key.len() > 253 || key == "." || key == ".." || !key.chars().all(allowed) {
+    if key == "." || key == ".." {
+        errors.push(FieldError::invalid(format!("{field}[{key}]"), key, format!("must not be '{key}'")));
+    } else if key.is_empty() || key.len() > 253 || !key.chars().all(allowed) {
         let detail = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
                       'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
         errors.push(FieldError::invalid(format!("{field}[{key}]"), key, detail));

@@ -26,6 +26,7 @@ const FIELDS: &[&str] = &[
 
 pub fn kind() -> Kind {
     Build::<Event>::new("events", true)
+        .metadata_on_update(&[])
         .short(&["ev"])
         .ttl_seconds(TTL_SECONDS)
         .rules(|r| r.create_on_update = true)

@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 
 use super::resources_validate::{check_container_resource, check_standard_resource};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::validate::qualified;
-use crate::kinds::{Build, Errors, Kind};
+use crate::kinds::{Build, Errors, Kind, names};
 use crate::quantity::Quantity;
 use crate::status::FieldError;
 
@@ -15,6 +16,7 @@ type Amounts = Option<BTreeMap<String, Amount>>;
 
 pub fn kind() -> Kind {
     Build::<LimitRange>::new("limitranges", true)
+        .metadata_on_update(&[Whole])
         .short(&["limits"])
         .rules(|r| r.names_itself = true)
         .default(|range| range.spec.iter_mut().flat_map(|s| s.limits.iter_mut()).for_each(default))
@@ -76,6 +78,10 @@ fn check_item(field: &str, item: &LimitRangeItem, errors: &mut Errors) {
                 true => check_container_resource(&at, name, errors),
                 false => drop(check_standard_resource(&at, name, errors)),
             }
+            if item.type_ == "Container" && name.contains('/') && names::key_fault(name).is_some() {
+                let detail = "doesn't follow extended resource name standard";
+                errors.push(FieldError::invalid(at, name.as_str(), detail));
+            }
         }
     }
     let all = [&item.max, &item.min, &item.default, &item.default_request, &item.max_limit_request_ratio];
@@ -116,5 +122,14 @@ fn check_resource(field: &str, name: &str, item: &LimitRangeItem, errors: &mut E
     if let Some(given) = parsed(&ratio).filter(|r| *r < Quantity::from_units(1)) {
         let at = format!("{field}.maxLimitRequestRatio[{name}]");
         errors.push(FieldError::invalid(at, given.to_string(), format!("ratio {given} is less than 1")));
+    }
+    if let (Some(given), Some(low), Some(high)) = (parsed(&ratio), parsed(&min), parsed(&max))
+        && low.to_f64() > 0.0
+        && given.to_f64() > high.to_f64() / low.to_f64()
+    {
+        let at = format!("{field}.maxLimitRequestRatio[{name}]");
+        let most = high.to_f64() / low.to_f64();
+        let detail = format!("ratio {given} is greater than max/min = {most:.6}");
+        errors.push(FieldError::invalid(at, given.to_string(), detail));
     }
 }

@@ -11,9 +11,11 @@ mod namespace;
 mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
+mod persistent_volume_sources;
 mod pod;
 mod pod_resize;
 mod pod_spec;
+mod pod_status;
 mod pod_template;
 mod pod_update;
 mod pod_validate;
@@ -36,7 +38,8 @@ pub(super) use pod_spec::default_template as pod_default_template;
 pub(super) use pod_validate::check_template as pod_validate_template;
 pub(super) use pod_warnings::{of_name as pod_name_warning, of_template as pod_template_warnings};
 
-pub(super) use resources_validate::check_resources;
+pub(super) use resources_validate::{check_resources, is_counted};
+pub(super) use scheduling_validate::{check_node_selector, check_tolerations};
 pub(super) use service_validate::check_port_name;
 
 use super::Kind;

@@ -2,19 +2,26 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{Node, NodeSpec};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell, or_none};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::network::{self, Network};
-use crate::kinds::validate::qualified;
+use crate::kinds::validate::{amount, qualified};
 use crate::kinds::{Build, Errors, Kind, names};
+use crate::quantity::Quantity;
 use crate::status::{FieldError, Problem};
 
 pub fn kind() -> Kind {
     Build::<Node>::new("nodes", false)
+        .metadata_on_update(&[Whole, Change])
         .short(&["no"])
-        .rules(|r| r.no_namespace_field = true)
+        // Its agent tells of it as it makes it known.
+        .rules(|r| {
+            r.no_namespace_field = true;
+            r.born_with_status = true;
+        })
         .prefix("/registry/minions")
         .status()
         .subresource("proxy", ("", "v1", "NodeProxyOptions"), &["create", "delete", "get", "patch", "update"])
@@ -27,16 +34,28 @@ pub fn kind() -> Kind {
                 status.allocatable.clone_from(&status.capacity);
             }
         })
+        .prepare_create(drop_config)
+        .prepare_update(|new, _| drop_config(new))
+        .prepare_status(|new, _| drop_config(new))
         .validate(validate)
-        .validate_update(|new, old, errors| {
-            check_settled(new.spec.as_ref(), old.spec.as_ref(), errors);
-        })
+        .validate_update(check_update)
+        .validate_status(check_update)
         .row(row)
         .fields(&["spec.unschedulable"], |n| {
             let unschedulable = n.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
             vec![("spec.unschedulable", unschedulable.to_string())]
         })
         .done()
+}
+
+/// Configuration that the API server once had for agents is kept no longer.
+fn drop_config(node: &mut Node) {
+    if let Some(spec) = &mut node.spec {
+        spec.config_source = None;
+    }
+    if let Some(status) = &mut node.status {
+        status.config = None;
+    }
 }
 
 /// The one network and the first of the list are the same; where they are not, the one counts.
@@ -49,6 +68,88 @@ fn settle_networks(spec: Option<&mut NodeSpec>) {
         Some(_) => {}
         None => spec.pod_cidr = all.first().cloned(),
     }
+}
+
+/// What holds of a node that is there, whichever part of it is written: what was said of its spec at birth is said again.
+fn check_update(new: &Node, old: &Node, errors: &mut Errors) {
+    check_amounts(new, errors);
+    let status = new.status.clone().unwrap_or_default();
+    check_features(status.declared_features.as_deref().unwrap_or_default(), errors);
+    let mut seen = HashSet::new();
+    for (i, address) in status.addresses.iter().flatten().enumerate() {
+        if !seen.insert((address.type_.as_str(), address.address.as_str())) {
+            // By the names that the parts have within the original.
+            let message = format!(
+                "Duplicate value: {{\"Type\":{:?},\"Address\":{:?}}}",
+                address.type_, address.address
+            );
+            let problem = Problem::Worded("FieldValueDuplicate", message);
+            errors.push(FieldError { field: format!("status.addresses[{i}]"), problem });
+        }
+    }
+    check_settled(new.spec.as_ref(), old.spec.as_ref(), errors);
+    let external = |node: &Node| node.spec.as_ref().and_then(|s| s.external_id.clone()).unwrap_or_default();
+    if external(new) != external(old) {
+        errors.push(FieldError::forbidden("spec.externalID", "may not be updated"));
+    }
+    let taints = new.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    check_taints(&taints, errors);
+}
+
+/// What a node has and what it can give.
+fn check_amounts(node: &Node, errors: &mut Errors) {
+    let status = node.status.clone().unwrap_or_default();
+    for (part, amounts) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
+        for (name, given) in amounts.iter().flatten() {
+            let at = format!("status.{part}.{name}");
+            amount(at.as_str(), given, errors);
+            if super::resources_validate::is_counted(name)
+                && Quantity::parse(&given.0).is_ok_and(|amount| !amount.is_whole())
+            {
+                errors.push(FieldError::invalid(at, given.0.as_str(), "must be an integer"));
+            }
+        }
+    }
+}
+
+const FEATURE_LIMIT: usize = 253;
+
+/// Features that the node's agent says it has: sorted, each once.
+fn check_features(features: &[String], errors: &mut Errors) {
+    let at = |i: usize| format!("status.declaredFeatures[{i}]");
+    for (i, feature) in features.iter().enumerate() {
+        if let Some(fault) = feature_fault(feature) {
+            errors.push(FieldError::invalid(at(i), feature.as_str(), fault));
+        }
+        match features.get(i + 1) {
+            Some(next) if next == feature => {
+                errors.push(FieldError::duplicate(at(i + 1), next.as_str()));
+            }
+            Some(next) if next < feature => {
+                let detail = "list must be sorted alphabetically";
+                errors.push(FieldError::invalid(at(i + 1), next.as_str(), detail));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn feature_fault(feature: &str) -> Option<String> {
+    if feature.len() > FEATURE_LIMIT {
+        return Some(format!(
+            "invalid feature name {feature:?}: must be no more than {FEATURE_LIMIT} characters"
+        ));
+    }
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let is_name = feature.starts_with(|c: char| c.is_ascii_uppercase()) && feature.split('/').all(is_word);
+    (!is_name).then(|| {
+        format!(
+            "invalid feature name {feature:?}: must start with an UpperCamelCase segment, with subsequent segments separated by \
+             '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+        )
+    })
 }
 
 /// What a node was given once stays.
@@ -75,7 +176,12 @@ fn check_settled(new: Option<&NodeSpec>, old: Option<&NodeSpec>, errors: &mut Er
 
 fn validate(node: &Node, errors: &mut Errors) {
     let spec = node.spec.clone().unwrap_or_default();
-    let taints = spec.taints.unwrap_or_default();
+    check_taints(&spec.taints.unwrap_or_default(), errors);
+    check_amounts(node, errors);
+    check_networks(&spec.pod_cidrs.unwrap_or_default(), errors);
+}
+
+fn check_taints(taints: &[Taint], errors: &mut Errors) {
     let mut seen = HashSet::new();
     for (i, taint) in taints.iter().enumerate() {
         // The original lays the faults of taints to the metadata.
@@ -101,7 +207,6 @@ fn validate(node: &Node, errors: &mut Errors) {
             errors.push(FieldError { field: at, problem });
         }
     }
-    check_networks(&spec.pod_cidrs.unwrap_or_default(), errors);
 }
 
 /// One network for pods, or one of each family.

@@ -1,11 +1,14 @@
 //! `PersistentVolume`: storage that exists, bound to at most one claim.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeStatus};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::persistent_volume_claim::access_modes;
+use super::persistent_volume_sources;
+use super::scheduling_validate::check_node_selector;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::quantity::Quantity;
@@ -13,10 +16,16 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<PersistentVolume>::new("persistentvolumes", false)
+        .metadata_on_update(&[Whole, Whole])
         .rules(|r| r.answers_deleted = true)
         .short(&["pv"])
         .status()
         .default(|volume| {
+            if let Some(status) =
+                volume.status.as_mut().filter(|s| s.phase.as_ref().is_none_or(String::is_empty))
+            {
+                status.phase = Some("Pending".into());
+            }
             if let Some(spec) = &mut volume.spec {
                 spec.persistent_volume_reclaim_policy.get_or_insert_with(|| "Retain".into());
                 spec.volume_mode.get_or_insert_with(|| "Filesystem".into());
@@ -48,33 +57,53 @@ pub fn kind() -> Kind {
         })
         .validate(validate)
         .validate_update(|new, old, errors| {
-            let source = |v: &PersistentVolume| {
-                v.spec.as_ref().map(|s| (s.host_path.clone(), s.local.clone(), s.csi.clone()))
-            };
-            if source(new) != source(old) {
+            // As the original does, all of it is looked at once more.
+            validate(new, errors);
+            let spec = |v: &PersistentVolume| v.spec.clone().unwrap_or_default();
+            let (now, before) = (spec(new), spec(old));
+            if source(&now, &before) != source(&before, &before) {
                 let detail = "spec.persistentvolumesource is immutable after creation";
                 errors.push(FieldError::forbidden("spec.persistentvolumesource", detail));
             }
-            let mode = |v: &PersistentVolume| v.spec.as_ref().and_then(|s| s.volume_mode.clone());
-            errors.immutable("volumeMode", &mode(new), &mode(old));
+            errors.immutable("volumeMode", &now.volume_mode, &before.volume_mode);
+            if before.volume_attributes_class_name.is_some() && now.volume_attributes_class_name.is_none() {
+                let detail = "update from non-nil value to nil is forbidden";
+                errors.push(FieldError::forbidden("spec.volumeAttributesClassName", detail));
+            }
         })
         .row(row)
         .done()
 }
 
+/// What else a volume says of itself than where its storage comes from.
+const OTHERS: &[&str] = &[
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
+];
+
+/// Where the storage comes from. The secret for its enlargement may be named later.
+fn source(spec: &PersistentVolumeSpec, before: &PersistentVolumeSpec) -> Value {
+    let mut spec = spec.clone();
+    let held = before.csi.as_ref().and_then(|csi| csi.controller_expand_secret_ref.as_ref());
+    if let Some(csi) = spec.csi.as_mut().filter(|_| held.is_none()) {
+        csi.controller_expand_secret_ref = None;
+    }
+    let mut spec = json(&spec);
+    if let Value::Object(map) = &mut spec {
+        map.retain(|field, _| !OTHERS.contains(&field.as_str()));
+    }
+    spec
+}
+
 /// Each kind of storage that a volume can be, and whether this one is.
 fn sources(volume: &PersistentVolume) -> Vec<String> {
-    const OTHERS: &[&str] = &[
-        "accessModes",
-        "capacity",
-        "claimRef",
-        "mountOptions",
-        "nodeAffinity",
-        "persistentVolumeReclaimPolicy",
-        "storageClassName",
-        "volumeAttributesClassName",
-        "volumeMode",
-    ];
     let spec = json(&volume.spec);
     let fields = spec.as_object().into_iter().flatten().map(|(name, _)| name.clone());
     fields.filter(|name| !OTHERS.contains(&name.as_str())).collect()
@@ -99,9 +128,24 @@ fn validate(volume: &PersistentVolume, errors: &mut Errors) {
         errors.push(FieldError::not_supported("spec.capacity", shown, &["storage"]));
     }
     for (name, value) in &capacity {
+        if let Some(given) = Quantity::parse(&value.0).ok().filter(|given| given.is_negative()) {
+            let detail = "must be a valid resource quantity";
+            errors.push(FieldError::invalid(format!("spec.capacity[{name}]"), given.to_i64(), detail));
+        }
         if Quantity::parse(&value.0).is_ok_and(|q| q.is_negative() || q.is_zero()) {
             let detail = "must be greater than zero";
             errors.push(FieldError::invalid(format!("spec.capacity[{name}]"), value.0.as_str(), detail));
+        }
+    }
+    let policy = spec.persistent_volume_reclaim_policy.as_deref();
+    errors.one_of("spec.persistentVolumeReclaimPolicy", policy, &["Delete", "Recycle", "Retain"]);
+    if let Some(affinity) = &spec.node_affinity {
+        match &affinity.required {
+            None => {
+                let detail = "must specify required node constraints";
+                errors.push(FieldError::required("spec.nodeAffinity.required", detail));
+            }
+            Some(selector) => check_node_selector("spec.nodeAffinity.required", selector, errors),
         }
     }
     let sources = sources(volume);
@@ -115,30 +159,34 @@ fn validate(volume: &PersistentVolume, errors: &mut Errors) {
         let detail = "may not specify more than 1 volume type";
         errors.push(FieldError::forbidden(format!("spec.{second}"), detail));
     }
-    if let Some(path) = spec.host_path.as_ref().map(|h| h.path.as_str()) {
-        errors.required("spec.hostPath.path", path.is_empty());
-        super::volume_validate::no_backsteps("spec.hostPath.path", path, errors);
+    if ordered.len() < 2 {
+        persistent_volume_sources::check("spec", spec, errors);
     }
-    if let Some(local) = &spec.local {
-        errors.required("spec.local.path", local.path.is_empty());
-        super::volume_validate::no_backsteps("spec.local.path", &local.path, errors);
-        let placed = spec.node_affinity.as_ref().is_some_and(|a| a.required.is_some());
-        if !placed {
-            errors.push(FieldError::required("spec.nodeAffinity", "Local volume requires node affinity"));
+    if policy == Some("Recycle") && spec.host_path.as_ref().is_some_and(|source| source.path == "/") {
+        let detail = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden("spec.persistentVolumeReclaimPolicy", detail));
+    }
+    check_class("spec.storageClassName", spec.storage_class_name.as_deref(), errors);
+    errors.one_of("spec.volumeMode", spec.volume_mode.as_deref(), &["Block", "Filesystem"]);
+    if let Some(class) = spec.volume_attributes_class_name.as_deref() {
+        const FIELD: &str = "spec.volumeAttributesClassName";
+        if class.is_empty() {
+            errors.push(FieldError::required(FIELD, "an empty string is disallowed"));
+        }
+        check_class(FIELD, Some(class), errors);
+        if spec.csi.is_none() {
+            let detail = "has to be specified when using volumeAttributesClassName";
+            errors.push(FieldError::required("spec.csi", detail));
         }
     }
-    let policy = spec.persistent_volume_reclaim_policy.as_deref();
-    errors.one_of("spec.persistentVolumeReclaimPolicy", policy, &["Delete", "Recycle", "Retain"]);
-    check_class(spec.storage_class_name.as_deref(), errors);
-    errors.one_of("spec.volumeMode", spec.volume_mode.as_deref(), &["Block", "Filesystem"]);
 }
 
 /// The name of a class, where one is named.
-pub(super) fn check_class(name: Option<&str>, errors: &mut Errors) {
+pub(super) fn check_class(field: &str, name: Option<&str>, errors: &mut Errors) {
     if let Some(name) = name.filter(|n| !n.is_empty())
         && let Some(fault) = names::fault(names::Rule::Subdomain, name)
     {
-        errors.push(FieldError::invalid("spec.storageClassName", name, fault));
+        errors.push(FieldError::invalid(field, name, fault));
     }
 }
 

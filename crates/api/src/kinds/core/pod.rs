@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use serde_json::Value;
 
-use super::{pod_resize, pod_spec, pod_update, pod_validate, pod_warnings};
+use super::{pod_resize, pod_spec, pod_status, pod_update, pod_validate, pod_warnings};
 use crate::columns::{age_cell, list_or_none, name_cell, or_none};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::{Build, CREATE_ONLY, Errors, Kind, Part};
+use crate::quantity::Quantity;
 use crate::status::FieldError;
 
 const CONNECT: &[&str] = &["create", "get"];
@@ -60,6 +62,7 @@ fn gated(pod: &Pod) -> Option<PodCondition> {
 
 pub fn kind() -> Kind {
     Build::<Pod>::new("pods", true)
+        .metadata_on_update(&[Change, Whole])
         .short(&["po"])
         .in_all()
         .status()
@@ -100,17 +103,28 @@ pub fn kind() -> Kind {
         .warnings(pod_warnings::of_pod)
         .prepare_status(|pod, old| {
             if let Some(status) = &mut pod.status {
-                pod_update::settle_status(status, &old.status.clone().unwrap_or_default());
+                pod_status::settle_status(status, &old.status.clone().unwrap_or_default());
             }
         })
-        .validate_status(pod_update::check_status)
+        .validate_status(pod_status::check_status)
+        .status_warnings(pod_status::warnings)
         .validate_create(|pod, errors| {
             let ephemeral = pod.spec.as_ref().and_then(|s| s.ephemeral_containers.as_ref());
             if ephemeral.is_some_and(|e| !e.is_empty()) {
                 errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
             }
+            let gated =
+                pod.spec.as_ref().is_some_and(|s| s.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()));
+            let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
+            if gated && !node.is_empty() {
+                let detail = "cannot be set until all schedulingGates have been cleared";
+                errors.push(FieldError::forbidden("spec.nodeName", detail));
+            }
         })
-        .validate_update(pod_update::check_update)
+        .validate_update(|new, old, errors| {
+            pod_update::check_annotations(new, old, errors);
+            pod_update::check_update(new, old, errors);
+        })
         .row(row)
         .bare_fields(FIELDS, fields)
         .done()
@@ -146,7 +160,9 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
     let side = |limits: bool, c: &k8s_openapi::api::core::v1::Container, name: &str| {
         let resources = c.resources.as_ref()?;
         let map = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() };
-        map?.get(name).map(|q| q.0.clone())
+        let amount = map?.get(name)?;
+        let counts = Quantity::parse(&amount.0).is_ok_and(|q| !q.is_negative() && !q.is_zero());
+        counts.then(|| amount.0.clone())
     };
     const COUNTED: [&str; 2] = ["cpu", "memory"];
     let any = containers()

@@ -1,18 +1,16 @@
 //! What may change of a pod that is there: images, a shorter deadline, further tolerations, fewer gates, and where it
 //! may run as long as it has gates.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, NodeAffinity, NodeSelectorTerm, Pod, PodSpec, PodStatus, Toleration,
+    Affinity, Container, NodeAffinity, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
-
 use serde_json::Value;
 
 use super::scheduling_validate::check_tolerations;
+use crate::kinds::Errors;
 use crate::kinds::validate::json;
-use crate::kinds::{Errors, names};
 use crate::status::FieldError;
 
 const REFUSED: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -50,6 +48,43 @@ pub fn check_update(new: &Pod, old: &Pod, errors: &mut Errors) {
     }
     if rest != *old {
         errors.push(FieldError::forbidden("spec", REFUSED));
+    }
+}
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// What a node's own file says, and which profile confines a container, is said at birth.
+pub fn check_annotations(new: &Pod, old: &Pod, errors: &mut Errors) {
+    let of = |pod: &Pod| pod.metadata.annotations.clone().unwrap_or_default();
+    let (now, before) = (of(new), of(old));
+    let at = |key: &str| format!("metadata.annotations[{key}]");
+    let settled = |key: &str| key == MIRROR || key.starts_with(APPARMOR);
+    check_annotation_values(new, errors);
+    let what = |key: &str| if key == MIRROR { "mirror pod annotation" } else { "AppArmor annotations" };
+    for key in before.keys().filter(|key| settled(key) && before.get(*key) != now.get(*key)) {
+        errors.push(FieldError::forbidden(at(key), format!("may not remove or update {}", what(key))));
+    }
+    for key in now.keys().filter(|key| settled(key) && !before.contains_key(*key)) {
+        errors.push(FieldError::forbidden(at(key), format!("may not add {}", what(key))));
+    }
+    // As the original does, the values are looked at twice.
+    check_annotation_values(new, errors);
+}
+
+pub fn check_annotation_values(pod: &Pod, errors: &mut Errors) {
+    let at = |key: &str| format!("metadata.annotations[{key}]");
+    let bound = pod.spec.as_ref().is_some_and(|s| s.node_name.as_ref().is_some_and(|node| !node.is_empty()));
+    for (key, value) in pod.metadata.annotations.iter().flatten() {
+        if key == MIRROR && !bound {
+            let detail = "must set spec.nodeName if mirror pod annotation is set";
+            errors.push(FieldError::invalid(at(key), value.as_str(), detail));
+        }
+        let known = matches!(value.as_str(), "" | "runtime/default" | "unconfined");
+        if key.starts_with(APPARMOR) && !known && !value.starts_with("localhost/") {
+            let detail = format!("invalid AppArmor profile name: {value:?}");
+            errors.push(FieldError::invalid(at(key), value.as_str(), detail));
+        }
     }
 }
 
@@ -173,107 +208,10 @@ fn only_adds(new: &NodeSelectorTerm, old: &NodeSelectorTerm) -> bool {
     expressions(new).starts_with(&expressions(old)) && fields(new).starts_with(&fields(old))
 }
 
-/// What a write of the status cannot take away: the class, and the generation that was last seen.
-pub fn settle_status(new: &mut PodStatus, old: &PodStatus) {
-    if new.qos_class.as_ref().is_none_or(String::is_empty) {
-        new.qos_class.clone_from(&old.qos_class);
-    }
-    let unset = |generation: Option<i64>| generation.unwrap_or(0) == 0;
-    if unset(new.observed_generation) {
-        new.observed_generation = old.observed_generation;
-    }
-    let mut held: HashMap<&str, VecDeque<Option<i64>>> = HashMap::new();
-    for condition in old.conditions.iter().flatten() {
-        held.entry(&condition.type_).or_default().push_back(condition.observed_generation);
-    }
-    for condition in new.conditions.iter_mut().flatten() {
-        // Several of one type stand in the same order.
-        let before = held.get_mut(condition.type_.as_str()).and_then(VecDeque::pop_front).flatten();
-        if unset(condition.observed_generation) {
-            condition.observed_generation = before;
-        }
-    }
-}
-
-/// What a status may say that its pod's node, or its scheduler, has written.
-pub fn check_status(new: &Pod, old: &Pod, errors: &mut Errors) {
-    let status = |pod: &Pod| pod.status.clone().unwrap_or_default();
-    let (is_bound, now, before) =
-        (new.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()), status(new), status(old));
-    let nominated = now.nominated_node_name.as_deref().filter(|name| !name.is_empty());
-    if let Some(name) = nominated.filter(|name| before.nominated_node_name.as_deref() != Some(*name)) {
-        const FIELD: &str = "status.nominatedNodeName";
-        if is_bound {
-            let detail = "may not be set on pods that are already bound to a node";
-            errors.push(FieldError::forbidden(FIELD, detail));
-        }
-        if let Some(fault) = names::fault(names::Rule::Subdomain, name) {
-            errors.push(FieldError::invalid(FIELD, name, fault));
-        }
-    }
-    if let (Some(class), Some(held)) = (&now.qos_class, &before.qos_class) {
-        errors.immutable("status.qosClass", class, held);
-    }
-    let of_pod = |status: &PodStatus| status.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
-    check_addresses("status.podIPs", of_pod(&now), of_pod(&before), errors);
-    let of_host = |status: &PodStatus| status.host_ips.iter().flatten().map(|ip| ip.ip.clone()).collect();
-    check_addresses("status.hostIPs", of_host(&now), of_host(&before), errors);
-}
-
-/// New ones are addresses; of several, one is of each family.
-fn check_addresses(field: &str, ips: Vec<String>, old: Vec<String>, errors: &mut Errors) {
-    for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| !old.contains(ip)) {
-        if ip.parse::<IpAddr>().is_err() {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.push(FieldError::invalid(format!("{field}[{i}]"), ip.as_str(), detail));
-        }
-    }
-    let families: Vec<bool> =
-        ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|ip| ip.is_ipv4()).collect();
-    let pair = families.len() == 2 && families[0] != families[1];
-    if ips.len() > 1 && families.len() == ips.len() && !pair {
-        // By the name that the field has within the original.
-        let shown: Vec<Value> = ips.iter().map(|ip| serde_json::json!({"IP": ip})).collect();
-        let detail = "may specify no more than one IP for each IP family";
-        errors.push(FieldError::invalid(field, shown, detail));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    /// As heard from kube-apiserver v1.36.2.
-    #[test]
-    fn a_status_says_nothing_that_is_not_its_writers_to_say() {
-        let pod = |node: &str, status: Value| -> Pod {
-            let mut pod = json!({"spec": {"containers": []}, "status": status});
-            if !node.is_empty() {
-                pod["spec"]["nodeName"] = node.into();
-            }
-            serde_json::from_value(pod).expect("a pod")
-        };
-        let check = |node: &str, old: Value, new: Value, expected: &[&str]| {
-            let mut errors = Errors::default();
-            check_status(&pod(node, new.clone()), &pod(node, old), &mut errors);
-            let found: Vec<&str> = errors.0.iter().map(|error| error.field.as_str()).collect();
-            assert_eq!(found, expected, "{node} {new}");
-        };
-        let class = json!({"qosClass": "BestEffort"});
-        check("n", class.clone(), json!({"qosClass": "Guaranteed"}), &["status.qosClass"]);
-        check("n", class.clone(), class, &[]);
-        let nominated = |name: &str| json!({"nominatedNodeName": name});
-        check("n", json!({}), nominated("m"), &["status.nominatedNodeName"]);
-        check("n", nominated("m"), nominated("m"), &[]);
-        check("n", nominated("m"), nominated(""), &[]);
-        check("", json!({}), nominated("m"), &[]);
-        check("", json!({}), nominated("M_"), &["status.nominatedNodeName"]);
-        let ips = |ip: &str| json!({"podIPs": [{"ip": ip}], "hostIPs": [{"ip": ip}]});
-        check("n", json!({}), ips("x"), &["status.podIPs[0]", "status.hostIPs[0]"]);
-        check("n", ips("x"), ips("x"), &[]);
-        check("n", json!({}), ips("fd00::1"), &[]);
-    }
 
     fn check(old: Value, change: Value, expected: &[&str]) {
         let mut base = json!({"containers": [{"name": "c", "image": "i"}]});

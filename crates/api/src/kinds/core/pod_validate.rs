@@ -17,6 +17,12 @@ pub fn check_template(field: &str, template: &PodTemplateSpec, errors: &mut Erro
     let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
     let labels = labels.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
     names::check_labels(&format!("{field}.labels"), labels, errors);
+    let annotations = template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+    for key in annotations.into_iter().flatten().map(|(key, _)| key) {
+        for fault in names::key_faults(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(format!("{field}.annotations"), key.as_str(), fault));
+        }
+    }
     match &template.spec {
         Some(spec) => check_spec(&format!("{field}.spec"), spec, errors),
         None => errors.required(format!("{field}.spec.containers"), true),
@@ -148,20 +154,19 @@ fn check_ephemeral(field: &str, spec: &PodSpec, errors: &mut Errors) {
             errors.push(FieldError::duplicate(format!("{at}.name"), container.name.as_str()));
         }
         let resources = container.resources.clone().unwrap_or_default();
-        let set = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|l| !l.is_empty());
-        for (name, given) in [
-            ("lifecycle", container.lifecycle.is_some()),
-            ("livenessProbe", container.liveness_probe.is_some()),
-            ("ports", set(&container.ports)),
-            ("readinessProbe", container.readiness_probe.is_some()),
-            ("resizePolicy", container.resize_policy.as_ref().is_some_and(|l| !l.is_empty())),
+        for (part, given) in [
+            ("ports", container.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
             ("resources", resources != Default::default()),
+            ("resizePolicy", container.resize_policy.as_ref().is_some_and(|policies| !policies.is_empty())),
             ("restartPolicy", container.restart_policy.is_some()),
+            ("livenessProbe", container.liveness_probe.is_some()),
+            ("readinessProbe", container.readiness_probe.is_some()),
             ("startupProbe", container.startup_probe.is_some()),
+            ("lifecycle", container.lifecycle.is_some()),
         ] {
             if given {
                 let detail = "cannot be set for an Ephemeral Container";
-                errors.push(FieldError::forbidden(format!("{at}.{name}"), detail));
+                errors.push(FieldError::forbidden(format!("{at}.{part}"), detail));
             }
         }
         if let Some(target) = container.target_container_name.as_deref().filter(|t| !t.is_empty())
@@ -254,10 +259,6 @@ fn check_gates(field: &str, spec: &PodSpec, errors: &mut Errors) {
         if !seen.insert(gate.name.as_str()) {
             errors.push(FieldError::duplicate(at, gate.name.as_str()));
         }
-    }
-    if !gates.is_empty() && spec.node_name.as_deref().is_some_and(|n| !n.is_empty()) {
-        let detail = "cannot be set until all schedulingGates have been cleared";
-        errors.push(FieldError::forbidden(format!("{field}.nodeName"), detail));
     }
 }
 

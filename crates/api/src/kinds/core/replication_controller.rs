@@ -7,8 +7,9 @@ use super::pod_spec::default_template;
 use super::pod_validate::check_template;
 use super::pod_warnings::{of_name, of_template};
 use crate::columns::{age_cell, labels_cell, list_or_none, name_cell};
+use crate::kinds::apps::check_counts;
 use crate::kinds::validate::json;
-use crate::kinds::{Build, Errors, Kind, names};
+use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
@@ -27,6 +28,7 @@ pub fn kind() -> Kind {
             let template = template.map(|t| of_template("spec.template", t));
             of_name(&rc.metadata).into_iter().chain(template.unwrap_or_default()).collect()
         })
+        .validate_status(validate_status)
         .row(row)
         .fields(&["status.replicas"], |c| {
             vec![("status.replicas", c.status.as_ref().map_or(0, |s| s.replicas).to_string())]
@@ -54,7 +56,6 @@ fn validate(controller: &ReplicationController, errors: &mut Errors) {
     let spec = controller.spec.clone().unwrap_or_default();
     errors.not_negative("spec.minReadySeconds", spec.min_ready_seconds.map(i64::from));
     let selector = spec.selector.unwrap_or_default();
-    names::check_labels("spec.selector", selector.iter().map(|(k, v)| (k.as_str(), v.as_str())), errors);
     errors.required("spec.selector", selector.is_empty());
     errors.not_negative("spec.replicas", spec.replicas.map(i64::from));
     let Some(template) = &spec.template else { return errors.required("spec.template", true) };
@@ -68,6 +69,23 @@ fn validate(controller: &ReplicationController, errors: &mut Errors) {
     check_template("spec.template", template, errors);
     let policy = template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
     errors.one_of("spec.template.spec.restartPolicy", policy, &["Always"]);
+    if template.spec.as_ref().is_some_and(|spec| spec.active_deadline_seconds.is_some()) {
+        let detail = "activeDeadlineSeconds in ReplicationController is not Supported";
+        errors.push(FieldError::forbidden("spec.template.spec.activeDeadlineSeconds", detail));
+    }
+}
+
+fn validate_status(new: &ReplicationController, _old: &ReplicationController, errors: &mut Errors) {
+    let status = new.status.clone().unwrap_or_default();
+    let counts = [
+        ("replicas", Some(i64::from(status.replicas))),
+        ("fullyLabeledReplicas", status.fully_labeled_replicas.map(i64::from)),
+        ("readyReplicas", status.ready_replicas.map(i64::from)),
+        ("availableReplicas", status.available_replicas.map(i64::from)),
+        ("observedGeneration", status.observed_generation),
+    ];
+    let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    check_counts(&counts, &parts, "readyReplicas", errors);
 }
 
 fn row(controller: &ReplicationController) -> Vec<Value> {

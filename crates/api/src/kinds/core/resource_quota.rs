@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use serde_json::Value;
 
-use super::resources_validate::is_standard;
+use super::resources_validate::{check_standard_resource, is_standard};
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::validate::{amount, json};
-use crate::kinds::{Build, Errors, Kind, names};
+use crate::kinds::{Build, Errors, Kind};
 use crate::quantity::Quantity;
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 const SCOPES: &[&str] = &[
     "BestEffort",
@@ -53,15 +53,10 @@ pub fn kind() -> Kind {
 fn check_amounts(field: &str, amounts: Option<&BTreeMap<String, Amount>>, errors: &mut Errors) {
     for (name, value) in amounts.into_iter().flatten() {
         let at = format!("{field}[{name}]");
-        if let Some(fault) = names::key_fault(name) {
-            errors.push(FieldError::invalid(at.as_str(), name.as_str(), fault));
-        } else if !name.contains('/') && !is_known(name) {
-            for detail in [
-                "must be a standard resource type or fully qualified",
-                "must be a standard resource for quota",
-            ] {
-                errors.push(FieldError::invalid(at.as_str(), name.as_str(), detail));
-            }
+        let well_formed = check_standard_resource(&at, name, errors);
+        if !name.contains('/') && (!well_formed || !is_known(name)) {
+            let detail = "must be a standard resource for quota";
+            errors.push(FieldError::invalid(at.as_str(), name.as_str(), detail));
         }
         amount(at.as_str(), value, errors);
         let parsed = Quantity::parse(&value.0).ok();
@@ -83,14 +78,15 @@ fn is_known(name: &str) -> bool {
     is_standard(name) && name != "storage" || huge.iter().any(|h| name.starts_with(h))
 }
 
+fn counts_more_than_pods(spec: &ResourceQuotaSpec) -> bool {
+    spec.hard.iter().flatten().any(|(name, _)| name != "pods" && name != "count/pods")
+}
+
 /// So many scopes that are at fault are told of.
 const SCOPE_FAULTS_MAX: usize = 16;
 
 fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {
-    let counted = |scope: &String| {
-        let narrow = scope == "BestEffort";
-        narrow && spec.hard.iter().flatten().any(|(name, _)| name != "pods" && name != "count/pods")
-    };
+    let counted = |scope: &String| scope == "BestEffort" && counts_more_than_pods(spec);
     let faults = spec.scopes.iter().flatten().filter_map(|scope| match SCOPES.contains(&scope.as_str()) {
         false => Some("unsupported scope"),
         true => counted(scope).then_some("unsupported scope applied to resource"),
@@ -108,7 +104,34 @@ fn check_scopes(spec: &ResourceQuotaSpec, errors: &mut Errors) {
     let expressions = spec.scope_selector.iter().flat_map(|s| s.match_expressions.iter().flatten());
     for expression in expressions {
         let at = "spec.scopeSelector.matchExpressions";
-        errors.one_of(format!("{at}.scopeName"), Some(&expression.scope_name), SCOPES);
+        if !SCOPES.contains(&expression.scope_name.as_str()) {
+            let shown = expression.scope_name.as_str();
+            errors.push(FieldError::invalid(format!("{at}.scopeName"), shown, "unsupported scope"));
+        }
+        const BARE: &[&str] =
+            &["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "Terminating"];
+        if expression.scope_name == "BestEffort" && counts_more_than_pods(spec) {
+            // As the original prints its own type.
+            let shown: Vec<String> = spec
+                .scope_selector
+                .iter()
+                .flat_map(|s| s.match_expressions.iter().flatten())
+                .map(|e| {
+                    let (scope, operator, values) = (&e.scope_name, &e.operator, json(&e.values));
+                    format!("{{\"ScopeName\":{scope:?},\"Operator\":{operator:?},\"Values\":{values}}}")
+                })
+                .collect();
+            let detail = "unsupported scope applied to resource";
+            let message = format!("Invalid value: {{\"MatchExpressions\":[{}]}}: {detail}", shown.join(","));
+            let problem = Problem::Worded("FieldValueInvalid", message);
+            errors.push(FieldError { field: at.into(), problem });
+        }
+        if BARE.contains(&expression.scope_name.as_str()) && expression.operator != "Exists" {
+            let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+                          ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+                          ResourceQuotaScopeCrossNamespacePodAffinity";
+            errors.push(FieldError::invalid(format!("{at}.operator"), expression.operator.as_str(), detail));
+        }
         let values = expression.values.as_ref().is_some_and(|v| !v.is_empty());
         match expression.operator.as_str() {
             "In" | "NotIn" if !values => {

@@ -88,6 +88,25 @@ const STANDARD: &[&str] = &[
     "storage",
 ];
 
+/// What the API server counts itself, and therefore whole.
+const COUNTED: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
+/// Whether a resource is given out whole: what is counted, and what has a domain of somebody's own.
+pub fn is_counted(name: &str) -> bool {
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    COUNTED.contains(&name) || !native && !name.starts_with("requests.")
+}
+
 /// Whether a name without a domain stands for a resource.
 pub fn is_standard(name: &str) -> bool {
     SHARED.contains(&name) || STANDARD.contains(&name)

@@ -137,7 +137,7 @@ fn check_weight(field: &str, weight: i32, errors: &mut Errors) {
     }
 }
 
-fn check_node_selector(field: &str, selector: &NodeSelector, errors: &mut Errors) {
+pub fn check_node_selector(field: &str, selector: &NodeSelector, errors: &mut Errors) {
     if selector.node_selector_terms.is_empty() {
         let detail = "must have at least one node selector term";
         errors.push(FieldError::required(format!("{field}.nodeSelectorTerms"), detail));

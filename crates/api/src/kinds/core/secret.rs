@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::config_map::check_key;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -13,8 +14,10 @@ const DOCKER_CFG: &str = ".dockercfg";
 
 pub fn kind() -> Kind {
     Build::<Secret>::new("secrets", true)
+        .metadata_on_update(&[Change, Whole])
         .default(default)
         .validate(validate)
+        .changes_first()
         .validate_update(validate_update)
         .row(|s| {
             let count = s.data.as_ref().map_or(0, |d| d.len());
@@ -78,7 +81,12 @@ fn json_fault(bytes: &[u8]) -> Option<String> {
 
 fn validate_update(new: &Secret, old: &Secret, errors: &mut Errors) {
     errors.immutable("type", &new.type_, &old.type_);
-    if old.immutable == Some(true) && (new.data != old.data || new.immutable != Some(true)) {
-        errors.push(FieldError::forbidden("data", "field is immutable when `immutable` is set"));
+    if old.immutable == Some(true) {
+        let frozen = "field is immutable when `immutable` is set";
+        for (field, changed) in [("immutable", new.immutable != Some(true)), ("data", new.data != old.data)] {
+            if changed {
+                errors.push(FieldError::forbidden(field, frozen));
+            }
+        }
     }
 }

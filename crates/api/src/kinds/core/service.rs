@@ -34,6 +34,7 @@ pub fn kind() -> Kind {
         .warnings(service_validate::warnings)
         .validate_update(service_validate::check_update)
         .validate_status(service_validate::check_status)
+        .status_warnings(service_validate::status_warnings)
         .row(row)
         .fields(&["spec.clusterIP", "spec.type"], |s| {
             let spec = s.spec.clone().unwrap_or_default();
@@ -46,6 +47,12 @@ pub fn kind() -> Kind {
 }
 
 fn default(service: &mut Service) {
+    let balancer = service.status.as_mut().and_then(|s| s.load_balancer.as_mut());
+    for place in balancer.into_iter().flat_map(|b| b.ingress.iter_mut().flatten()) {
+        if place.ip.as_ref().is_some_and(|ip| !ip.is_empty()) {
+            place.ip_mode.get_or_insert_with(|| "VIP".into());
+        }
+    }
     let spec = service.spec.get_or_insert_default();
     spec.type_.get_or_insert_with(|| "ClusterIP".into());
     spec.session_affinity.get_or_insert_with(|| "None".into());
@@ -94,6 +101,13 @@ fn keep_addresses(new: &mut Service, old: &Service) {
     settle_families(new);
     let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else { return };
     let has_address = |kind: &Option<String>| kind.as_deref() != Some("ExternalName");
+    // What it was given for its address goes with that.
+    if !has_address(&new.type_)
+        && has_address(&old.type_)
+        && new.internal_traffic_policy == old.internal_traffic_policy
+    {
+        new.internal_traffic_policy = None;
+    }
     if has_address(&new.type_) && has_address(&old.type_) {
         if new.cluster_ip.as_deref().unwrap_or_default().is_empty() {
             new.cluster_ip.clone_from(&old.cluster_ip);

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::service::wants_node_ports;
 use crate::kinds::Errors;
 use crate::kinds::names::{self, Rule};
-use crate::kinds::validate::{is_empty, json, port, qualified};
+use crate::kinds::network::{self, address_warning};
+use crate::kinds::validate::{is_empty, json, new_address, port, qualified, reachable_name};
 use crate::status::{FieldError, Problem};
 
 const BALANCER_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
@@ -46,7 +47,17 @@ pub fn check(service: &Service, errors: &mut Errors) {
             }
         }
     }
-    if !balanced {
+    if balanced {
+        for (i, range) in spec.load_balancer_source_ranges.iter().flatten().enumerate() {
+            if let Some(fault) = network::fault(range.trim()) {
+                let at = format!("spec.LoadBalancerSourceRanges[{i}]");
+                errors.push(FieldError::invalid(at, range.as_str(), fault));
+            }
+        }
+        if let Some(class) = spec.load_balancer_class.as_deref() {
+            qualified("spec.loadBalancerClass", class, errors);
+        }
+    } else {
         for (field, given) in [
             (
                 "spec.LoadBalancerSourceRanges",
@@ -112,8 +123,22 @@ fn check_addresses(spec: &ServiceSpec, external: bool, headless: bool, errors: &
             errors.push(FieldError::invalid("spec.clusterIPs", json(&all), fault));
         }
     }
+    if all.len() > 1 && all.iter().any(|ip| ip == "None") {
+        errors.push(FieldError::invalid(
+            "spec.clusterIPs",
+            json(&all),
+            "'None' must be the first and only value",
+        ));
+        for (i, ip) in all.iter().enumerate().skip(1) {
+            new_address(format!("spec.clusterIPs[{i}]"), ip, &[], errors);
+        }
+    }
     const FAMILIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
     errors.one_of("spec.ipFamilyPolicy", spec.ip_family_policy.as_deref(), FAMILIES);
+    if spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
+        let detail = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", "RequireDualStack", detail));
+    }
     for (i, family) in spec.ip_families.iter().flatten().enumerate() {
         let at = format!("spec.ipFamilies[{i}]");
         match family.as_str() {
@@ -125,10 +150,7 @@ fn check_addresses(spec: &ServiceSpec, external: bool, headless: bool, errors: &
     for (i, text) in spec.external_ips.iter().flatten().enumerate() {
         let at = format!("spec.externalIPs[{i}]");
         match text.parse::<std::net::IpAddr>() {
-            Err(_) => {
-                let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                errors.push(FieldError::invalid(at, text.as_str(), detail));
-            }
+            Err(_) => new_address(at, text, &[], errors),
             Ok(ip) if ip.is_loopback() => {
                 let detail = "may not be in the loopback range (127.0.0.0/8, ::1/128)";
                 errors.push(FieldError::invalid(at, text.as_str(), detail));
@@ -213,6 +235,7 @@ pub(in crate::kinds) fn check_port_name(field: &str, name: &str, errors: &mut Er
 }
 
 pub fn check_update(new: &Service, old: &Service, errors: &mut Errors) {
+    check_balancer(new, old, errors);
     let address = |s: &Service| s.spec.as_ref().and_then(|s| s.cluster_ip.clone()).unwrap_or_default();
     let external = |s: &Service| s.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("ExternalName"));
     let kept = address(new) == address(old);
@@ -225,13 +248,72 @@ pub fn check_update(new: &Service, old: &Service, errors: &mut Errors) {
     }
 }
 
+/// Who balances a service, and where that asks after its health, is settled once.
+fn check_balancer(new: &Service, old: &Service, errors: &mut Errors) {
+    let (now, before) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+    let balanced = |spec: &ServiceSpec| spec.type_.as_deref() == Some("LoadBalancer");
+    let class = |spec: &ServiceSpec| spec.load_balancer_class.clone();
+    if balanced(&before) && balanced(&now) && class(&before) != class(&now) {
+        let shown = json(&now.load_balancer_class);
+        errors.push(FieldError::invalid("spec.loadBalancerClass", shown, "may not change once set"));
+    }
+    if !balanced(&now) && now.load_balancer_class.is_some() && class(&before) != class(&now) {
+        errors.push(FieldError::forbidden("spec.loadBalancerClass", BALANCER_ONLY));
+    }
+    let checked =
+        |spec: &ServiceSpec| balanced(spec) && spec.external_traffic_policy.as_deref() == Some("Local");
+    let number = |spec: &ServiceSpec| spec.health_check_node_port.unwrap_or(0);
+    if checked(&before) && checked(&now) && number(&before) != number(&now) {
+        errors.push(FieldError::forbidden("spec.healthCheckNodePort", "field is immutable"));
+    }
+}
+
 /// Only what is balanced has a balancer's addresses.
-pub fn check_status(new: &Service, _old: &Service, errors: &mut Errors) {
+pub fn check_status(new: &Service, old: &Service, errors: &mut Errors) {
     let balanced = new.spec.as_ref().is_some_and(|s| s.type_.as_deref() == Some("LoadBalancer"));
-    let ingress = new.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_ref());
-    if !balanced && ingress.is_some_and(|i| !i.is_empty()) {
+    let (now, before) = (places(new), places(old));
+    if !balanced && !now.is_empty() {
         let detail = "may only be used when `spec.type` is 'LoadBalancer'";
-        errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
+        return errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
+    }
+    let before: Vec<&str> = before.iter().filter_map(|i| i.ip.as_deref()).collect();
+    for (i, place) in now.iter().enumerate() {
+        check_place(&format!("status.loadBalancer.ingress[{i}]"), place, &before, errors);
+    }
+}
+
+/// Where its load balancer is reached.
+fn places(service: &Service) -> Vec<LoadBalancerIngress> {
+    let status = service.status.as_ref();
+    status.and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default()
+}
+
+/// Addresses that were there before, and are better spelled otherwise.
+pub fn status_warnings(service: &Service) -> Vec<String> {
+    let places = places(service).into_iter().enumerate();
+    let told = places.filter_map(|(i, place)| {
+        let ip = place.ip.filter(|ip| !ip.is_empty())?;
+        address_warning(&format!("status.loadBalancer.ingress[{i}]"), &ip)
+    });
+    told.collect()
+}
+
+/// One place at which a load balancer is reached.
+fn check_place(field: &str, place: &LoadBalancerIngress, before: &[&str], errors: &mut Errors) {
+    let ip = place.ip.as_deref().filter(|ip| !ip.is_empty());
+    if let Some(ip) = ip {
+        new_address(format!("{field}.ip"), ip, before, errors);
+    }
+    let at = format!("{field}.ipMode");
+    match (&place.ip_mode, ip) {
+        (None, Some(_)) => errors.push(FieldError::required(at, "must be specified when `ip` is set")),
+        (Some(_), None) => {
+            errors.push(FieldError::forbidden(at, "may not be specified when `ip` is not set"));
+        }
+        (mode, _) => errors.one_of(at, mode.as_deref(), &["Proxy", "VIP"]),
+    }
+    if let Some(name) = place.hostname.as_deref().filter(|name| !name.is_empty()) {
+        reachable_name(format!("{field}.hostname"), name, errors);
     }
 }
 

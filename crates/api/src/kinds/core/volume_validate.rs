@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, EphemeralVolumeSource, HostPathVolumeSource, KeyToPath,
-    PodSpec, ProjectedVolumeSource, SecretVolumeSource, Volume,
+    NFSVolumeSource, PodSpec, ProjectedVolumeSource, SecretVolumeSource, Volume,
 };
 
 use super::container_validate::{check_field_ref, check_resource_ref};
@@ -109,12 +109,7 @@ fn check_sources(path: &str, volume: &Volume, errors: &mut Errors) {
 
 fn check_drivers(path: &str, volume: &Volume, errors: &mut Errors) {
     if let Some(nfs) = &volume.nfs {
-        errors.required(format!("{path}.nfs.server"), nfs.server.is_empty());
-        errors.required(format!("{path}.nfs.path"), nfs.path.is_empty());
-        if !nfs.path.starts_with('/') {
-            let detail = "must be an absolute path";
-            errors.push(FieldError::invalid(format!("{path}.nfs.path"), nfs.path.as_str(), detail));
-        }
+        check_nfs(&format!("{path}.nfs"), nfs, errors);
     }
     if let Some(csi) = &volume.csi {
         errors.required(format!("{path}.csi.driver"), csi.driver.is_empty());
@@ -129,7 +124,16 @@ fn check_drivers(path: &str, volume: &Volume, errors: &mut Errors) {
     }
 }
 
-fn check_host_path(field: &str, source: &HostPathVolumeSource, errors: &mut Errors) {
+pub fn check_nfs(field: &str, source: &NFSVolumeSource, errors: &mut Errors) {
+    errors.required(format!("{field}.server"), source.server.is_empty());
+    errors.required(format!("{field}.path"), source.path.is_empty());
+    if !source.path.starts_with('/') {
+        let detail = "must be an absolute path";
+        errors.push(FieldError::invalid(format!("{field}.path"), source.path.as_str(), detail));
+    }
+}
+
+pub fn check_host_path(field: &str, source: &HostPathVolumeSource, errors: &mut Errors) {
     const TYPES: &[&str] = &[
         "",
         "BlockDevice",

@@ -27,7 +27,8 @@ pub fn group(spec: &CustomResourceDefinitionSpec, errors: &mut Errors) {
 pub fn own_name(definition: &CustomResourceDefinition, errors: &mut Errors) {
     let spec = &definition.spec;
     let name = definition.metadata.name.as_deref().unwrap_or_default();
-    if name != format!("{}.{}", spec.names.plural, spec.group) {
+    // That there is none is said of all kinds.
+    if !name.is_empty() && name != format!("{}.{}", spec.names.plural, spec.group) {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", name, detail));
     }

@@ -7,10 +7,11 @@ use k8s_openapi::api::flowcontrol::v1::{
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::names::{Rule, fault};
 use crate::kinds::validate::{json, named};
 use crate::kinds::{Build, Errors, Kind};
-use crate::status::FieldError;
+use crate::status::{FieldError, Problem};
 
 const DEFAULT_PRECEDENCE: i32 = 1000;
 const LAST_PRECEDENCE: i32 = 10_000;
@@ -19,6 +20,7 @@ const VERBS: &[&str] =
 
 pub fn kind() -> Kind {
     Build::<FlowSchema>::new("flowschemas", false)
+        .metadata_on_update(&[Whole])
         .status()
         .rules(|r| r.status_keeps = &["metadata"])
         .generation()
@@ -61,12 +63,13 @@ fn validate(schema: &FlowSchema, errors: &mut Errors) {
     if let Some(method) = &spec.distinguisher_method
         && !matches!(method.type_.as_str(), "ByUser" | "ByNamespace")
     {
-        let detail = &["ByNamespace", "ByUser"];
-        errors.push(FieldError::not_supported(
-            "spec.distinguisherMethod.type",
-            method.type_.as_str(),
-            detail,
-        ));
+        // As the original prints its own type.
+        let message = format!(
+            "Unsupported value: {{\"Type\":{:?}}}: supported values: \"ByNamespace\", \"ByUser\"",
+            method.type_
+        );
+        let problem = Problem::Worded("FieldValueNotSupported", message);
+        errors.push(FieldError { field: "spec.distinguisherMethod.type".into(), problem });
     }
     const LEVEL: &str = "spec.priorityLevelConfiguration.name";
     match spec.priority_level_configuration.name.as_str() {

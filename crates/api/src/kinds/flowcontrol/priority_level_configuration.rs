@@ -7,6 +7,7 @@ use k8s_openapi::api::flowcontrol::v1::{
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
@@ -22,6 +23,7 @@ const CATCH_ALL: &str = "catch-all";
 
 pub fn kind() -> Kind {
     Build::<PriorityLevelConfiguration>::new("prioritylevelconfigurations", false)
+        .metadata_on_update(&[Whole])
         .status()
         .rules(|r| r.status_keeps = &["metadata"])
         .generation()

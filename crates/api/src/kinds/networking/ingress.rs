@@ -1,11 +1,15 @@
 //! `Ingress`: hosts and paths, and the services behind them.
 
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule, IngressSpec};
+use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, Ingress, IngressBackend, IngressLoadBalancerIngress, IngressRule, IngressSpec,
+};
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell, or_none};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::names::{self, Rule};
-use crate::kinds::validate::{is_empty, named, port};
+use crate::kinds::network::address_warning;
+use crate::kinds::validate::{is_empty, named, new_address, port, reachable_name};
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
@@ -14,6 +18,7 @@ const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 pub fn kind() -> Kind {
     Build::<Ingress>::new("ingresses", true)
+        .metadata_on_update(&[Change, Whole])
         .short(&["ing"])
         .prefix("/registry/ingress")
         .status()
@@ -28,6 +33,39 @@ pub fn kind() -> Kind {
         .validate(|ingress, errors| {
             let spec = ingress.spec.clone().unwrap_or_default();
             check_spec(&spec, errors);
+        })
+        .validate_create(|ingress, errors| {
+            let annotations = ingress.metadata.annotations.as_ref();
+            let given = annotations.and_then(|a| a.get(CLASS_ANNOTATION));
+            let class = ingress.spec.as_ref().and_then(|s| s.ingress_class_name.as_ref());
+            if let (Some(given), Some(class)) = (given, class)
+                && given != class
+            {
+                let detail = "must match `ingressClassName` when both are specified";
+                let at = format!("annotations.{CLASS_ANNOTATION}");
+                errors.push(FieldError::invalid(at, given.as_str(), detail));
+            }
+        })
+        .validate_status(|new, old, errors| {
+            let (now, before) = (balanced(new), balanced(old));
+            let before: Vec<&str> = before.iter().filter_map(|i| i.ip.as_deref()).collect();
+            for (i, place) in now.iter().enumerate() {
+                let at = format!("status.loadBalancer.ingress[{i}]");
+                if let Some(ip) = place.ip.as_deref().filter(|ip| !ip.is_empty()) {
+                    new_address(format!("{at}.ip"), ip, &before, errors);
+                }
+                if let Some(name) = place.hostname.as_deref().filter(|name| !name.is_empty()) {
+                    reachable_name(format!("{at}.hostname"), name, errors);
+                }
+            }
+        })
+        .status_warnings(|ingress| {
+            let places = balanced(ingress).into_iter().enumerate();
+            let told = places.filter_map(|(i, place)| {
+                let ip = place.ip.filter(|ip| !ip.is_empty())?;
+                address_warning(&format!("status.loadBalancer.ingress[{i}]"), &ip)
+            });
+            told.collect()
         })
         .row(row)
         .done()
@@ -62,8 +100,8 @@ fn check_spec(spec: &IngressSpec, errors: &mut Errors) {
 
 /// A name, or one whose first part is `*`.
 fn check_host(field: &str, host: &str, errors: &mut Errors) {
-    if let Some(rest) = host.strip_prefix("*.") {
-        if !names::is_subdomain(rest) {
+    if host.contains('*') {
+        if !host.strip_prefix("*.").is_some_and(names::is_subdomain) {
             let detail = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of \
                           lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex \
                           used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
@@ -130,6 +168,9 @@ fn check_backend(field: &str, backend: &IngressBackend, errors: &mut Errors) {
             errors.push(FieldError::invalid(field, "", detail));
         }
         (None, Some(resource)) => {
+            if let Some(group) = resource.api_group.as_deref().filter(|group| !group.is_empty()) {
+                named(format!("{field}.resource.apiGroup"), group, Rule::Subdomain, errors);
+            }
             named(format!("{field}.resource.kind"), &resource.kind, Rule::PathSegment, errors);
             named(format!("{field}.resource.name"), &resource.name, Rule::PathSegment, errors);
         }
@@ -158,6 +199,12 @@ fn check_backend(field: &str, backend: &IngressBackend, errors: &mut Errors) {
     }
 }
 
+/// Where it is reached.
+fn balanced(ingress: &Ingress) -> Vec<IngressLoadBalancerIngress> {
+    let status = ingress.status.as_ref();
+    status.and_then(|s| s.load_balancer.as_ref()?.ingress.clone()).unwrap_or_default()
+}
+
 fn row(ingress: &Ingress) -> Vec<Value> {
     let spec = ingress.spec.clone().unwrap_or_default();
     let annotated = ingress.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION).cloned());
@@ -172,10 +219,8 @@ fn row(ingress: &Ingress) -> Vec<Value> {
         }
         _ => hosts.join(","),
     };
-    let balanced = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.clone());
-    let addresses = balanced
+    let addresses = balanced(ingress)
         .into_iter()
-        .flatten()
         .filter_map(|i| i.ip.filter(|ip| !ip.is_empty()).or(i.hostname.filter(|h| !h.is_empty())));
     let addresses = addresses.collect::<Vec<_>>().join(",");
     let ports = if spec.tls.is_some_and(|t| !t.is_empty()) { "80, 443" } else { "80" };

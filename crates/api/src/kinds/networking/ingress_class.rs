@@ -4,6 +4,7 @@ use k8s_openapi::api::networking::v1::IngressClass;
 use serde_json::Value;
 
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::names::Rule;
 use crate::kinds::validate::{is_empty, named};
 use crate::kinds::{Build, Errors, Kind, names};
@@ -13,6 +14,7 @@ const CONTROLLER_LIMIT: usize = 250;
 
 pub fn kind() -> Kind {
     Build::<IngressClass>::new("ingressclasses", false)
+        .metadata_on_update(&[Change, Whole])
         .generation()
         .default(|class| {
             let parameters = class.spec.as_mut().and_then(|s| s.parameters.as_mut());
@@ -21,6 +23,7 @@ pub fn kind() -> Kind {
             }
         })
         .validate(validate)
+        .changes_first()
         .validate_update(|new, old, errors| {
             let controller =
                 |c: &IngressClass| c.spec.as_ref().and_then(|s| s.controller.clone()).unwrap_or_default();
@@ -39,7 +42,9 @@ fn validate(class: &IngressClass, errors: &mut Errors) {
     }
     match controller.split_once('/') {
         _ if controller.is_empty() => errors.required("spec.controller", true),
-        Some((domain, path)) if names::is_subdomain(domain) && !path.is_empty() => {}
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => {
+            named("spec.controller", domain, Rule::Subdomain, errors);
+        }
         _ => {
             let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
             errors.push(FieldError::invalid("spec.controller", controller, detail));
@@ -51,12 +56,8 @@ fn validate(class: &IngressClass, errors: &mut Errors) {
     {
         errors.push(FieldError::invalid("spec.parameters.apiGroup", group, fault));
     }
-    if parameters.kind.is_empty() {
-        errors.push(FieldError::required("spec.parameters.kind", ""));
-    }
-    if parameters.name.is_empty() {
-        errors.push(FieldError::required("spec.parameters.name", ""));
-    }
+    named("spec.parameters.kind", &parameters.kind, Rule::PathSegment, errors);
+    named("spec.parameters.name", &parameters.name, Rule::PathSegment, errors);
     let scope = parameters.scope.as_deref();
     errors.one_of("spec.parameters.scope", scope, &["Cluster", "Namespace"]);
     let namespace = parameters.namespace.as_deref();

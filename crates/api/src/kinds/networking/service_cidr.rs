@@ -13,12 +13,21 @@ pub fn kind() -> Kind {
     Build::<ServiceCIDR>::new("servicecidrs", false)
         .status()
         .rules(|r| r.status_keeps = &["metadata"])
-        .validate(validate)
+        .validate_create(validate)
         .validate_update(|new, old, errors| {
             let ranges = |c: &ServiceCIDR| c.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
             let (now, before) = (ranges(new), ranges(old));
-            if now.first() != before.first() || now.len() < before.len() {
-                errors.push(FieldError::invalid("spec.cidrs[0]", json(&now.first()), "field is immutable"));
+            if now.len() != before.len() && (before.len(), now.len()) != (1, 2) {
+                let given =
+                    new.spec.as_ref().map_or(Value::Null, |s| json(&s.cidrs.as_deref().unwrap_or_default()));
+                return errors.push(FieldError::immutable("spec.cidrs", given));
+            }
+            // A second family may come later; what was there stays.
+            for (i, (now, before)) in now.iter().zip(&before).enumerate() {
+                errors.immutable(format!("spec.cidrs[{i}]"), now, before);
+            }
+            if now.len() != before.len() {
+                validate(new, errors);
             }
         })
         .row(row)

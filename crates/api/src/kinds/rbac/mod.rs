@@ -6,9 +6,10 @@ use k8s_openapi::api::rbac::v1::{
 use serde_json::Value;
 
 use super::names::Rule;
-use super::validate::{is_empty, json};
+use super::validate::{is_empty, json, label_selector};
 use super::{Build, Errors, Kind};
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::status::{FieldError, Problem};
 
 pub const GROUP: &str = "rbac.authorization.k8s.io";
@@ -19,6 +20,7 @@ pub fn kinds() -> Vec<Kind> {
 
 fn cluster_role() -> Kind {
     Build::<ClusterRole>::new("clusterroles", false)
+        .metadata_on_update(&[Whole, Change])
         .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .validate(|role, errors| {
@@ -28,6 +30,14 @@ fn cluster_role() -> Kind {
                 let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
                 errors.push(FieldError::required("aggregationRule.clusterRoleSelectors", detail));
             }
+            let selectors = aggregated.and_then(|a| a.cluster_role_selectors.as_deref());
+            for (i, selector) in selectors.unwrap_or_default().iter().enumerate() {
+                let (at, before) = (format!("aggregationRule.clusterRoleSelectors[{i}]"), errors.0.len());
+                label_selector(&at, selector, errors);
+                if errors.0.len() > before {
+                    errors.push(FieldError::invalid(at, Value::Null, "invalid label selector."));
+                }
+            }
         })
         .row(|r| vec![name_cell(&r.metadata), created(&r.metadata)])
         .done()
@@ -35,6 +45,7 @@ fn cluster_role() -> Kind {
 
 fn role() -> Kind {
     Build::<Role>::new("roles", true)
+        .metadata_on_update(&[Whole, Change])
         .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .validate(|role, errors| check_rules(role.rules.as_deref(), true, errors))
@@ -48,6 +59,7 @@ fn created(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta
 
 fn cluster_role_binding() -> Kind {
     Build::<ClusterRoleBinding>::new("clusterrolebindings", false)
+        .metadata_on_update(&[Whole, Change])
         .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .default(|b| default_binding(&mut b.role_ref, b.subjects.as_mut()))
@@ -61,6 +73,7 @@ fn cluster_role_binding() -> Kind {
 
 fn role_binding() -> Kind {
     Build::<RoleBinding>::new("rolebindings", true)
+        .metadata_on_update(&[Whole, Change])
         .rules(|r| r.create_on_update = true)
         .names(Rule::PathSegment)
         .default(|b| default_binding(&mut b.role_ref, b.subjects.as_mut()))
@@ -134,6 +147,9 @@ fn check_binding(role_ref: &RoleRef, subjects: Option<&[Subject]>, cluster: bool
             &["ServiceAccount", "User", "Group"],
         );
         let account = subject.kind == "ServiceAccount";
+        if account {
+            errors.one_of(format!("subjects[{i}].apiGroup"), subject.api_group.as_deref(), &[""]);
+        }
         if account
             && !subject.name.is_empty()
             && let Some(fault) = super::names::fault(Rule::Subdomain, &subject.name)

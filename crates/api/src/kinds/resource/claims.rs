@@ -9,7 +9,7 @@ use k8s_openapi::api::resource::v1::{
 
 use crate::kinds::Errors;
 use crate::kinds::names::{self, Rule};
-use crate::kinds::validate::{json, named};
+use crate::kinds::validate::{named, qualified};
 use crate::status::{FieldError, Problem};
 
 /// Requests, constraints, configurations of a claim, and subrequests of a request.
@@ -83,13 +83,39 @@ fn check_devices(field: &str, devices: &DeviceClaim, errors: &mut Errors) {
     }
 }
 
-fn check_references(field: &str, requests: Option<&[String]>, known: &HashSet<String>, errors: &mut Errors) {
-    for (i, request) in requests.unwrap_or_default().iter().enumerate() {
-        if !known.contains(request) {
-            let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
-            errors.push(FieldError::invalid(format!("{field}[{i}]"), request.as_str(), detail));
+pub fn check_references(
+    field: &str,
+    requests: Option<&[String]>,
+    known: &HashSet<String>,
+    errors: &mut Errors,
+) {
+    let requests = requests.unwrap_or_default();
+    for (i, request) in requests.iter().enumerate() {
+        if requests[..i].contains(request) {
+            errors.push(FieldError::duplicate(format!("{field}[{i}]"), request.as_str()));
         }
+        check_reference(&format!("{field}[{i}]"), request, known, errors);
     }
+}
+
+/// A request of the claim, or one of those that another may be met by.
+pub fn check_reference(field: &str, request: &str, known: &HashSet<String>, errors: &mut Errors) {
+    if !known.contains(request) {
+        let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+        errors.push(FieldError::invalid(field, request, detail));
+    }
+}
+
+/// What a claim's parts may refer to.
+pub fn request_names(spec: &ResourceClaimSpec) -> HashSet<String> {
+    let requests = spec.devices.iter().flat_map(|d| d.requests.iter().flatten());
+    let mut known = HashSet::new();
+    for request in requests {
+        known.insert(request.name.clone());
+        let alternatives = request.first_available.iter().flatten();
+        known.extend(alternatives.map(|sub| format!("{}/{}", request.name, sub.name)));
+    }
+    known
 }
 
 fn check_constraint(
@@ -101,14 +127,15 @@ fn check_constraint(
     check_references(&format!("{field}.requests"), constraint.requests.as_deref(), known, errors);
     let attribute = constraint.match_attribute.as_deref();
     if attribute.is_none() && constraint.distinct_attribute.is_none() {
-        let detail = "exactly one of 'matchAttribute' or 'distinctAttribute' is required";
+        let detail = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
         errors.push(FieldError::required(field, detail));
     }
-    if let Some(attribute) = attribute
-        && !attribute.contains('/')
+    for (part, name) in
+        [("matchAttribute", attribute), ("distinctAttribute", constraint.distinct_attribute.as_deref())]
     {
-        let detail = "must include a domain";
-        errors.push(FieldError::invalid(format!("{field}.matchAttribute"), attribute, detail));
+        if let Some(name) = name {
+            check_full_name(&format!("{field}.{part}"), name, errors);
+        }
     }
 }
 
@@ -136,16 +163,20 @@ fn check_request(field: &str, request: &DeviceRequest, errors: &mut Errors) {
         (Some(_), false) => {
             let detail =
                 "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
-            errors.push(FieldError::invalid(field, json(request), detail));
+            errors.push(FieldError::invalid(field, serde_json::Value::Null, detail));
         }
         (Some(exact), true) => check_exact(&format!("{field}.exactly"), exact, errors),
         (None, false) => {
             too_many(format!("{field}.firstAvailable"), alternatives.len(), SUBREQUESTS, errors);
             for (i, sub) in alternatives.iter().enumerate() {
                 let at = format!("{field}.firstAvailable[{i}]");
+                if alternatives[..i].iter().any(|earlier| earlier.name == sub.name) {
+                    errors.push(FieldError::duplicate(at.as_str(), sub.name.as_str()));
+                }
                 named(format!("{at}.name"), &sub.name, Rule::Label, errors);
                 check_what(&at, &sub.device_class_name, sub.selectors.as_deref(), errors);
                 check_count(&at, sub.allocation_mode.as_deref(), sub.count, errors);
+                check_tolerations(&at, sub.tolerations.as_deref(), errors);
             }
         }
     }
@@ -154,6 +185,56 @@ fn check_request(field: &str, request: &DeviceRequest, errors: &mut Errors) {
 fn check_exact(field: &str, exact: &ExactDeviceRequest, errors: &mut Errors) {
     check_what(field, &exact.device_class_name, exact.selectors.as_deref(), errors);
     check_count(field, exact.allocation_mode.as_deref(), exact.count, errors);
+    check_tolerations(field, exact.tolerations.as_deref(), errors);
+}
+
+/// Why a device may be kept from those who do not tolerate it.
+pub const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
+
+fn check_tolerations(field: &str, tolerations: Option<&[DeviceToleration]>, errors: &mut Errors) {
+    for (i, toleration) in tolerations.unwrap_or_default().iter().enumerate() {
+        let at = format!("{field}.tolerations[{i}]");
+        if let Some(key) = toleration.key.as_deref().filter(|key| !key.is_empty()) {
+            qualified(format!("{at}.key"), key, errors);
+        }
+        let value = toleration.value.as_deref().unwrap_or_default();
+        match toleration.operator.as_deref() {
+            Some("Exists") if !value.is_empty() => {
+                let detail = "must be empty for operator `Exists`";
+                errors.push(FieldError::invalid(format!("{at}.value"), value, detail));
+            }
+            operator => errors.one_of(format!("{at}.operator"), operator, &["Equal", "Exists"]),
+        }
+        let effect = toleration.effect.as_deref().filter(|effect| !effect.is_empty());
+        errors.one_of(format!("{at}.effect"), effect, EFFECTS);
+    }
+}
+
+/// A name of a domain's own: `example.com/name`.
+pub fn check_full_name(field: &str, name: &str, errors: &mut Errors) {
+    let Some((domain, id)) = name.split_once('/') else {
+        let detail = "a fully qualified name must be a domain and a name separated by a slash";
+        return errors.push(FieldError::invalid(field, name, detail));
+    };
+    check_qualified_name(field, Some(domain), id, errors);
+}
+
+/// An identifier, which may have a domain before it.
+pub fn check_qualified_name(field: &str, domain: Option<&str>, id: &str, errors: &mut Errors) {
+    const LIMIT: usize = 32;
+    if let Some(domain) = domain {
+        named(field, domain, Rule::Subdomain, errors);
+    }
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let holds = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if id.len() > LIMIT {
+        errors.push(FieldError { field: field.into(), problem: Problem::TooLong(LIMIT) });
+    }
+    if !(id.starts_with(starts) && id.bytes().all(holds)) {
+        let detail = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters \
+                      or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+        errors.push(FieldError::invalid(field, id, detail));
+    }
 }
 
 fn check_what(field: &str, class: &str, selectors: Option<&[DeviceSelector]>, errors: &mut Errors) {
@@ -167,8 +248,19 @@ pub fn check_selectors(field: &str, selectors: Option<&[DeviceSelector]>, errors
     for (i, selector) in selectors.iter().enumerate() {
         match &selector.cel {
             None => errors.push(FieldError::required(format!("{field}[{i}].cel"), "")),
-            Some(cel) => errors.required(format!("{field}[{i}].cel.expression"), cel.expression.is_empty()),
+            Some(cel) => check_expression(&format!("{field}[{i}].cel.expression"), &cel.expression, errors),
         }
+    }
+}
+
+/// What cannot be read as an expression at all; what a device has is known to its driver alone.
+fn check_expression(field: &str, source: &str, errors: &mut Errors) {
+    let env = cel::Env::default().variable("device", cel::Type::Dyn);
+    let Err(issues) = cel::Program::compile(&env, source) else { return };
+    let issues = issues.to_string();
+    if issues.contains("Syntax error") {
+        let detail = format!("compilation failed: {issues}");
+        errors.push(FieldError::invalid(field, source, detail));
     }
 }
 

@@ -1,5 +1,6 @@
 //! `resource.k8s.io/v1`: devices, what they are asked for by, and who has them.
 
+mod claim_status;
 mod claims;
 mod device_class;
 mod resource_claim;

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use serde_json::Value;
 
-use super::check_driver;
 use crate::columns::{age_cell, name_cell};
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind};
@@ -43,11 +42,11 @@ pub fn kind() -> Kind {
 }
 
 fn validate(driver: &CSIDriver, errors: &mut Errors) {
-    check_driver("metadata.name", driver.metadata.name.as_deref().unwrap_or_default(), errors);
     let spec = &driver.spec;
     const POLICIES: &[&str] = &["File", "None", "ReadWriteOnceWithFSType"];
     errors.one_of("spec.fsGroupPolicy", spec.fs_group_policy.as_deref(), POLICIES);
     const SHORTEST_SECONDS: i64 = 600;
+    const LONGEST_SECONDS: i64 = 1 << 32;
     let requests = spec.token_requests.as_deref().unwrap_or_default();
     let mut seen = HashSet::new();
     for (i, request) in requests.iter().enumerate() {
@@ -59,6 +58,16 @@ fn validate(driver: &CSIDriver, errors: &mut Errors) {
             let detail = "may not specify a duration less than 10 minutes";
             errors.push(FieldError::invalid(format!("{field}.expirationSeconds"), seconds, detail));
         }
+        if let Some(seconds) = request.expiration_seconds.filter(|s| *s > LONGEST_SECONDS) {
+            let detail = "may not specify a duration larger than 2^32 seconds";
+            errors.push(FieldError::invalid(format!("{field}.expirationSeconds"), seconds, detail));
+        }
+    }
+    const SHORTEST_PERIOD_SECONDS: i64 = 10;
+    let period = spec.node_allocatable_update_period_seconds;
+    if let Some(seconds) = period.filter(|seconds| *seconds < SHORTEST_PERIOD_SECONDS) {
+        let detail = format!("must be greater than or equal to {SHORTEST_PERIOD_SECONDS} seconds");
+        errors.push(FieldError::invalid("spec.nodeAllocatableUpdatePeriodSeconds", seconds, detail));
     }
     const MODES: &[&str] = &["Persistent", "Ephemeral"];
     for mode in spec.volume_lifecycle_modes.iter().flatten() {

@@ -6,6 +6,7 @@ use k8s_openapi::api::storage::v1::CSINode;
 
 use super::check_driver;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::validate::json;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
@@ -14,6 +15,7 @@ const NODE_ID_LIMIT: usize = 256;
 
 pub fn kind() -> Kind {
     Build::<CSINode>::new("csinodes", false)
+        .metadata_on_update(&[Whole])
         .rules(|r| {
             r.update_needs_version = true;
             r.answers_deleted = true;
@@ -52,11 +54,14 @@ fn validate(node: &CSINode, errors: &mut Errors) {
         }
         let count = driver.allocatable.as_ref().and_then(|a| a.count);
         errors.not_negative(format!("{field}.allocatable.count"), count.map(i64::from));
-        for (k, key) in driver.topology_keys.iter().flatten().enumerate() {
-            errors.required(format!("{field}.topologyKeys[{k}]"), key.is_empty());
-            if !key.is_empty() {
-                crate::kinds::validate::qualified(format!("{field}.topologyKeys"), key, errors);
+        // The original lays the faults of the keys to the driver.
+        let mut keys = HashSet::new();
+        for key in driver.topology_keys.iter().flatten() {
+            if !keys.insert(key.as_str()) {
+                errors.push(FieldError::duplicate(field.as_str(), key.as_str()));
             }
+            errors.required(field.as_str(), key.is_empty());
+            crate::kinds::validate::qualified(field.as_str(), key, errors);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::storage::v1::CSIStorageCapacity;
 
+use crate::kinds::metadata::Pass::{Change, Whole};
 use crate::kinds::names::{Rule, fault};
 use crate::kinds::validate::{amount, label_selector};
 use crate::kinds::{Build, Errors, Kind};
@@ -9,6 +10,7 @@ use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<CSIStorageCapacity>::new("csistoragecapacities", true)
+        .metadata_on_update(&[Whole, Change])
         .rules(|r| r.update_needs_version = true)
         .validate(validate)
         .validate_update(|new, old, errors| {
@@ -25,11 +27,7 @@ fn validate(capacity: &CSIStorageCapacity, errors: &mut Errors) {
     if let Some(fault) = fault(Rule::Subdomain, &capacity.storage_class_name) {
         errors.push(FieldError::invalid("storageClassName", capacity.storage_class_name.as_str(), fault));
     }
-    for (field, value) in
-        [("capacity", &capacity.capacity), ("maximumVolumeSize", &capacity.maximum_volume_size)]
-    {
-        if let Some(value) = value {
-            amount(field, value, errors);
-        }
+    if let Some(value) = &capacity.capacity {
+        amount("capacity", value, errors);
     }
 }

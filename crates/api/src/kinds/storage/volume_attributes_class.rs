@@ -2,16 +2,19 @@
 
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 
-use super::check_driver;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::{Change, Whole};
+use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Errors, Kind};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<VolumeAttributesClass>::new("volumeattributesclasses", false)
+        .metadata_on_update(&[Change, Whole])
         .rules(|r| r.answers_deleted = true)
         .short(&["vac"])
         .validate(validate)
+        .changes_first()
         .validate_update(|new, old, errors| {
             for (field, changed) in [
                 ("driverName", new.driver_name != old.driver_name),
@@ -27,7 +30,10 @@ pub fn kind() -> Kind {
 }
 
 fn validate(class: &VolumeAttributesClass, errors: &mut Errors) {
-    check_driver("driverName", &class.driver_name, errors);
+    match class.driver_name.to_lowercase().as_str() {
+        "" => errors.required("driverName", true),
+        lower => qualified("driverName", lower, errors),
+    }
     let parameters = class.parameters.clone().unwrap_or_default();
     if parameters.is_empty() {
         errors.push(FieldError::required("parameters", "must contain at least one key/value pair"));

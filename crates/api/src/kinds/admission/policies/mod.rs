@@ -10,6 +10,8 @@ mod validating_binding;
 
 use super::Kind;
 
+pub(super) use shared::check_conditions;
+
 pub fn kinds() -> Vec<Kind> {
     vec![validating::kind(), validating_binding::kind(), mutating::kind(), mutating_binding::kind()]
 }

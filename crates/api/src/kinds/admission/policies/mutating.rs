@@ -4,12 +4,14 @@ use k8s_openapi::api::admissionregistration::v1::{MutatingAdmissionPolicy, Mutat
 
 use super::{expressions, shared};
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::{Build, Errors, Kind};
 use crate::policy::{Declared, MutatingPolicy, TYPES};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<MutatingAdmissionPolicy>::new("mutatingadmissionpolicies", false)
+        .metadata_on_update(&[Whole])
         .rules(|r| r.update_needs_version = true)
         .rules(|r| r.told_stored_in = "v1beta1")
         .rules(|r| r.any_finalizer = true)

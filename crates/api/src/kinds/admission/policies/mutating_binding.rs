@@ -6,11 +6,13 @@ use k8s_openapi::api::admissionregistration::v1::{
 
 use super::shared;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::status::FieldError;
 
 pub fn kind() -> Kind {
     Build::<MutatingAdmissionPolicyBinding>::new("mutatingadmissionpolicybindings", false)
+        .metadata_on_update(&[Whole])
         .rules(|r| r.update_needs_version = true)
         .rules(|r| r.told_stored_in = "v1beta1")
         .rules(|r| r.any_finalizer = true)

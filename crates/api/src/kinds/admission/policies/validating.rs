@@ -7,6 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 
 use super::{expressions, shared, type_checking};
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::validate::qualified;
 use crate::kinds::{Build, Errors, Kind};
 use crate::policy::Declared;
@@ -18,6 +19,7 @@ const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
 
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicy>::new("validatingadmissionpolicies", false)
+        .metadata_on_update(&[Whole])
         .status()
         .rules(|r| r.status_keeps = &["metadata"])
         .rules(|r| r.update_needs_version = true)

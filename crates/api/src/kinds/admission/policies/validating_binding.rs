@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 
 use super::shared;
 use crate::columns::{age_cell, name_cell};
+use crate::kinds::metadata::Pass::Whole;
 use crate::kinds::{Build, Errors, Kind, names};
 use crate::status::FieldError;
 
@@ -13,6 +14,7 @@ const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 
 pub fn kind() -> Kind {
     Build::<ValidatingAdmissionPolicyBinding>::new("validatingadmissionpolicybindings", false)
+        .metadata_on_update(&[Whole])
         .rules(|r| r.update_needs_version = true)
         .rules(|r| r.any_finalizer = true)
         .category("api-extensions")
