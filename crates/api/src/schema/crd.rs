@@ -385,7 +385,10 @@ mod tests {
         );
         assert_eq!(
             number(json!(1.5)),
-            ["spec.size: Invalid value: \"number\": spec.size in body must be of type integer: \"number\""]
+            [
+                "spec.size: Invalid value: \"number\": spec.size in body must be of type integer: \"number\"",
+                "<nil>: Invalid value: \"\": Checked value must be of type integer (default format) in spec.size",
+            ]
         );
         assert_eq!(number(json!(null)).len(), 1);
     }
