@@ -289,6 +289,10 @@ async fn bodies_are_kept_only_where_a_policy_asks_for_them() {
     let ask = async |audited: &Audited| {
         audited.ask(&master(), "POST", "/api/v1/namespaces/default/secrets", secret.clone()).await;
         audited.ask(&master(), "GET", "/api/v1/namespaces/default/secrets", Value::Null).await;
+        let wrong = json!({"metadata": {"name": "t", "labels": {"a": "hidden-words "}}, "data": {"k": "hidden-words"}});
+        audited.ask(&master(), "POST", "/api/v1/namespaces/default/secrets", wrong).await;
+        let wrong = json!({"metadata": {"labels": "hidden-words"}});
+        audited.ask(&master(), "PATCH", "/api/v1/namespaces/default/secrets/s", wrong).await;
         audited.ask(&master(), "POST", "/apis/authentication.k8s.io/v1/tokenreviews", review.clone()).await;
         let account = json!({"metadata": {"name": "sa"}});
         audited.ask(&master(), "POST", "/api/v1/namespaces/default/serviceaccounts", account).await;

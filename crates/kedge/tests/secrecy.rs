@@ -68,6 +68,8 @@ async fn use_them(kubeconfig: &Path, canaries: &[String]) -> Vec<(u16, String)> 
         (403, "GET", format!("{secrets}/kept"), vec![stranger], Value::Null),
         (200, "PATCH", format!("{secrets}/kept"), vec![MERGE], json!({"stringData": {"s": canaries[3]}})),
         (422, "PATCH", format!("{secrets}/kept"), vec![MERGE], json!({"type": canaries[4]})),
+        // Told with all of the object, by the original: whoever may change it may not read it for that.
+        (422, "PATCH", format!("{secrets}/kept"), vec![MERGE], json!({"metadata": {"labels": "x"}})),
         (
             400,
             "POST",

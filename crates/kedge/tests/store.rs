@@ -84,6 +84,17 @@ fn taken_from_a_running_server_and_given_back() {
     std::fs::write(&cut_off, &bytes[..bytes.len() - 7]).expect("written");
     let refused = cluster.kedge(&["store", "restore", "--replace", &cut_off]);
     assert!(refused.code != Some(0) && refused.stderr.contains("cut off"), "{refused:?}");
+    // Where the new one cannot be made the old one stays as it is, and where it is.
+    let in_the_way = cluster.data_dir().join("state.redb.copy");
+    std::fs::create_dir(&in_the_way).expect("made");
+    let held = std::fs::read(cluster.data_dir().join("state.redb")).expect("the store");
+    let refused = cluster.kedge(&["store", "restore", "--replace", &backup]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("nothing was replaced"), "{refused:?}");
+    assert!(std::fs::read(cluster.data_dir().join("state.redb")).expect("it is there") == held);
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    let nobody = cluster.kedge(&["store", "migrate", "--from", "file", "--to", "etcd://127.0.0.1:1"]);
+    assert!(nobody.code != Some(0) && !nobody.stderr.contains("broken pipe"), "{nobody:?}");
+    assert!(nobody.stderr.contains("127.0.0.1:1"), "{nobody:?}");
     cluster.kedge(&["store", "restore", "--replace", &backup]).ok();
     let told = cluster.kedge(&["store", "check"]).ok();
     assert!(told.contains(" 0 of them unreadable"), "{told}");

@@ -61,7 +61,8 @@ fn headers(given: &HeaderMap, who: &Identity) -> Result<HeaderMap, ApiError> {
         headers.remove(name);
     }
     let value = |text: &str| {
-        HeaderValue::from_str(text).map_err(|_| ApiError::bad_request("the user's name cannot be passed on"))
+        HeaderValue::from_bytes(text.as_bytes())
+            .map_err(|_| ApiError::bad_request("the user's name cannot be passed on"))
     };
     headers.insert("x-remote-user", value(&who.username)?);
     if !who.uid.is_empty() {

@@ -184,8 +184,16 @@ impl Trail {
         let tells = fails || bytes.starts_with(br#"{"#) && small || !media.contains("json") && small;
         let value = if keeps || tells { value(&bytes, media) } else { None };
         let omits = self.state.lock().decision.omit_managed_fields;
+        // What is wrong with a Secret is often told with what is in it, which no policy has asked for here.
+        let wrong = matches!(code.as_u16(), 400 | 422 | 500);
+        let hides = wrong && level == Level::Metadata && what.group.is_empty() && what.resource == "secrets";
         self.change(|event| {
-            event.response_status = Some(response_status(code.as_u16(), value.as_ref()));
+            let mut status = response_status(code.as_u16(), value.as_ref());
+            if let Some(status) = status.as_object_mut().filter(|_| hides) {
+                status.remove("message");
+                status.remove("details");
+            }
+            event.response_status = Some(status);
             event.response_object = value.filter(|_| keeps).and_then(|value| raw(value, omits));
         });
         Answer::from_parts(parts, full(bytes))

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, HeaderValue};
 use api::kinds::names::{Rule, fault, is_label, is_subdomain};
 use api::status::ApiError;
 
 use super::rbac::Attributes;
-use super::{AUTHENTICATED, Identity, MASTERS, UNAUTHENTICATED};
+use super::{AUTHENTICATED, Identity, MASTERS, UNAUTHENTICATED, said};
 use crate::http::query::percent_decode;
 
 const USER: &str = "impersonate-user";
@@ -44,17 +44,23 @@ pub(super) struct Check {
     pub never: Option<(Attributes, String)>,
 }
 
+/// What a header says. One that cannot be read is never taken for one that is not there: whoever sent it would act as themselves.
+fn text(name: &str, value: &HeaderValue) -> Result<String, ApiError> {
+    let text = said(value).map(str::to_owned);
+    text.ok_or_else(|| ApiError::bad_request(format!("the header {name} is not UTF-8")))
+}
+
 /// Whom a request wants to speak for, as its headers say; nobody else where there are none.
 pub(super) fn wanted(headers: &HeaderMap) -> Result<Option<Identity>, ApiError> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    let groups = headers.get_all(GROUP).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
+    let one = |name: &str| headers.get(name).map_or(Ok(String::new()), |value| text(name, value));
+    let groups = headers.get_all(GROUP).iter().map(|value| text(GROUP, value)).collect::<Result<_, _>>()?;
     let mut extra = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) {
-            extra.entry(percent_decode(key, false)).or_default().push(value.to_owned());
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            extra.entry(percent_decode(key, false)).or_default().push(text(name.as_str(), value)?);
         }
     }
-    let wanted = Identity { username: text(USER), uid: text(UID), groups, extra };
+    let wanted = Identity { username: one(USER)?, uid: one(UID)?, groups, extra };
     if !wanted.username.is_empty() {
         return Ok(Some(wanted));
     }
@@ -281,6 +287,14 @@ mod tests {
         assert_eq!((told.username.as_str(), told.uid.as_str()), ("jane", "7"));
         assert_eq!(told.groups, ["a", "b"]);
         assert_eq!(told.extra["acme.com/project"], ["x"]);
+        for name in [USER, UID, GROUP, "impersonate-extra-k"] {
+            let mut map = headers(&[(USER, "jane")]);
+            map.insert(name, "jürgen".parse().expect("a value"));
+            let told = wanted(&map).expect("good headers").expect("somebody");
+            assert!(format!("{told:?}").contains("jürgen"), "{told:?}");
+            map.insert(name, HeaderValue::from_bytes(b"j\xff").expect("a value"));
+            assert!(wanted(&map).is_err(), "{name} cannot be read");
+        }
         for alone in [(UID, "1"), (GROUP, "g"), ("impersonate-extra-k", "v")] {
             let error = wanted(&headers(&[alone])).expect_err("nobody is spoken for");
             assert!(error.to_string().contains("impersonate-user"), "{error}");

@@ -16,6 +16,12 @@ mod webhook;
 
 use std::collections::BTreeMap;
 
+/// What a header says, in any language. Whoever takes a name from one must not go on as if it were not there where this
+/// is nothing.
+pub(crate) fn said(value: &::http::HeaderValue) -> Option<&str> {
+    std::str::from_utf8(value.as_bytes()).ok()
+}
+
 /// A user as authentication found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {

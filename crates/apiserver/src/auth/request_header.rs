@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ::http::HeaderMap;
 
-use super::{AUTHENTICATED, Identity};
+use super::{AUTHENTICATED, Identity, said};
 use crate::http::query::percent_decode;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,28 +39,24 @@ impl RequestHeader {
         self.allowed_names.is_empty() || self.allowed_names.iter().any(|name| name == common_name)
     }
 
-    /// Whom the headers name, if anybody.
+    /// Whom the headers name, if anybody: nobody where one of them cannot be read.
     pub fn identity(&self, headers: &HeaderMap) -> Option<Identity> {
-        let all = |names: &[String]| {
+        let all = |names: &[String]| -> Option<Vec<String>> {
             let values = names.iter().flat_map(|name| headers.get_all(name.to_lowercase()));
-            values
-                .filter_map(|v| v.to_str().ok())
-                .map(str::trim)
-                .filter(|v| !v.is_empty())
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+            let texts = values.map(|value| said(value).map(|text| text.trim().to_owned()));
+            Some(texts.collect::<Option<Vec<_>>>()?.into_iter().filter(|text| !text.is_empty()).collect())
         };
-        let username = all(&self.username_headers).into_iter().next()?;
-        let uid = all(&self.uid_headers).into_iter().next().unwrap_or_default();
-        let mut groups = all(&self.group_headers);
+        let username = all(&self.username_headers)?.into_iter().next()?;
+        let uid = all(&self.uid_headers)?.into_iter().next().unwrap_or_default();
+        let mut groups = all(&self.group_headers)?;
         if !groups.iter().any(|g| g == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
         let mut extra = BTreeMap::<String, Vec<String>>::new();
         for (name, value) in headers {
             let key = self.extra_prefixes.iter().find_map(|p| name.as_str().strip_prefix(&p.to_lowercase()));
-            if let (Some(key), Ok(value)) = (key.filter(|k| !k.is_empty()), value.to_str()) {
-                extra.entry(percent_decode(key, false)).or_default().push(value.to_owned());
+            if let Some(key) = key.filter(|k| !k.is_empty()) {
+                extra.entry(percent_decode(key, false)).or_default().push(said(value)?.to_owned());
             }
         }
         Some(Identity { username, uid, groups, extra })
@@ -88,6 +84,13 @@ mod tests {
         assert_eq!((who.username.as_str(), who.uid.as_str()), ("jane", "7"));
         assert_eq!(who.groups, ["devs", "ops", AUTHENTICATED]);
         assert_eq!(who.extra["example.com/team"], ["a"]);
+        headers.insert("x-remote-user", "jürgen".parse().expect("a value"));
+        headers.append("x-remote-user", HeaderValue::from_static("admin"));
+        let who = RequestHeader::default().identity(&headers).expect("a user");
+        assert_eq!(who.username, "jürgen", "the first, in any language");
+        headers.insert("x-remote-user", HeaderValue::from_bytes(b"j\xff").expect("a value"));
+        headers.append("x-remote-user", HeaderValue::from_static("admin"));
+        assert_eq!(RequestHeader::default().identity(&headers), None, "what cannot be read is nobody");
         headers.remove("x-remote-user");
         assert_eq!(RequestHeader::default().identity(&headers), None);
     }

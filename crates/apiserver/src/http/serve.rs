@@ -61,6 +61,9 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// What of an answer waits within a stream until the peer takes it.
 const STREAM_BUFFER_BYTES: usize = 128 << 10;
+/// What the head of a request may come to, for those who are in many groups: the original takes more.
+const HEAD_BYTES: u32 = 256 << 10;
+const HEADERS_MAX: usize = 2048;
 /// HTTP/2 asks whether the peer is there, and ends the connection when it does not say so.
 const PING_PERIOD: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(15);
@@ -253,11 +256,12 @@ async fn speak(door: &Door, stream: Stream, from: Option<Peer>, upgraded: &Arc<A
 
 fn builder(http2: bool, head_limit: Duration) -> hyper_util::server::conn::auto::Builder<TokioExecutor> {
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit).max_headers(HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_BUFFER_BYTES)

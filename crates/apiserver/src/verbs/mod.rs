@@ -8,6 +8,7 @@ mod connect;
 mod create;
 mod delete;
 mod evict;
+mod hidden;
 pub(crate) mod input;
 pub(crate) mod list;
 mod ownership;
@@ -48,7 +49,10 @@ pub async fn dispatch(
     context: Context,
     request: Request<Body>,
 ) -> Result<Answer, ApiError> {
-    let answer = verb(server, &context, request).await.map_err(|error| named(&context, error));
+    let answer = match verb(server, &context, request).await {
+        Err(error) => Err(hidden::hidden(server, &context, named(&context, error)).await),
+        answer => answer,
+    };
     let warnings = std::mem::take(&mut *context.warnings.lock()).told();
     match answer {
         Ok(answer) => Ok(respond::warn(answer, &warnings)),

@@ -364,7 +364,10 @@ async fn definitions_and_their_objects_are_answered_as_by_the_original() {
                 (true, None) => {}
                 (false, Some(_)) => known += 1,
                 (true, Some(_)) => differing.push(format!("{file}/{name} is known to differ and does not")),
-                (false, None) => differing.push(format!("{file}/{name}: {}", found.join("\n    "))),
+                (false, None) => {
+                    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+                    differing.push(format!("{file}/{name}: {}", told.join("\n    ")));
+                }
             }
         }
     }

@@ -206,14 +206,28 @@ async fn put<R: AsyncRead + Unpin>(
     std::fs::create_dir_all(layout.data_dir())?;
     let _lock = crate::server::run_file::lock(layout).await?;
     let path = layout.state();
-    if replace && path.exists() {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let aside = path.with_extension(format!("redb.before-{now}"));
-        std::fs::rename(&path, &aside).with_context(|| format!("cannot set {} aside", path.display()))?;
-        // The restore goes on, whether that is read or not.
-        drop(answer(format_args!("what was there is in {}", aside.display())));
+    match replace && path.exists() {
+        true => replaced(reader, &path).await,
+        false => Ok(backup::restore_file(reader, &path).await?),
     }
-    Ok(backup::restore_file(reader, &path).await?)
+}
+
+/// Puts a backup in the place of a store, all of it or nothing: until the new one is whole the old one stays where it is, and
+/// then they change places in one step.
+async fn replaced<R: AsyncRead + Unpin>(reader: &mut Reader<R>, path: &Path) -> anyhow::Result<Summary> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let aside = path.with_extension(format!("redb.before-{now}"));
+    let summary = backup::restore_file(reader, &aside)
+        .await
+        .with_context(|| format!("nothing was replaced: {} is as it was", path.display()))?;
+    let (here, exchange) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+    rustix::fs::renameat_with(here, &aside, here, path, exchange).with_context(|| {
+        format!("cannot put {} in the place of {}: rename it yourself", aside.display(), path.display())
+    })?;
+    File::open(path.parent().unwrap_or(path)).await?.sync_all().await?;
+    // It is done, whether that is read or not.
+    drop(answer(format_args!("what was there is in {}", aside.display())));
+    Ok(summary)
 }
 
 /// Takes from one and gives to the other by way of a pipe; nothing is kept between them.
@@ -243,8 +257,14 @@ async fn migrate(
         put(layout, &target, &mut reader, how).await
     };
     let (taken, given) = tokio::join!(taking, giving);
-    taken?;
-    let summary = given?;
+    // Where nobody takes what is given, why nobody does is what matters.
+    let summary = match (taken, given) {
+        (Err(taken), Err(given)) if is_broken_pipe(&taken) => return Err(given),
+        (taken, given) => {
+            taken?;
+            given?
+        }
+    };
     let Summary { revision, entries, .. } = summary;
     answer(format_args!("{} written to {to}, which is at revision {revision} now", counted(entries)))?;
     if matches!(how, Into::Empty { .. }) {
@@ -253,6 +273,12 @@ async fn migrate(
         ))?;
     }
     Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind =
+        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<std::io::Error>().map(|e| e.kind());
+    error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe))
 }
 
 /// Counts entries and tells what cannot be read.
