@@ -46,14 +46,19 @@ pub async fn bind_named(server: &ApiServer, context: &Context, body: Body) -> Re
 
 /// What is wrong with where a pod is to be bound to, told as the original does: without a reason.
 fn check_target(kind: &str, node: &str) -> Result<(), ApiError> {
+    let mut faults = Vec::new();
     if !matches!(kind, "" | "Node") {
-        let why =
-            format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"");
-        return Err(ApiError::unexplained(why));
+        faults.push(format!(
+            "target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""
+        ));
     }
-    match node {
-        "" => Err(ApiError::unexplained("target.name: Required value")),
-        _ => Ok(()),
+    if node.is_empty() {
+        faults.push("target.name: Required value".to_owned());
+    }
+    match faults.as_slice() {
+        [] => Ok(()),
+        [one] => Err(ApiError::unexplained(one.as_str())),
+        all => Err(ApiError::unexplained(format!("[{}]", all.join(", ")))),
     }
 }
 

@@ -266,10 +266,6 @@ pub(super) fn check_rule(field: &str, rule: &RuleWithOperations, errors: &mut Er
 
 /// `*` stands for all of a level, so that nothing of it stands beside.
 fn check_resources(field: &str, resources: &[String], errors: &mut Errors) {
-    if resources.len() > 1 && resources.iter().any(|resource| resource == "*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        errors.push(FieldError::invalid(field, json(&resources), detail));
-    }
     let (mut of_all, mut whole) = (HashSet::new(), HashSet::new());
     for (i, resource) in resources.iter().enumerate() {
         let at = format!("{field}[{i}]");
@@ -294,6 +290,10 @@ fn check_resources(field: &str, resources: &[String], errors: &mut Errors) {
         if main == "*" {
             of_all.insert(part);
         }
+    }
+    if resources.len() > 1 && resources.iter().any(|resource| resource == "*/*") {
+        let detail = "if '*/*' is present, must not specify other resources";
+        errors.push(FieldError::invalid(field, json(&resources), detail));
     }
 }
 
