@@ -85,7 +85,7 @@ async fn a_restored_file_goes_on_where_the_other_was() {
     assert!(matches!(watch, Err(StoreError::Compacted { .. })), "what was before is not known");
     let mut reader = Reader::open(&bytes[..]).await.expect("is a backup");
     let again = backup::restore_file(&mut reader, &path).await;
-    assert!(matches!(again, Err(BackupError::NotEmpty { .. })), "over nothing that is there");
+    assert!(matches!(again, Err(BackupError::Exists { .. })), "over nothing that is there");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use apiserver::auth::Identity;
 use apiserver::auth::authentication::Authentication;
 use apiserver::auth::request_header::RequestHeader;
@@ -30,6 +30,8 @@ use futures::future::BoxFuture;
 use image::ImageStore;
 use net::namespace::Namespace;
 use node::{Node, NodeConfig};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -86,6 +88,12 @@ async fn told_to_end() -> std::io::Result<()> {
 /// Runs until `stop`.
 async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let started = Instant::now();
+    if !api::kinds::names::is_subdomain(&options.node_name) {
+        let name = &options.node_name;
+        bail!(
+            "--node-name {name:?}: a node's name is of lower case letters, digits, '-' and '.', and begins and ends with a letter or digit"
+        );
+    }
     let layout = &options.layout;
     layout.prepare()?;
     let _lock = run_file::lock(layout).await?;
@@ -169,9 +177,17 @@ fn authentication(options: &AuthenticationOptions) -> anyhow::Result<Authenticat
     let request_header = match &options.requestheader_client_ca_file {
         None => None,
         Some(path) => {
+            let authority = std::fs::read_to_string(path)
+                .with_context(|| format!("--requestheader-client-ca-file: read {}", path.display()))?;
+            let certificates = CertificateDer::pem_slice_iter(authority.as_bytes());
+            if certificates.flatten().next().is_none() {
+                bail!(
+                    "--requestheader-client-ca-file: there is no certificate in {}, as PEM",
+                    path.display()
+                );
+            }
             let mut header = RequestHeader {
-                authority: std::fs::read_to_string(path)
-                    .with_context(|| format!("read {}", path.display()))?,
+                authority,
                 allowed_names: options.requestheader_allowed_names.clone(),
                 ..RequestHeader::default()
             };

@@ -43,6 +43,8 @@ pub enum BackupError {
     Store(#[from] StoreError),
     #[error("the target already holds {count} {}; `--replace` puts the backup in their place", if *count == 1 { "key" } else { "keys" })]
     NotEmpty { count: usize },
+    #[error("there is a store at {path} already; `--replace` puts the backup in its place")]
+    Exists { path: String },
     #[error("somebody else writes to the target ({key}); stop its servers and try again")]
     Busy { key: String },
 }

@@ -126,7 +126,7 @@ pub async fn restore_file<R: AsyncRead + Unpin>(
     path: &Path,
 ) -> Result<Summary, BackupError> {
     if path.exists() {
-        return Err(BackupError::NotEmpty { count: 1 });
+        return Err(BackupError::Exists { path: path.display().to_string() });
     }
     let mut copy = Embedded::copy_to(path)?;
     let (mut entries, mut bytes) = (0, 0);
