@@ -40,8 +40,8 @@ fn a_validating_policy_is_told_what_is_wrong() {
         (
             json!({"validations": []}),
             vec![
-                "spec.validations: Required value: validations or auditAnnotations must be non-empty",
-                "spec.auditAnnotations: Required value: validations or auditAnnotations must be non-empty",
+                "spec.validations: Required value: validations or auditAnnotations must contain at least one item",
+                "spec.auditAnnotations: Required value: validations or auditAnnotations must contain at least one item",
             ],
         ),
         (
@@ -141,7 +141,10 @@ fn bindings_are_told_what_is_wrong() {
     for (change, expected) in [
         (json!({}), vec![]),
         (json!({"policyName": ""}), vec!["spec.policyName: Required value"]),
-        (json!({"validationActions": []}), vec!["spec.validationActions: Required value"]),
+        (
+            json!({"validationActions": []}),
+            vec!["spec.validationActions: Required value: at least one validation action is required"],
+        ),
         (
             json!({"validationActions": ["Deny", "Warn"]}),
             vec![

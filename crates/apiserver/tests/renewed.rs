@@ -109,6 +109,9 @@ async fn nodes_and_other_servers_are_shown_what_was_made_anew() {
     assert_eq!(code, 200, "{answer}");
     let service = json!({"metadata": {"name": "wardle"}, "spec": {"ports": [{"port": 443}]}});
     world.grant("/api/v1/namespaces/default/services", service).await;
+    let slice = json!({"metadata": {"name": "wardle", "labels": {"kubernetes.io/service-name": "wardle"}}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.42.0.5"]}], "ports": [{"name": "", "port": 443}]});
+    world.grant("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice).await;
     let api = json!({"metadata": {"name": "v1.wardle.example"}, "spec": {"group": "wardle.example", "version": "v1",
         "groupPriorityMinimum": 2000, "versionPriority": 200, "caBundle": STANDARD.encode(&world.authority.certificate),
         "service": {"namespace": "default", "name": "wardle"}}});

@@ -44,6 +44,7 @@ type Plugin =
 const PLUGINS: &[Plugin] = &[
     namespace_lifecycle::admit,
     escalation::admit,
+    node_restriction::admit,
     requester::admit,
     limit_ranger::admit,
     service_account::admit,

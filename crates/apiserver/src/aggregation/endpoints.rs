@@ -44,7 +44,7 @@ fn leads_somewhere(slice: &EndpointSlice, port_name: &str) -> bool {
     let ready =
         slice.endpoints.iter().flatten().any(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
     let mut ports = slice.ports.iter().flatten();
-    ready && ports.any(|p| p.port.is_some() && p.name.as_deref() == Some(port_name))
+    ready && ports.any(|p| p.port.is_some() && p.name.as_deref().unwrap_or_default() == port_name)
 }
 
 #[cfg(test)]

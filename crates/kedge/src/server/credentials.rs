@@ -257,7 +257,7 @@ mod tests {
         let store = Embedded::open(&layout.state(), EmbeddedOptions::default()).expect("opens");
         let config = Config {
             folder: layout.pki(),
-            advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
+            advertise: SocketAddr::from((Ipv4Addr::new(10, 44, 0, 1), 6443)),
             service_cidr: ranges::SERVICE_CIDR.into(),
             dns_address: ranges::DNS_SERVICE_IP.parse().expect("an address"),
             node_client: credentials.node_client.clone(),
