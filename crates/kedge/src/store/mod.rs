@@ -215,7 +215,7 @@ async fn put<R: AsyncRead + Unpin>(
 /// Puts a backup in the place of a store, all of it or nothing: until the new one is whole the old one stays where it is, and
 /// then they change places in one step.
 async fn replaced<R: AsyncRead + Unpin>(reader: &mut Reader<R>, path: &Path) -> anyhow::Result<Summary> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
     let aside = path.with_extension(format!("redb.before-{now}"));
     let summary = backup::restore_file(reader, &aside)
         .await
