@@ -44,7 +44,6 @@ type Plugin =
 const PLUGINS: &[Plugin] = &[
     namespace_lifecycle::admit,
     escalation::admit,
-    node_restriction::admit,
     requester::admit,
     limit_ranger::admit,
     service_account::admit,
@@ -101,11 +100,28 @@ pub async fn mutate(
     operation: Operation,
 ) -> Result<(), ApiError> {
     plugins(server, context, object, operation).await?;
+    if operation == Operation::Create && context.kind.kind == "Node" {
+        what_nodes_say(server, context, object, old, operation).await?;
+    }
     if extend(server, context, object, old, operation).await? {
         // What others have put in is held to the same rules, and gets the same additions.
         plugins(server, context, object, operation).await?;
     }
     Ok(())
+}
+
+/// What nodes may write is decided by what they sent, before it is completed, cut or found wanting; and once more by what it has
+/// become, as with the other judges.
+async fn what_nodes_say(
+    server: &ApiServer,
+    context: &Context,
+    object: &Value,
+    old: Option<&Value>,
+    operation: Operation,
+) -> Result<(), ApiError> {
+    let name = name_of(context, object);
+    let attributes = Attributes::new(context, operation, &name);
+    node_restriction::judge(server, &attributes, Some(object), old).await
 }
 
 /// Only what users have configured: for the parts of objects that our own plugins do not look at. Says whether anything
@@ -124,6 +140,9 @@ pub async fn extend(
         true => context.kind.behaviour.defaulted(value),
         false => value,
     };
+    if operation == Operation::Update {
+        what_nodes_say(server, context, object, old, operation).await?;
+    }
     let Some(mut scale) = scale::view(context, object) else {
         let by_policy = whole && policies::mutate(server, &attributes, object, old).await?;
         let by_hook = webhooks::mutate(server, &attributes, object, old, &reset).await?;

@@ -36,31 +36,6 @@ const LABEL_NAMESPACES: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io
 /// Labels by which a cluster's administrator tells nodes apart: no node may say such of itself.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
-/// What a node's object said and no longer keeps is refused all the same, before it is dropped: where an agent once took its
-/// configuration from.
-pub fn admit<'a>(
-    _server: &'a ApiServer,
-    context: &'a Context,
-    object: &'a mut Value,
-    operation: Operation,
-) -> BoxFuture<'a, Result<(), ApiError>> {
-    Box::pin(async move {
-        let (kind, who) = (&context.kind, &context.who);
-        let is_node = kind.group.is_empty() && kind.plural == "nodes";
-        let says = is_node && !object["spec"]["configSource"].is_null();
-        let Some(node) = node::name_of(who).filter(|node| says && *node == meta::name(object)) else {
-            return Ok(());
-        };
-        let why = match operation {
-            Operation::Create => {
-                format!("node {node:?} is not allowed to create pods with a non-nil configSource")
-            }
-            _ => format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"),
-        };
-        Err(super::forbid(context, object, &why))
-    })
-}
-
 pub fn judge<'a>(
     server: &'a ApiServer,
     attributes: &'a Attributes<'a>,
@@ -176,7 +151,12 @@ impl Written<'_> {
         let Some(new) = self.object else { return Ok(()) };
         let none = Value::Null;
         let old = self.old.unwrap_or(&none);
+        // What a node once took its configuration from: one that is there may stay.
+        let source = &new["spec"]["configSource"];
         if self.attributes.operation == Operation::Update {
+            ensure(source.is_null() || *source == old["spec"]["configSource"], || {
+                format!("node {node:?} is not allowed to update configSource to a new non-nil configSource")
+            })?;
             let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
             ensure(list(&new["spec"]["taints"]) == list(&old["spec"]["taints"]), || {
                 format!("node {node:?} is not allowed to modify taints")
@@ -186,6 +166,9 @@ impl Written<'_> {
                 format!("node {node:?} is not allowed to modify ownerReferences")
             })?;
         }
+        ensure(source.is_null() || self.attributes.operation != Operation::Create, || {
+            format!("node {node:?} is not allowed to create pods with a non-nil configSource")
+        })?;
         let forbidden = forbidden_labels(new, old);
         let shown = || forbidden.iter().copied().collect::<Vec<_>>().join(", ");
         ensure(forbidden.is_empty(), || match self.attributes.operation {

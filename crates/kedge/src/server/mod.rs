@@ -88,14 +88,14 @@ async fn told_to_end() -> std::io::Result<()> {
 /// Runs until `stop`.
 async fn run(options: ServerOptions, stop: CancellationToken) -> anyhow::Result<()> {
     let started = Instant::now();
+    let layout = &options.layout;
+    layout.prepare()?;
     if !api::kinds::names::is_subdomain(&options.node_name) {
         let name = &options.node_name;
         bail!(
             "--node-name {name:?}: a node's name is of lower case letters, digits, '-' and '.', and begins and ends with a letter or digit"
         );
     }
-    let layout = &options.layout;
-    layout.prepare()?;
     let _lock = run_file::lock(layout).await?;
     let listener = run_file::listen(layout, options.api_port).await?;
     let api_port = listener.local_addr()?.port();
