@@ -15,7 +15,7 @@ const UIDS: [(&str, &str); 3] = [
 ];
 
 /// Where ours are answered otherwise, and why that lets nothing in.
-const KNOWN: [(&str, &str); 11] = [
+const KNOWN: [(&str, &str); 10] = [
     ("create generateName", "the name is made first"),
     ("lease generate", "as above"),
     ("csr bad", "what cannot be read is refused by its kind"),
@@ -27,7 +27,6 @@ const KNOWN: [(&str, &str); 11] = [
         "delete pods",
         "no node may delete them as a collection; one to whom it is allowed is not let at those of others",
     ),
-    ("resize", "what the pod may become is looked at first"),
     ("evict names another", "the name is looked at first"),
     ("evict missing", "the kind is named as everywhere else"),
 ];
