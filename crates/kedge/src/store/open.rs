@@ -30,7 +30,9 @@ impl Opened {
 /// A server (`begin`) makes a store where there is none, and holds the data directory's lock already.
 pub async fn open(layout: &Layout, options: &StoreOptions, begin: bool) -> anyhow::Result<Opened> {
     if let Some(address) = &options.address {
-        let store = Arc::new(Etcd::open(etcd_options(address, options)?).await.map_err(with_remedy)?);
+        let bare = options.certificate.is_none();
+        let opened = Etcd::open(etcd_options(address, options)?).await;
+        let store = Arc::new(opened.map_err(|error| with_remedy(error, bare))?);
         return Ok(Opened { store, embedded: None, _lock: None });
     }
     let path = layout.state();
@@ -69,11 +71,16 @@ const REMEDIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The error's words have those of its cause already, so that its cause is not told again.
-fn with_remedy(error: StoreError) -> anyhow::Error {
+/// The error's words have those of its cause already, so that its cause is not told again. `bare`: without a certificate of ours.
+fn with_remedy(error: StoreError, bare: bool) -> anyhow::Error {
     let said = error.to_string();
+    // Whoever asks for a certificate may have hung up before it was read why.
+    let was_cut = ["broken pipe", "connection reset", "connection closed"];
     match REMEDIES.iter().find(|(words, _)| said.contains(words)) {
         Some((_, remedy)) => anyhow!("{said}; {remedy}"),
+        None if bare && was_cut.iter().any(|words| said.contains(words)) => {
+            anyhow!("{said}; it may be that {CERTIFICATE}")
+        }
         None => anyhow!(said),
     }
 }
