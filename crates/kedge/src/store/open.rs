@@ -117,3 +117,20 @@ fn etcd_options(address: &str, options: &StoreOptions) -> anyhow::Result<EtcdOpt
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_hung_up_on_is_told_what_may_be_missing() {
+        let told = |detail: &str, bare| {
+            with_remedy(StoreError::Unavailable { detail: detail.into() }, bare).to_string()
+        };
+        let cut = "connection error: stream closed because of a broken pipe";
+        assert!(told(cut, true).contains("--store-cert"));
+        assert!(!told(cut, false).contains("--store-cert"), "there is one");
+        assert!(!told("connection refused", true).contains("--store-cert"), "nobody is there");
+        assert!(told("received fatal alert: CertificateRequired", false).contains("--store-cert"));
+    }
+}
