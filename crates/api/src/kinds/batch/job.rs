@@ -235,6 +235,20 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
         errors.push(FieldError::invalid(format!("{field}.parallelism"), parallelism, detail));
     }
     check_indexes(field, spec, indexed, errors);
+    job_policies::check_failure(field, spec, errors);
+    job_policies::check_success(field, spec, indexed, errors);
+    let policies: &[&str] = match spec.pod_failure_policy {
+        Some(_) => &["Failed"],
+        None => &["Failed", "TerminatingOrFailed"],
+    };
+    errors.one_of(format!("{field}.podReplacementPolicy"), spec.pod_replacement_policy.as_deref(), policies);
+    pod_validate_template(&format!("{field}.template"), &spec.template, errors);
+    let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+    let at = format!("{field}.template.spec.restartPolicy");
+    match policy {
+        Some("Always") => errors.push(FieldError::required(at, "valid values: \"OnFailure\", \"Never\"")),
+        policy => errors.one_of(at, policy, &["Never", "OnFailure"]),
+    }
     if in_template {
         if spec.selector.is_some() {
             let shown = json(&spec.selector);
@@ -251,20 +265,6 @@ pub(super) fn validate_spec(field: &str, spec: &JobSpec, in_template: bool, erro
             None => errors.required(format!("{field}.selector"), true),
             Some(selector) => label_selector(&format!("{field}.selector"), selector, errors),
         }
-    }
-    job_policies::check_failure(field, spec, errors);
-    job_policies::check_success(field, spec, indexed, errors);
-    let policies: &[&str] = match spec.pod_failure_policy {
-        Some(_) => &["Failed"],
-        None => &["Failed", "TerminatingOrFailed"],
-    };
-    errors.one_of(format!("{field}.podReplacementPolicy"), spec.pod_replacement_policy.as_deref(), policies);
-    pod_validate_template(&format!("{field}.template"), &spec.template, errors);
-    let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
-    let at = format!("{field}.template.spec.restartPolicy");
-    match policy {
-        Some("Always") => errors.push(FieldError::required(at, "valid values: \"OnFailure\", \"Never\"")),
-        policy => errors.one_of(at, policy, &["Never", "OnFailure"]),
     }
 }
 
